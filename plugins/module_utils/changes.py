@@ -1,0 +1,42 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The list from which ``changed``, ``diff`` and ``actions`` all come (tier 1, pure)."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+__all__ = ["Change", "render_actions", "render_diff"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One difference between what is and what is declared, and the words for what removes it.
+
+    ``layer`` is where it stands (``file``, ``live``, ``boot``, ``disk``, ``mode``, ``unit``); ``before`` None means absent.
+    """
+
+    layer: str
+    name: str
+    before: t.Optional[str]
+    after: t.Optional[str]
+    action: str = ""
+
+
+def render_diff(changes: t.Sequence[Change]) -> dict[str, str]:
+    """Ansible's ``diff``: one line a change, the same in check mode and in the real run."""
+
+    def side(values: t.Iterable[tuple[Change, t.Optional[str]]]) -> str:
+        return "".join(f"{change.layer}: {change.name} {value}".rstrip() + "\n" for change, value in values if value is not None)
+
+    return {
+        "before": side((change, change.before) for change in changes),
+        "after": side((change, change.after) for change in changes),
+    }
+
+
+def render_actions(changes: t.Sequence[Change]) -> list[str]:
+    """What was or would be done, in order, each said once."""
+    return list(dict.fromkeys(change.action for change in changes if change.action))

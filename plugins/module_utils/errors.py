@@ -1,0 +1,40 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Typed errors (tier 0). Everything below the modules raises these; only the runner turns them into C(fail_json)."""
+
+from __future__ import annotations
+
+__all__ = ["Problem", "Refusal"]
+
+
+class Problem(Exception):
+    """Something that stops the work, told so that an operator can act on it.
+
+    ``saw`` is what was observed, ``needs`` what would have to be true, ``do`` the option to set or the command to run.
+    ``code`` is stable and names the case in results and tests. Extra keywords become keys of the module's result.
+    """
+
+    def __init__(self, code: str, saw: str, needs: str = "", do: str = "", **details) -> None:
+        super().__init__(saw)
+        self.code = code
+        self.saw = saw
+        self.needs = needs
+        self.do = do
+        self.details = details
+
+    def message(self) -> str:
+        """One paragraph: what was seen, what is needed, what to set or run."""
+        parts = [self.saw.rstrip(". ") + "."]
+        if self.needs:
+            parts.append("Needed: " + self.needs.rstrip(". ") + ".")
+        if self.do:
+            parts.append("Do: " + self.do.rstrip(". ") + ".")
+        return " ".join(parts)
+
+
+class Refusal(Problem):
+    """The work could lose data, or cannot be proven not to; nothing has been changed."""
+
+    def message(self) -> str:
+        return "Refused, nothing has been changed. " + super().message()

@@ -1,0 +1,101 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host's own view (tier 2): /proc and /sys under a root that tests can replace, and one way to run a command."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils import procfs
+
+__all__ = ["Completed", "Host", "Runner", "run_command"]
+
+#: Programs that are a Redis server, whatever the distribution calls them.
+SERVER_NAMES = ("redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb", "keydb-server")
+
+
+@dataclasses.dataclass(frozen=True)
+class Completed:
+    """The end of a command: exit code, and what it printed on both streams."""
+
+    code: int
+    output: str
+
+
+Runner = t.Callable[..., Completed]
+
+
+def run_command(*args: str, timeout: t.Optional[float] = None) -> Completed:
+    """Run a command with the C locale; a missing program is exit code 127, a run over ``timeout`` seconds is 124."""
+    environment = dict(os.environ, LC_ALL="C", LANG="C")
+    try:
+        done = subprocess.run(
+            args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=timeout, env=environment, errors="replace", check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return Completed(127, f"{args[0]}: not found")
+    except PermissionError:
+        return Completed(126, f"{args[0]}: permission denied")
+    except subprocess.TimeoutExpired:
+        return Completed(124, f"{args[0]}: no answer within {timeout} seconds")
+    return Completed(done.returncode, done.stdout)
+
+
+class Host:
+    """Reads of /proc and /sys, and commands."""
+
+    def __init__(self, root: str = "/", run: Runner = run_command) -> None:
+        self.root = root
+        self.run = run
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.root, name.lstrip("/"))
+
+    def read(self, name: str) -> t.Optional[str]:
+        """The text of a file, None where it is not there or may not be read."""
+        try:
+            with open(self.path(name), encoding="utf-8", errors="replace") as handle:
+                return handle.read()
+        except OSError:
+            return None
+
+    def process_uid(self, pid: int) -> t.Optional[int]:
+        fields = (procfs.status_field(self.read(f"/proc/{pid}/status") or "", "Uid") or "").split()
+        return int(fields[1]) if len(fields) > 1 else None
+
+    def servers_in(self, directory: str) -> list[int]:
+        """Process ids of Redis servers whose working directory (Redis' ``dir``) is ``directory``.
+
+        Compared by inode, so that a server in a container that has the directory mounted elsewhere is found as well.
+        """
+        try:
+            wanted = os.stat(directory)
+        except OSError:
+            return []
+        found = []
+        for name in os.listdir(self.path("/proc")):
+            if not name.isdigit():
+                continue
+            try:
+                executable = os.readlink(self.path(f"/proc/{name}/exe"))
+                here = os.stat(self.path(f"/proc/{name}/cwd"))
+            except OSError:
+                continue
+            if os.path.basename(executable.replace(" (deleted)", "")) in SERVER_NAMES and os.path.samestat(here, wanted):
+                found.append(int(name))
+        return found
+
+    def open_files_ceiling(self) -> t.Optional[int]:
+        """The most open files a process on this host can be given; None where nothing but the kernel's maximum bounds it.
+
+        In a container without CAP_SYS_RESOURCE the hard limit of PID 1 cannot be exceeded by any unit.
+        """
+        if procfs.capability_bounds(self.read("/proc/1/status") or "", procfs.CAP_SYS_RESOURCE):
+            return None
+        hard = procfs.open_files_limit(self.read("/proc/1/limits") or "")[1]
+        return hard or None

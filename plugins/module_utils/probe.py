@@ -1,0 +1,123 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starting a throwaway server on a candidate configuration, so that Redis itself judges it (tier 2).
+
+Redis has no ``--test-config``. The throwaway listens on a Unix socket in a private directory only, loads and saves nothing,
+replicates nothing, and is killed as soon as it answers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import SECRET
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, canonical_name
+
+__all__ = ["probe", "server_binary"]
+
+_TIMEOUT_SECONDS = 30.0
+
+
+def server_binary(executable: str = "") -> t.Optional[str]:
+    """The server program: the running one's, else the one that is installed."""
+    for name in (executable, "redis-server", "valkey-server"):
+        found = name and shutil.which(name)
+        if found:
+            return found
+    return None
+
+
+def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str) -> list[str]:
+    overrides: list[tuple[str, ...]] = [
+        ("port", "0"), ("unixsocket", os.path.join(directory, "s")), ("unixsocketperm", "700"), ("dir", directory),
+        ("dbfilename", "probe.rdb"), ("appendonly", "no"), ("save", ""), ("logfile", ""), ("daemonize", "no"),
+        ("supervised", "no"), ("pidfile", ""), ("syslog-enabled", "no"), ("bind", "127.0.0.1"), ("cluster-enabled", "no"),
+        ("oom-score-adj", "no"), ("set-proc-title", "no"),
+    ]  # fmt: skip
+    said = {entry.name: entry for entry in directives}
+    if "tls-port" in said:
+        overrides.append(("tls-port", "0"))
+    if "replicaof" in said:
+        overrides.append(("replicaof", "no", "one"))
+    if "aclfile" in said and said["aclfile"].text and not os.path.isabs(said["aclfile"].text):
+        overrides.append(("aclfile", os.path.join(data_dir, said["aclfile"].text)))
+    return [part for name, *values in overrides for part in ("--" + name, *values)]
+
+
+def _answers(path: str) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(2.0)
+            client.connect(path)
+            client.sendall(b"PING\r\n")
+            return client.recv(1) in (b"+", b"-")
+    except OSError:
+        return False
+
+
+def _judgement(output: str) -> str:
+    """Redis' own words for what is wrong, with the line; secrets are left out."""
+    number = re.search(r"at line (\d+)", output)
+    line = re.search(r"^>>> '(.*)'$", output, re.M)
+    if line:
+        after = output[line.end() :].strip().splitlines()
+        name = canonical_name((line.group(1).split() or [""])[0])
+        shown = f"{name} ********" if name in SECRET else line.group(1)
+        return f"line {number.group(1) if number else '?'}, {shown!r}: {after[0] if after else 'not accepted'}"
+    telling = [text for text in output.splitlines() if re.search(r"error|fatal|abort|invalid|can't|fail", text, re.I)]
+    chosen = (telling or output.strip().splitlines() or ["it ended without a word"])[0]
+    return re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", chosen)
+
+
+def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], data_dir: str) -> None:
+    """Let ``binary`` read ``text`` as its configuration. Raises Problem, with Redis' words, if it refuses.
+
+    ``path`` is the file that ``text`` is meant for: the throwaway runs as that file's owner where we are root.
+    """
+    directory = tempfile.mkdtemp(prefix="redisops-probe-")
+    identity: dict[str, t.Any] = {}
+    try:
+        candidate = os.path.join(directory, "redis.conf")
+        with open(os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+            handle.write(text)
+        owner = os.stat(path) if os.path.exists(path) else None
+        if owner and owner.st_uid and os.geteuid() == 0:
+            identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+            os.chown(directory, owner.st_uid, owner.st_gid)
+            os.chown(candidate, owner.st_uid, owner.st_gid)
+        log = os.path.join(directory, "log")
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                [binary, candidate, *_arguments(directives, directory, data_dir)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/", **identity,
+            )  # fmt: skip
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        try:
+            while process.poll() is None and not _answers(os.path.join(directory, "s")):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+            alive = process.poll() is None and time.monotonic() <= deadline
+        finally:
+            process.kill()
+            process.wait()
+        if not alive:
+            with open(log, encoding="utf-8", errors="replace") as handle:
+                why = _judgement(handle.read())
+            raise Problem(
+                "conf_rejected",
+                f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
+                "directives and values that this server version knows",
+                "correct the setting named above (or that line of the file, if it stood there before)",
+            )
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

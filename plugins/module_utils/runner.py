@@ -1,0 +1,38 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one edge between typed errors and Ansible (tier 3)."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, render_actions, render_diff
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+
+__all__ = ["result_of", "run_module"]
+
+
+def result_of(changes: t.Sequence[Change], **more: t.Any) -> dict[str, t.Any]:
+    """The result skeleton: ``changed``, ``diff`` and ``actions`` out of one list."""
+    return {"changed": bool(changes), "diff": render_diff(changes), "actions": render_actions(changes), **more}
+
+
+def run_module(spec: t.Mapping[str, t.Any], body: t.Callable[[AnsibleModule], dict[str, t.Any]], **options: t.Any) -> None:
+    """Run ``body`` and exit with its result; a Problem becomes one clear error, anything else a report without traceback."""
+    module = AnsibleModule(argument_spec=dict(spec), supports_check_mode=True, **options)
+    try:
+        result = body(module)
+    except Problem as problem:
+        module.fail_json(msg=problem.message(), code=problem.code, **problem.details)
+    except Exception as error:  # the last line of defence: no traceback reaches a user
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(frame.filename)} line {frame.lineno}"
+        module.fail_json(msg=f"Unexpected {type(error).__name__} in {where}: {error}. This is a defect: please report it.")
+    for warning in result.pop("warnings", []):
+        module.warn(warning)
+    module.exit_json(**result)
