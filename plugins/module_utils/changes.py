@@ -29,7 +29,9 @@ def render_diff(changes: t.Sequence[Change]) -> dict[str, str]:
     """Ansible's ``diff``: one line a change, the same in check mode and in the real run."""
 
     def side(values: t.Iterable[tuple[Change, t.Optional[str]]]) -> str:
-        return "".join(f"{change.layer}: {change.name} {value}".rstrip() + "\n" for change, value in values if value is not None)
+        return "".join(
+            f"{change.layer}: {change.name} {value}".rstrip() + "\n" for change, value in values if value is not None
+        )
 
     return {
         "before": side((change, change.before) for change in changes),

@@ -21,11 +21,14 @@ __all__ = [
 
 #: Cannot be set while the server runs ("can't set immutable config").
 IMMUTABLE = frozenset(
-    """aclfile always-show-logo aof_rewrite_cpulist aof-rewrite-cpulist appenddirname appendfilename bgsave_cpulist
-    bgsave-cpulist bio_cpulist bio-cpulist cluster-config-file cluster-enabled cluster-port daemonize databases disable-thp
-    enable-debug-command enable-module-command enable-protected-configs io-threads io-threads-do-reads logfile pidfile
-    rdbchecksum server_cpulist server-cpulist set-proc-title socket-mark-id supervised syslog-enabled syslog-facility
-    syslog-ident tcp-backlog unixsocket unixsocketperm unixsocketgroup""".split()
+    """
+    aclfile always-show-logo aof_rewrite_cpulist aof-rewrite-cpulist appenddirname appendfilename
+    bgsave_cpulist bgsave-cpulist bio_cpulist bio-cpulist cluster-config-file cluster-enabled cluster-port
+    daemonize databases disable-thp enable-debug-command enable-module-command enable-protected-configs
+    io-threads io-threads-do-reads logfile pidfile rdbchecksum server_cpulist server-cpulist set-proc-title
+    socket-mark-id supervised syslog-enabled syslog-facility syslog-ident tcp-backlog unixsocket
+    unixsocketperm unixsocketgroup
+    """.split()
 )
 #: Cannot be set live unless enable-protected-configs allows it.
 PROTECTED = frozenset(["dir", "dbfilename"])
@@ -33,7 +36,15 @@ PROTECTED = frozenset(["dir", "dbfilename"])
 NOT_GETTABLE = frozenset(["user", "include", "rename-command", "loadmodule"])
 #: Values that must not reach a log, a diff or an error.
 SECRET = frozenset(
-    ["requirepass", "masterauth", "primaryauth", "tls-key-file-pass", "tls-client-key-file-pass", "user", "rename-command"]
+    [
+        "requirepass",
+        "masterauth",
+        "primaryauth",
+        "tls-key-file-pass",
+        "tls-client-key-file-pass",
+        "user",
+        "rename-command",
+    ]
 )
 #: The directives that redis_persistence owns; redis_config leaves them to it.
 PERSISTENCE = (
@@ -52,15 +63,21 @@ DEFAULTS = {
 }  # fmt: skip
 
 _MEMORY = frozenset(
-    """maxmemory maxmemory-clients auto-aof-rewrite-min-size repl-backlog-size client-query-buffer-limit
-    proto-max-bulk-len active-defrag-ignore-bytes stream-node-max-bytes hll-sparse-max-bytes rdb-key-save-delay
-    replica-full-sync-buffer-limit aof-load-corrupt-tail-max-size cluster-link-sendbuf-limit""".split()
+    """
+    maxmemory maxmemory-clients auto-aof-rewrite-min-size repl-backlog-size client-query-buffer-limit
+    proto-max-bulk-len active-defrag-ignore-bytes stream-node-max-bytes hll-sparse-max-bytes
+    rdb-key-save-delay replica-full-sync-buffer-limit aof-load-corrupt-tail-max-size
+    cluster-link-sendbuf-limit
+    """.split()
 )
 _TEXT = frozenset(
-    """dir dbfilename appendfilename appenddirname logfile pidfile requirepass masterauth primaryauth masteruser primaryuser
-    aclfile unixsocket cluster-config-file tls-cert-file tls-key-file tls-ca-cert-file tls-ca-cert-dir syslog-ident
-    proc-title-template cluster-announce-hostname cluster-announce-human-nodename replicaof
-    tls-key-file-pass tls-client-key-file-pass tls-client-cert-file tls-client-key-file tls-dh-params-file""".split()
+    """
+    dir dbfilename appendfilename appenddirname logfile pidfile requirepass masterauth primaryauth masteruser
+    primaryuser aclfile unixsocket cluster-config-file tls-cert-file tls-key-file tls-ca-cert-file
+    tls-ca-cert-dir syslog-ident proc-title-template cluster-announce-hostname cluster-announce-human-nodename
+    replicaof tls-key-file-pass tls-client-key-file-pass tls-client-cert-file tls-client-key-file
+    tls-dh-params-file
+    """.split()
 )
 _UNITS = {
     "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3, "": 1,
@@ -110,7 +127,9 @@ def _buffer_limits(args: t.Sequence[str]) -> dict[str, str]:
     for index in range(0, len(args), 4):
         kind, hard, soft, seconds = args[index : index + 4]
         if kind.lower() not in _CLASSES or not seconds.isdigit():
-            raise _invalid(name, " ".join(args[index : index + 4]), "a class (normal, replica, pubsub), two sizes, seconds")
+            raise _invalid(
+                name, " ".join(args[index : index + 4]), "a class (normal, replica, pubsub), two sizes, seconds"
+            )
         limits[_CLASSES[kind.lower()]] = f"{memory_bytes(hard, name)} {memory_bytes(soft, name)} {int(seconds)}"
     return limits
 
@@ -153,7 +172,7 @@ def effective(directives: t.Iterable[Directive], name: str) -> t.Optional[str]:
         points: tuple = ()
         for entry in mine:
             added = save_points(entry.args)
-            points = points + added if added else ()
+            points = points + added if added and not entry.after_include else added
         return normal(name, " ".join(f"{seconds} {changes}" for seconds, changes in points))
     if name == "client-output-buffer-limit":
         return normal(name, " ".join(entry.text for entry in mine))
@@ -163,14 +182,14 @@ def effective(directives: t.Iterable[Directive], name: str) -> t.Optional[str]:
 
 
 def file_lines(name: str, value: str, inherited: bool = False) -> list[tuple[str, ...]]:
-    """``value`` as the lines a file should hold: one save point or buffer class a line.
+    """``value`` as the lines a file should hold.
 
-    ``inherited``: an include already added save points, which have to be reset first.
+    Save points go into one line: after an include, each further line would replace the one before. ``inherited``: an include
+    already added save points, which have to be reset first.
     """
     if name == "save":
-        points = save_points(value.split(), name)
-        lines: list[tuple[str, ...]] = [(str(seconds), str(changes)) for seconds, changes in points]
-        return [("",), *lines] if inherited or not lines else lines
+        words = tuple(normal(name, value).split())
+        return [("",), words] if inherited and words else [words or ("",)]
     if name == "client-output-buffer-limit":
         words = value.split()
         return [tuple(words[index : index + 4]) for index in range(0, len(words), 4)]

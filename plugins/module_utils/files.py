@@ -68,7 +68,9 @@ def parse_mode(text: str, option: str = "mode") -> int:
     """``0660`` or ``660`` as bits. Raises Problem."""
     digits = str(text)
     if not digits or len(digits) > 5 or any(char not in "01234567" for char in digits):
-        raise Problem("invalid_value", f"{option}: {text!r} is no octal mode", "octal digits in quotes", f'set {option}: "0660"')
+        raise Problem(
+            "invalid_value", f"{option}: {text!r} is no octal mode", "octal digits in quotes", f'set {option}: "0660"'
+        )
     return int(digits, 8)
 
 
@@ -79,7 +81,10 @@ def _identity(name: str, option: str, look_up: t.Callable[[str], t.Any], kind: s
         return look_up(name)
     except KeyError:
         raise Problem(
-            f"unknown_{kind}", f"{option}: there is no {kind} {name!r} on this host", f"an existing {kind}", f"set {option}"
+            f"unknown_{kind}",
+            f"{option}: there is no {kind} {name!r} on this host",
+            f"an existing {kind}",
+            f"set {option}",
         ) from None
 
 

@@ -86,9 +86,26 @@ class Host:
                 here = os.stat(self.path(f"/proc/{name}/cwd"))
             except OSError:
                 continue
-            if os.path.basename(executable.replace(" (deleted)", "")) in SERVER_NAMES and os.path.samestat(here, wanted):
+            if os.path.basename(executable.replace(" (deleted)", "")) in SERVER_NAMES and os.path.samestat(
+                here, wanted
+            ):
                 found.append(int(name))
         return found
+
+    def holds_open(self, pid: int, path: str) -> bool:
+        """Whether process ``pid`` has ``path`` (that very inode) open."""
+        try:
+            wanted = os.stat(path)
+            descriptors = os.listdir(self.path(f"/proc/{pid}/fd"))
+        except OSError:
+            return False
+        for descriptor in descriptors:
+            try:
+                if os.path.samestat(os.stat(self.path(f"/proc/{pid}/fd/{descriptor}")), wanted):
+                    return True
+            except OSError:
+                continue
+        return False
 
     def open_files_ceiling(self) -> t.Optional[int]:
         """The most open files a process on this host can be given; None where nothing but the kernel's maximum bounds it.

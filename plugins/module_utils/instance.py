@@ -116,7 +116,10 @@ def _prove_it_is_ours(instance: Instance, data_dir: str) -> None:
         )
     if info.version < OLDEST:
         raise Refusal(
-            "too_old", f"{info.product} runs at {where}", "Redis >= 7.0", "upgrade Redis first: multi-part AOF begins with 7.0"
+            "too_old",
+            f"{info.product} runs at {where}",
+            "Redis >= 7.0",
+            "upgrade Redis first: multi-part AOF begins with 7.0",
         )
 
 
@@ -149,7 +152,12 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_
     text = read_text(path)
     instance = Instance(path, text, _directives(text, path), host)
     if not os.access(path, os.W_OK) or not os.access(os.path.dirname(os.path.realpath(path)), os.W_OK):
-        raise Problem("file_written", f"{path} or its directory is not writable for this user; it is unchanged", "", "run with become: true")
+        raise Problem(
+            "file_written",
+            f"{path} or its directory is not writable for this user; it is unchanged",
+            "",
+            "run with become: true",
+        )
     try:
         instance.server = connect(login)
     except ServerDown:

@@ -87,7 +87,13 @@ def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], 
     identity: dict[str, t.Any] = {}
     try:
         candidate = os.path.join(directory, "redis.conf")
-        with open(os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        with open(
+            os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o600),
+            "w",
+            encoding="utf-8",
+            errors="surrogateescape",
+            newline="",
+        ) as handle:
             handle.write(text)
         owner = os.stat(path) if os.path.exists(path) else None
         if owner and owner.st_uid and os.geteuid() == 0:

@@ -46,7 +46,12 @@ def split_args(text: str) -> tuple[str, ...]:
             if quoted:
                 if not char:
                     raise ValueError("unbalanced quotes")
-                if quoted == '"' and char == "\\" and text[pos + 1 : pos + 2] == "x" and _is_hex(text[pos + 2 : pos + 4]):
+                if (
+                    quoted == '"'
+                    and char == "\\"
+                    and text[pos + 1 : pos + 2] == "x"
+                    and _is_hex(text[pos + 2 : pos + 4])
+                ):
                     current.append(_byte_to_text(int(text[pos + 2 : pos + 4], 16)))
                     pos += 3
                 elif quoted == '"' and char == "\\" and pos + 1 < end:
@@ -118,13 +123,18 @@ def canonical_name(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Directive:
-    """One directive as read: where it stands and what it says."""
+    """One directive as read: where it stands and what it says.
+
+    ``main`` is False in an included file. ``after_include``: an include stands before it in the same file, and from there on
+    Redis reads ``save`` lines as CONFIG SET would: each replaces the ones before (measured on 7.0.15).
+    """
 
     name: str
     args: tuple[str, ...]
     source: str
     number: int
     main: bool = True
+    after_include: bool = False
 
     @property
     def text(self) -> str:
@@ -216,11 +226,13 @@ def expand(
             "take the loop out of the include lines",
         )
     found: list[Directive] = []
+    included = False
     for entry in conf.directives():
         if entry.name == "include":
             for argument in entry.args:
                 for path, text in read_included(argument):
                     found.extend(expand(RedisConf(text, path), read_included, _depth + 1, False))
+                    included = True
         else:
-            found.append(dataclasses.replace(entry, main=_main))
+            found.append(dataclasses.replace(entry, main=_main, after_include=included))
     return found

@@ -10,7 +10,6 @@ import traceback
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, render_actions, render_diff
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 
@@ -22,7 +21,9 @@ def result_of(changes: t.Sequence[Change], **more: t.Any) -> dict[str, t.Any]:
     return {"changed": bool(changes), "diff": render_diff(changes), "actions": render_actions(changes), **more}
 
 
-def run_module(spec: t.Mapping[str, t.Any], body: t.Callable[[AnsibleModule], dict[str, t.Any]], **options: t.Any) -> None:
+def run_module(
+    spec: t.Mapping[str, t.Any], body: t.Callable[[AnsibleModule], dict[str, t.Any]], **options: t.Any
+) -> None:
     """Run ``body`` and exit with its result; a Problem becomes one clear error, anything else a report without traceback."""
     module = AnsibleModule(argument_spec=dict(spec), supports_check_mode=True, **options)
     try:
@@ -32,7 +33,9 @@ def run_module(spec: t.Mapping[str, t.Any], body: t.Callable[[AnsibleModule], di
     except Exception as error:  # the last line of defence: no traceback reaches a user
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(frame.filename)} line {frame.lineno}"
-        module.fail_json(msg=f"Unexpected {type(error).__name__} in {where}: {error}. This is a defect: please report it.")
+        module.fail_json(
+            msg=f"Unexpected {type(error).__name__} in {where}: {error}. This is a defect: please report it."
+        )
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

@@ -71,16 +71,21 @@ class Server:
         try:
             self._connection.send_command(*args)
             return self._connection.read_response()
-        except redis.exceptions.ResponseError as error:
+        except redis.exceptions.RedisError as error:
+            if not isinstance(error, redis.exceptions.ResponseError) and type(error).__name__ not in _PREFIXES:
+                raise self._broken(str(args[0]), error) from None
             raise CommandError(str(args[0]), _reply_text(error)) from None
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-            self.close()
-            raise ServerDown(
-                "server_down",
-                f"the connection to {self.login.address} broke during {args[0]}: {_first_line(error)}",
-                "a server that stays up",
-                "look into the server's log, then run again",
-            ) from None
+        except OSError as error:
+            raise self._broken(str(args[0]), error) from None
+
+    def _broken(self, command: str, error: BaseException) -> ServerDown:
+        self.close()
+        return ServerDown(
+            "server_down",
+            f"the connection to {self.login.address} broke during {command}: {_first_line(error)}",
+            "a server that stays up",
+            "look into the server's log, then run again",
+        )
 
     def info(self, section: str = "everything") -> Info:
         return parse_info(self.command("INFO", section))
@@ -114,12 +119,22 @@ def _first_line(error: BaseException) -> str:
     return str(error).split("\n", 1)[0] or type(error).__name__
 
 
+#: redis-py turns some error replies into classes of their own (some of them connection errors) and cuts the prefix off.
+_PREFIXES = {
+    "AuthenticationError": "NOAUTH",
+    "AuthenticationWrongNumberOfArgsError": "NOAUTH",
+    "BusyLoadingError": "LOADING",
+    "MasterDownError": "MASTERDOWN",
+    "NoPermissionError": "NOPERM",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+}
+
+
 def _reply_text(error: BaseException) -> str:
-    # redis-py cuts "ERR " off and turns some prefixes into classes; a server's own words are kept as far as it lets us.
-    text = _first_line(error)
-    prefixes = {"BusyLoadingError": "LOADING", "NoPermissionError": "NOPERM", "ReadOnlyError": "READONLY"}
-    prefix = prefixes.get(type(error).__name__)
-    return text if prefix is None or text.startswith(prefix) else f"{prefix} {text}"
+    """The server's own words, with the prefix that redis-py may have taken."""
+    text, prefix = _first_line(error), _PREFIXES.get(type(error).__name__)
+    return text if prefix is None or text.startswith((prefix, "WRONGPASS")) else f"{prefix} {text}"
 
 
 def _connection(login: Login, timeout: float) -> t.Any:
@@ -169,18 +184,16 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
     except CommandError as error:
         if error.prefix == "LOADING":
             return server
-        if error.prefix == "MISCONF" or error.prefix == "MASTERDOWN":
+        if error.prefix in ("MISCONF", "MASTERDOWN"):
             return server  # it answers PING so when it cannot persist: it lives, and may well be why we are here
         connection.disconnect()
         raise _denied(login, error.text) from None
     except ServerDown as error:
         raise _no_redis(where, error.saw.rsplit(": ", 1)[-1]) from None
-    except redis.exceptions.AuthenticationError as error:
-        raise _denied(login, _first_line(error)) from None
     except redis.exceptions.InvalidResponse as error:
         raise _no_redis(where, _first_line(error)) from None
     except redis.exceptions.ResponseError as error:
-        raise _denied(login, _first_line(error)) from None
+        raise _denied(login, _reply_text(error)) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         text = _first_line(error)
         if any(word in text for word in ("refused", "Error 111", "No such file", "Error 2 ")):
@@ -190,7 +203,7 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
                 "a running Redis server",
                 "start it, or set login_host, login_port or login_unix_socket",
             ) from None
-        if "uthentication" in text or "WRONGPASS" in text:
+        if type(error).__name__ in _PREFIXES or "WRONGPASS" in text:
             raise _denied(login, text) from None
         raise _no_redis(where, text) from None
     return server

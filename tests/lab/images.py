@@ -233,9 +233,10 @@ def registry_answers(client: docker.DockerClient) -> bool:
 def choose_source(client: docker.DockerClient, wanted: str) -> str:
     if wanted != "auto":
         return wanted
-    if all(exists(client, tag_of(name)) for name in FAMILIES["built"].values()):
-        progress.step("the built images are here; not asking for a registry (--source registry does)")
-        return "built"
+    for source, families in FAMILIES.items():
+        if any(exists(client, tag_of(name)) for name in families.values()):
+            progress.step(f"images of the source {source!r} are here: staying with it (--source chooses)")
+            return source
     progress.step(f"asking whether a registry answers (at most {REGISTRY_PROBE_SECONDS} s)")
     source = "registry" if registry_answers(client) else "built"
     progress.step("a registry answers: using its images" if source == "registry" else "none answers: building images")

@@ -18,6 +18,12 @@ STATE_FILE = STATE_DIR / "kernel.json"
 # What the collection may write, and what booting systemd in a container changes by itself (it raises fs.file-max and
 # applies the distribution's own sysctl.d). Values of a network namespace (net.*) are the container's own.
 VALUES = (
+    # Before vm.min_free_kbytes, which the kernel computes anew whenever these are written.
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/transparent_hugepage/defrag",
+    "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+    "/sys/kernel/mm/transparent_hugepage/use_zero_page",
+    "/sys/kernel/mm/transparent_hugepage/khugepaged/defrag",
     "/proc/sys/vm/overcommit_memory",
     "/proc/sys/vm/overcommit_ratio",
     "/proc/sys/vm/swappiness",
@@ -39,11 +45,6 @@ VALUES = (
     "/proc/sys/kernel/sysrq",
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/core_uses_pid",
-    "/sys/kernel/mm/transparent_hugepage/enabled",
-    "/sys/kernel/mm/transparent_hugepage/defrag",
-    "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-    "/sys/kernel/mm/transparent_hugepage/use_zero_page",
-    "/sys/kernel/mm/transparent_hugepage/khugepaged/defrag",
 )
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from docker import DockerClient
 
 # The lab writes nothing into the repository but its .cache, so no byte code beside these files either.
 sys.dont_write_bytecode = True
@@ -48,10 +53,19 @@ def run(options: argparse.Namespace) -> None:
     try:
         import hosts
         import images
+        from docker.errors import APIError
     except ModuleNotFoundError as error:
         raise LabError(f"Python has no module {error.name}; run lab.py with the project's venv (make dev).") from None
 
-    client = images.connect()
+    try:
+        dispatch(options, images.connect(), images, hosts)
+    except APIError as error:
+        raise LabError(f"The Docker engine refused: {error.explanation or error}.") from None
+    except OSError as error:
+        raise LabError(f"The system or the Docker engine refused: {error}.") from None
+
+
+def dispatch(options: argparse.Namespace, client: DockerClient, images: ModuleType, hosts: ModuleType) -> None:
     match options.command:
         case "images":
             images.ensure_families(client, options.only or list(images.FAMILIES["built"]), options.source)

@@ -1,0 +1,62 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Owner, group and mode of the data files (tier 2 reads, the plan is pure)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles
+
+__all__ = ["Access", "apply_access", "plan_access", "read_access"]
+
+#: Redis opens AOF increments and manifests with 0644, whatever the umask allows beyond it.
+REDIS_OPENS_WITH = 0o644
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    uid: int
+    gid: int
+    mode: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid} {self.mode:04o}"
+
+
+def read_access(disk: DataFiles) -> dict[str, Access]:
+    """Access of every data file that is there now."""
+    found = {}
+    for path in disk.paths:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue  # a rewrite just ended
+        found[path] = Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
+    return found
+
+
+def plan_access(found: t.Mapping[str, Access], wanted: Access, rdb: str) -> list[Change]:
+    """What differs. An AOF file with the mode that Redis itself gives new ones (group write missing) is no drift:
+    each rewrite makes new files, and correcting those for ever would be fighting Redis."""
+    changes = []
+    for path, access in sorted(found.items()):
+        same_owner = (access.uid, access.gid) == (wanted.uid, wanted.gid)
+        modes = {wanted.mode} if path == rdb else {wanted.mode, wanted.mode & REDIS_OPENS_WITH}
+        if not same_owner or access.mode not in modes:
+            changes.append(Change("mode", path, str(access), str(wanted), f"set owner and mode of {path}"))
+    return changes
+
+
+def apply_access(paths: t.Iterable[str], wanted: Access) -> None:
+    """Set owner and mode; a file that a rewrite just removed is passed over."""
+    for path in paths:
+        try:
+            os.chown(path, wanted.uid, wanted.gid)
+            os.chmod(path, wanted.mode)
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,197 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The guarded steps of redis_persistence on a real server and a real disk (tier 2)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest import AofFile, AofManifest
+from ansible_collections.redisops.recovery.plugins.module_utils.check_output import Verdict, parse_check_rdb
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles, Place, scan
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Server, wait_for
+
+__all__ = ["aof_in_use", "bring_aof_up", "check_rdb", "convert_offline", "proven_save", "settle_aof"]
+
+_RESUMABLE = "nothing has been written to the file; run again, it goes on from here"
+
+
+def check_rdb(host: Host, path: str) -> Verdict:
+    """What the installed redis-check-rdb says of ``path``. Raises Problem where no such tool is installed."""
+    for tool in ("redis-check-rdb", "valkey-check-rdb"):
+        done = host.run(tool, path)
+        if done.code != 127:
+            return parse_check_rdb(done.code, done.output)
+    raise Problem(
+        "no_check_tool",
+        "redis-check-rdb is not installed",
+        "the tool that proves an RDB file sound",
+        "install redis-tools",
+    )
+
+
+def proven_save(server: Server, timeout: float) -> Info:
+    """BGSAVE, and proof that a new RDB file was completed. Gives the INFO after it. Raises Problem otherwise."""
+    latest: list[Info] = [server.info()]
+
+    def idle() -> bool:
+        latest[:] = [server.info()]
+        info = latest[0]
+        busy = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+        return not any(info.flag(name) for name in busy)
+
+    if not wait_for(idle, timeout):
+        raise Problem(
+            "save_timeout", f"a save or rewrite is still running after {timeout:g} seconds", "an idle server",
+            "wait for it and run again, or set a longer timeout",
+        )  # fmt: skip
+    saves = latest[0].number("rdb_saves")
+    try:
+        server.command("BGSAVE", "SCHEDULE")
+    except CommandError as error:
+        raise Problem(
+            "save_failed", f"BGSAVE was refused: {error.text}", "a proven save", "look into the server's log"
+        ) from None
+
+    def ended() -> bool:
+        return idle() and (latest[0].number("rdb_saves") > saves or latest[0].text("rdb_last_bgsave_status") != "ok")
+
+    if not wait_for(ended, timeout) or latest[0].text("rdb_last_bgsave_status") != "ok":
+        raise Problem(
+            "save_failed",
+            f"BGSAVE did not end well: rdb_last_bgsave_status:{latest[0].text('rdb_last_bgsave_status')}",
+            "a proven save",
+            "look into the server's log: a full disk, missing memory for fork (vm.overcommit_memory) and wrong owners are the usual causes",
+        )
+    return latest[0]
+
+
+def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
+    """Whether the AOF on disk is complete and is the one that the server appends to.
+
+    A manifest alone proves nothing: an older one lies there until the first rewrite after CONFIG SET appendonly yes ends.
+    """
+    manifest = disk.manifest
+    if not (manifest and manifest.base and manifest.increments) or disk.missing:
+        return False
+    return host.holds_open(pid, os.path.join(disk.place.aof_dir, manifest.increments[-1].name))
+
+
+def _base_is_sound(host: Host, disk: DataFiles) -> bool:
+    base = disk.manifest and disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    # A rewrite that ended meanwhile takes the base away: only one that is still there can count as bad.
+    return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
+
+
+def settle_aof(server: Server, host: Host, place: Place, timeout: float) -> None:
+    """Wait until no rewrite runs or is due, and prove the AOF on disk. Raises Problem."""
+    latest: list[Info] = []
+
+    def settled() -> bool:
+        latest[:] = [server.info()]
+        info = latest[0]
+        return not info.flag("aof_rewrite_in_progress") and not info.flag("aof_rewrite_scheduled")
+
+    if not wait_for(settled, timeout):
+        raise Problem(
+            "rewrite_timeout",
+            f"the AOF rewrite is still running after {timeout:g} seconds; {_RESUMABLE}",
+            "",
+            "set a longer timeout",
+        )
+    info = latest[0]
+    if not info.flag("aof_enabled") or info.text("aof_last_bgrewrite_status") != "ok":
+        raise Problem(
+            "rewrite_failed",
+            f"the AOF rewrite did not end well: aof_enabled:{info.text('aof_enabled')} "
+            f"aof_last_bgrewrite_status:{info.text('aof_last_bgrewrite_status')}",
+            "a complete first AOF",
+            "look into the server's log: a full disk, missing memory for fork and wrong owners are the usual causes",
+        )
+    disk = scan(place)
+    if not aof_in_use(host, info.number("process_id"), disk) or not _base_is_sound(host, disk):
+        raise Problem(
+            "aof_not_proven",
+            f"Redis reports a good AOF rewrite, but the files that {place.manifest} names are not complete, not the ones the "
+            "server writes to, or their base does not pass redis-check-rdb",
+            "a complete AOF on disk",
+            f"look at {place.aof_dir} and at the server's log",
+        )
+
+
+def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> None:
+    """Turn AOF on in the live server and prove the files. On failure it is off again. Raises Problem."""
+    before = server.info("persistence")
+    try:
+        server.command("CONFIG", "SET", "appendonly", "yes")
+        if "aof_rewrites" in before.fields:
+            rewrites = before.number("aof_rewrites")
+            wait_for(lambda: _rewrite_counted(server.info("persistence"), rewrites), timeout)
+        settle_aof(server, host, place, timeout)
+    except Problem as problem:
+        if problem.code == "rewrite_timeout":
+            raise  # it may yet end well, and a second run picks it up
+        try:
+            server.command("CONFIG", "SET", "appendonly", "no")
+        except Problem:
+            pass
+        text = problem.text if isinstance(problem, CommandError) else problem.saw
+        raise Problem(
+            "aof_not_turned_on", f"AOF could not be turned on, and is off again: {text}", problem.needs,
+            problem.do or "look into the server's log: memory for fork, disk space and owners of the data directory",
+        ) from None  # fmt: skip
+
+
+def _rewrite_counted(info: Info, before: int) -> bool:
+    """The initial status is ``ok`` before any rewrite ended: only the counter, or a failure, tells that one did."""
+    return info.number("aof_rewrites") > before or info.text("aof_last_bgrewrite_status") != "ok"
+
+
+def convert_offline(disk: DataFiles, set_aside: bool, now: t.Callable[[], float] = time.time) -> t.Optional[str]:
+    """Make the stopped server's RDB file the base of a new AOF. Gives the path the older AOF was moved to, if any.
+
+    Built in a directory of another name and renamed into place: a cut at any point leaves the RDB file as it was, and
+    either no AOF directory or a complete one.
+    """
+    place = disk.place
+    building = place.aof_dir + ".redisops-new"
+    shutil.rmtree(building, ignore_errors=True)  # what a run that was cut off may have left
+    status = os.stat(place.rdb)
+    base = AofFile(place.appendfilename + ".1.base.rdb", 1, "b")
+    moved = None
+    try:
+        os.mkdir(building, 0o750)
+        os.chown(building, status.st_uid, status.st_gid)
+        target = os.path.join(building, base.name)
+        with open(place.rdb, "rb") as source, open(target, "xb") as copy:
+            shutil.copyfileobj(source, copy, 1024 * 1024)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.chown(target, status.st_uid, status.st_gid)
+        os.chmod(target, status.st_mode & 0o777)
+        StagedFile(
+            os.path.join(building, place.appendfilename + ".manifest"), AofManifest((base,)).render(), like=target
+        ).commit()
+        if set_aside:
+            moved = f"{place.aof_dir}.older-{int(now())}"
+            os.rename(place.aof_dir, moved)
+        elif os.path.isdir(place.aof_dir):
+            os.rmdir(place.aof_dir)  # the scan found nothing in it; anything else makes this fail, and that is right
+        os.rename(building, place.aof_dir)
+        fsync_dir(place.dir)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise Problem(
+            "convert_failed", f"the AOF could not be made from {place.rdb}: {error.strerror or error}; the RDB file is unchanged",
+            f"a writable {place.dir} with room for a copy", "see to that, then run again",
+        ) from None  # fmt: skip
+    return moved
