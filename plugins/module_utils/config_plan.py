@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
@@ -15,10 +16,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
     effective,
     file_lines,
     masked,
+    normal,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, RedisConf
 
-__all__ = ["declare", "file_change", "live_change", "needs_restart"]
+__all__ = [
+    "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "live_change", "needs_restart", "plan_config",
+]  # fmt: skip
+
+#: Descriptors that Redis keeps for itself (CONFIG_MIN_RESERVED_FDS in server.h).
+RESERVED_FILES = 32
 
 _ADDING_UP = ("save", "client-output-buffer-limit")
 
@@ -46,9 +53,10 @@ def file_change(directives: t.Sequence[Directive], name: str, wanted: str, path:
 
 def live_change(live: t.Mapping[str, str], name: str, wanted: str) -> t.Optional[Change]:
     """The difference in the running server; None if there is none."""
-    if live.get(name) == wanted:
+    found = live.get(name)
+    if found is not None and normal(name, found) == wanted:
         return None
-    return Change("live", name, masked(name, live.get(name)), masked(name, wanted or '""'), f"CONFIG SET {name}")
+    return Change("live", name, masked(name, found), masked(name, wanted or '""'), f"CONFIG SET {name}")
 
 
 def needs_restart(name: str, live: t.Mapping[str, str]) -> bool:
@@ -56,3 +64,73 @@ def needs_restart(name: str, live: t.Mapping[str, str]) -> bool:
     if name in PROTECTED:
         return live.get("enable-protected-configs", "no") == "no"
     return name in IMMUTABLE
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientLimit:
+    """How many clients the server can be given (Redis keeps 32 descriptors for itself).
+
+    ``live`` is what the running process can have now, ``limited_to`` what this host can give at all (None: all of it).
+    """
+
+    live: int
+    limited_to: t.Optional[int]
+    restart: bool
+
+
+def client_limit(wanted: int, hard_limit: int, ceiling: t.Optional[int]) -> ClientLimit:
+    """``hard_limit`` is the process' limit of open files, ``ceiling`` the most any process here can get (None: unbounded)."""
+    ever = wanted if ceiling is None else min(wanted, ceiling - RESERVED_FILES)
+    now = min(ever, hard_limit - RESERVED_FILES)
+    return ClientLimit(now, ever if ever < wanted else None, now < ever)
+
+
+@dataclasses.dataclass
+class ConfigPlan:
+    """``live`` goes into one CONFIG SET. ``limited`` names what the host cannot give."""
+
+    changes: list[Change] = dataclasses.field(default_factory=list)
+    live: dict[str, str] = dataclasses.field(default_factory=dict)
+    restart_required: list[str] = dataclasses.field(default_factory=list)
+    limited: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
+
+
+def _plan_live(
+    plan: ConfigPlan, live: t.Mapping[str, str], name: str, want: str, clients: t.Optional[ClientLimit]
+) -> None:
+    if name == "maxclients" and clients:
+        if clients.restart:
+            plan.restart_required.append(name)
+        if clients.limited_to is not None:
+            plan.limited.append({"directive": name, "declared": int(want), "effective": clients.limited_to})
+        want = str(clients.live)
+    change = live_change(live, name, want)
+    if change is None:
+        return
+    if needs_restart(name, live):
+        plan.restart_required.append(name)
+    else:
+        plan.live[name] = want
+        plan.changes.append(change)
+
+
+def plan_config(
+    wanted: t.Mapping[str, str],
+    directives: t.Sequence[Directive],
+    path: str,
+    live: t.Optional[t.Mapping[str, str]],
+    clients: t.Optional[ClientLimit],
+    baseline_empty: bool = False,
+) -> ConfigPlan:
+    """``wanted`` in normal form; ``live`` None where the server does not run."""
+    plan = ConfigPlan()
+    if live is not None:
+        for name, want in wanted.items():
+            _plan_live(plan, live, name, want, clients)
+    for name, want in wanted.items():
+        if baseline_empty:
+            plan.changes.append(Change("file", name, None, masked(name, want or '""'), f"write {name} to {path}"))
+        else:
+            change = file_change(directives, name, want, path)
+            plan.changes += [change] if change else []
+    return plan

@@ -12,7 +12,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles
 
-__all__ = ["Access", "apply_access", "plan_access", "read_access"]
+__all__ = ["Access", "apply_access", "plan_access", "plan_path_access", "read_access"]
 
 #: Redis opens AOF increments and manifests with 0644, whatever the umask allows beyond it.
 REDIS_OPENS_WITH = 0o644
@@ -60,3 +60,17 @@ def apply_access(paths: t.Iterable[str], wanted: Access) -> None:
             os.chmod(path, wanted.mode)
         except FileNotFoundError:
             continue
+
+
+def plan_path_access(
+    path: str, uid: t.Optional[int], gid: t.Optional[int], mode: t.Optional[int]
+) -> tuple[Access, t.Optional[Change]]:
+    """The access one file should have, and the difference if there is one; None leaves a part as it is."""
+    status = os.stat(path)
+    found = Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
+    wanted = Access(
+        found.uid if uid is None else uid, found.gid if gid is None else gid, found.mode if mode is None else mode
+    )
+    if found == wanted:
+        return wanted, None
+    return wanted, Change("mode", path, str(found), str(wanted), f"set owner and mode of {path}")

@@ -10,7 +10,7 @@ import os
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import declare
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import DEFAULTS, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import DEFAULTS, effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
@@ -178,10 +178,14 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_
 
 
 def edited(instance: Instance, values: t.Mapping[str, str]) -> str:
-    """The file's text with ``values`` (normal forms) declared; byte-identical where it says so already."""
+    """The file's text with ``values`` declared; what it says already (by value or by default) stays byte for byte.
+
+    ``values`` are written as they are spelled, and compared in normal form.
+    """
     conf = RedisConf(instance.text, instance.path)
     for name, value in values.items():
-        declare(conf, expand(conf, read_includes), name, value)
+        if instance.in_file(name) != normal(name, value):
+            declare(conf, expand(conf, read_includes), name, value)
     return conf.render()
 
 

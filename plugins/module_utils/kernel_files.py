@@ -70,7 +70,7 @@ def boot_file(host: Host, kind: str, path: str, option: str) -> list[DropIn]:
         raise Problem("boot_file_masked", f"{path} is no regular file but a {_kind_of(target)}",
                       f"a file that {option} can be kept in", f"remove {path}, or name another file in {option}")  # fmt: skip
     read = [DropIn(path, one.text) if _same(host, one.path, path) else one for one in files]
-    if os.path.lexists(target):
+    if os.path.lexists(target) and not path.startswith("/run/"):
         if any(one.path == path for one in read):
             return read
         raise _not_read(kind, path, option)

@@ -31,9 +31,10 @@ _MIB = 1024 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """Declared values in normal form; a place directive that is not declared is not in ``values``."""
+    """Declared values in normal form (and as they were spelled); a directive that is not declared is not in ``values``."""
 
     values: t.Mapping[str, str]
+    spelled: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     allow_no_persistence: bool = False
 
     @property

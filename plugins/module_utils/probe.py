@@ -22,7 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, canonical_name
 
-__all__ = ["probe", "server_binary"]
+__all__ = ["probe", "prove_bindable", "server_binary"]
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -127,3 +127,22 @@ def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], 
             )
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def prove_bindable(addresses: t.Sequence[str]) -> None:
+    """Every address of ``bind`` must be this host's; ``-`` before one makes it optional. Raises Problem.
+
+    The throwaway cannot tell: it listens nowhere.
+    """
+    for address in addresses:
+        if address.startswith("-") or address in ("*", "::*"):
+            continue
+        try:
+            family, kind, protocol, _name, target = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as trial:
+                trial.bind(target)
+        except OSError as error:
+            raise Problem(
+                "bind_address", f"bind: this host cannot listen on {address!r}: {error.strerror or error}",
+                "addresses of this host", f'correct bind, or write "-{address}" where the address may be absent',
+            ) from None  # fmt: skip

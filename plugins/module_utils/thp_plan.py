@@ -48,19 +48,16 @@ def plan(
     result = Plan()
     before = [TmpfilesConf(text, name) for name, text in files]
     ours = TmpfilesConf(dict(files)[boot_file], boot_file)
-    old_text = ours.render()
-    if not old_text:
+    if not ours.render():
         ours.append(HEADER)
     for name, value in wanted.items():
         path = f"{BASE}/{name}"
         _check_choice(path, live[name], value)
-        here = ours.of(path)
+        here, text = ours.of(path), ours.render()
         ours.set(path, value)
-        now = effective([ours], path)
-        was = effective([TmpfilesConf(old_text, boot_file)], path)
-        if now != was or not here:
+        if ours.render() != text:
             action = f"set {path} = {value} in {boot_file}"
-            result.changes.append(Change("file", name, was.value if was else None, value, action))
+            result.changes.append(Change("file", name, here[0].value if here else None, value, action))
     if result.changes:
         result.new_text = ours.render()
     after = [ours if conf.file == boot_file and result.changes else conf for conf in before]

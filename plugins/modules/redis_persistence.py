@@ -252,7 +252,7 @@ SPEC = {
 
 def wanted_of(params: dict) -> Wanted:
     """The declared values in normal form. Raises Problem where one cannot be."""
-    values = {}
+    values, spelled = {}, {}
     for name in PERSISTENCE:
         value = params[name.replace("-", "_")]
         if name == "save":
@@ -277,8 +277,8 @@ def wanted_of(params: dict) -> Wanted:
             raise Problem(
                 "invalid_value", f"{name}: {value} is negative", "0 or more", "set auto_aof_rewrite_percentage"
             )
-        values[name] = normal(name, str(value))
-    return Wanted(values, params["allow_no_persistence"])
+        values[name], spelled[name] = normal(name, str(value)), str(value)
+    return Wanted(values, spelled, params["allow_no_persistence"])
 
 
 def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) -> Situation:
@@ -310,8 +310,8 @@ def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) ->
 
 def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Host, timeout: int) -> None:
     """The planned steps, live first, the file last."""
-    values, server, place = wanted.values, instance.server, now.disk.place
-    text = edited(instance, values)
+    server, place = instance.server, now.disk.place
+    text = edited(instance, wanted.spelled)
     if plan.disarm_file:
         # Until the AOF is proven a crash must find the RDB file: "yes" without an AOF would start empty.
         stage(instance, edited(instance, {"appendonly": "no"})).commit()
@@ -362,7 +362,7 @@ def body(module: AnsibleModule) -> dict:
         )
     access_changes = plan_access(read_access(now.disk), access, now.disk.place.rdb)
     changes = plan.changes + access_changes
-    new_text = "" if absent else edited(instance, wanted.values)
+    new_text = "" if absent else edited(instance, wanted.spelled)
     if new_text != instance.text:
         prove_accepted(instance, new_text)
     if changes and not module.check_mode:

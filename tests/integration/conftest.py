@@ -51,7 +51,9 @@ class RedisUnderTest:
         )
 
     def start(self, *arguments: str) -> RedisUnderTest:
-        self.process = subprocess.Popen(["redis-server", str(self.conf), *arguments], cwd="/", umask=0o007, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["redis-server", str(self.conf), *arguments], cwd="/", umask=0o007, stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -88,7 +90,9 @@ class RedisUnderTest:
         return "\n".join(self.cli("CONFIG", "GET", name).splitlines()[1:])
 
     def info(self, name: str) -> str:
-        return next(line.split(":", 1)[1] for line in self.cli("INFO", "everything").splitlines() if line.startswith(name + ":"))
+        return next(
+            line.split(":", 1)[1] for line in self.cli("INFO", "everything").splitlines() if line.startswith(name + ":")
+        )
 
     def keys(self) -> int:
         return int(self.cli("DBSIZE"))
@@ -108,7 +112,9 @@ class RedisUnderTest:
 
     def tree(self) -> dict[str, bytes]:
         """Every file under the test's directory but the log, for "and nothing changed"."""
-        return {str(path): path.read_bytes() for path in self.home.rglob("*") if path.is_file() and path.name != "redis.log"}
+        return {
+            str(path): path.read_bytes() for path in self.home.rglob("*") if path.is_file() and path.name != "redis.log"
+        }
 
 
 @pytest.fixture(name="new_redis")

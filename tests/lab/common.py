@@ -16,6 +16,7 @@ LABEL_LAB = "redisops.lab"
 LABEL_HOST = "redisops.lab.host"
 LABEL_FAMILY = "redisops.lab.family"
 LABEL_IMAGE = "redisops.lab.image"
+LABEL_KERNEL = "redisops.lab.kernel"
 
 
 class LabError(Exception):
@@ -49,5 +50,6 @@ def locked(what: str) -> Iterator[None]:
 
 
 __all__ = [
-    "LABEL_FAMILY", "LABEL_HOST", "LABEL_IMAGE", "LABEL_LAB", "LAB_DIR", "LabError", "STATE_DIR", "locked", "progress",
+    "LABEL_FAMILY", "LABEL_HOST", "LABEL_IMAGE", "LABEL_KERNEL", "LABEL_LAB", "LAB_DIR", "STATE_DIR",
+    "LabError", "locked", "progress",
 ]

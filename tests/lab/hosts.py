@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import kernel
 import yaml
-from common import LABEL_FAMILY, LABEL_HOST, LABEL_LAB, LabError, locked, progress
+from common import LABEL_FAMILY, LABEL_HOST, LABEL_KERNEL, LABEL_LAB, LabError, locked, progress
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
@@ -90,15 +90,22 @@ def up(client: docker.DockerClient, lab: str, specs: list[HostSpec], tags: dict[
     """Create and start what is missing; what runs the wanted image already is left alone."""
     check_lab_name(lab)
     with locked("hosts"):
-        kernel.save()
+        record = kernel.save(known_kernel_values(client))
         network = f"redisops-{lab}"
         try:
             client.networks.get(network)
         except NotFound:
-            client.networks.create(network, driver="bridge", labels={LABEL_LAB: lab})
+            client.networks.create(network, driver="bridge", labels={LABEL_LAB: lab, LABEL_KERNEL: record})
         started = [start(client, lab, spec, tags[spec.family], network) for spec in specs]
     for container in started:
         wait_for_boot(container)
+
+
+def known_kernel_values(client: docker.DockerClient) -> str | None:
+    """What the machine's other labs, which may be of another checkout, have recorded of the host's kernel."""
+    for network in client.networks.list(filters={"label": LABEL_KERNEL}):
+        return str(network.attrs["Labels"][LABEL_KERNEL])
+    return None
 
 
 def start(client: docker.DockerClient, lab: str, spec: HostSpec, tag: str, network: str) -> Container:

@@ -155,8 +155,8 @@ def ensure(client: docker.DockerClient, name: str) -> str:
         raise LabError(f"Building {name} failed ({error.msg}); the build's last lines:\n{tail(output)}") from None
     except APIError as error:
         raise LabError(f"Building {name} failed: {error.explanation or error}") from None
-    # A build of several stages leaves the earlier ones behind without a name.
-    client.images.prune(filters={"dangling": True, "label": f"{LABEL_IMAGE}={name}"})
+    # A build of several stages leaves the earlier ones behind without a name, with the label of their base.
+    client.images.prune(filters={"dangling": True, "label": LABEL_IMAGE})
     progress.step(f"built {tag}")
     return tag
 

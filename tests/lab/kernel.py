@@ -58,19 +58,25 @@ def read(path: str) -> str | None:
     return chosen.group(1) if chosen else text
 
 
-def save() -> None:
-    """Record the values once; an existing record, even of a run that crashed, is the older truth and stays."""
+def save(known: str | None) -> str:
+    """Record the values once and return the record as JSON.
+
+    An existing record, even of a run that crashed, is the older truth and stays. `known` is the record of a lab that
+    runs already, of another checkout: by now the kernel may hold what that lab's tests have set.
+    """
     with locked("kernel"):
         if STATE_FILE.exists():
-            return
+            return STATE_FILE.read_text(encoding="utf-8")
         values = {path: value for path in VALUES if (value := read(path)) is not None}
+        record = known or json.dumps(values)
         partial = STATE_FILE.with_suffix(".partial")
         with open(partial, "w", encoding="utf-8") as handle:
-            json.dump(values, handle, indent=2)
+            handle.write(record)
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(STATE_FILE)
-        progress.step(f"saved {len(values)} kernel values of this host")
+        progress.step("saved the kernel values of this host")
+        return record
 
 
 def restore() -> None:

@@ -1,0 +1,305 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_config
+short_description: Declare directives of a Redis instance, in its file and live
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Declares directives of one Redis (or Valkey) instance in its configuration file B(and) in the live server.
+  - The file is edited without loss. Comments, order, includes, unknown lines and the lines that Redis itself wrote
+    (C(CONFIG REWRITE), Sentinel) stay; where nothing differs, no byte does.
+  - Values are compared in normal form, so that V(64mb) equals V(67108864).
+  - The changed file is read by the installed server in a throwaway process before it goes into place.
+  - Live changes go into one C(CONFIG SET), which Redis applies as a whole or not at all. What Redis takes at its start only is
+    returned in RV(restart_required); M(redisops.recovery.redis_service) restarts, once, after a proven save.
+  - Persistence belongs to M(redisops.recovery.redis_persistence), and is refused here.
+extends_documentation_fragment:
+  - redisops.recovery.connection
+  - redisops.recovery.attributes
+options:
+  config_file:
+    description: The configuration file that the server was (or will be) started with.
+    type: path
+    default: /etc/redis/redis.conf
+  settings:
+    description:
+      - Directives and their values, named as in redis.conf. Booleans become V(yes) and V(no), lists one line of arguments.
+      - Not accepted are C(include), C(user), C(rename-command), C(loadmodule) and C(replicaof), whose effect a converge could not
+        prove or would have to fight over.
+    type: dict
+    required: true
+  owner:
+    description: Owner of the file. Not given, it is left as it is.
+    type: str
+  group:
+    description: Group of the file. Not given, it is left as it is.
+    type: str
+  mode:
+    description: Mode of the file, in octal digits. Not given, it is left as it is.
+    type: str
+  baseline:
+    description:
+      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+        check mode, the file may be missing.
+    type: str
+    choices: [current, empty]
+    default: current
+  timeout:
+    description: Longest wait for a server that is still loading, in seconds.
+    type: int
+    default: 3600
+seealso:
+  - module: redisops.recovery.redis_persistence
+  - module: redisops.recovery.redis_service
+"""
+
+EXAMPLES = r"""
+- name: Set limits, live and in the file
+  redisops.recovery.redis_config:
+    settings:
+      maxclients: 50000
+      tcp-backlog: 511
+      replica-read-only: true
+      maxmemory: 4gb
+      bind: [127.0.0.1, "-::1"]
+
+- name: See what a password change would do; the password itself is masked
+  redisops.recovery.redis_config:
+    login_password: "{{ vault_redis_password }}"
+    settings:
+      masterauth: "{{ vault_redis_replication_password }}"
+  check_mode: true
+  diff: true
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: ["CONFIG SET maxclients", "write maxclients to /etc/redis/redis.conf"]
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: unknown_directive
+limited:
+  description:
+    - Directives that this host cannot give in full, with the declared and the effective value. The file holds the declared one.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"directive": "maxclients", "declared": 50000, "effective": 19968}]
+restart_required:
+  description: Directives that the running process will only have after a restart.
+  returned: success
+  type: list
+  elements: str
+running:
+  description: Whether the server runs.
+  returned: success
+  type: bool
+"""
+
+import difflib
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import client_limit, plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
+    Access,
+    apply_access,
+    plan_path_access,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import (
+    NOT_GETTABLE,
+    PERSISTENCE,
+    masked,
+    normal,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
+    Instance,
+    edited,
+    prove_accepted,
+    read_instance,
+    stage,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.probe import prove_bindable
+from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit
+from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import canonical_name, join_args, split_args
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError
+
+SPEC = {
+    **connection_spec(),
+    "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
+    "settings": {"type": "dict", "required": True},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "str"},
+    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "timeout": {"type": "int", "default": 3600},
+}
+NOT_OURS = {
+    **{
+        name: "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"
+        for name in PERSISTENCE
+    },
+    **{name: "its effect in the live server cannot be read back, so drift could not be seen" for name in NOT_GETTABLE},
+    "replicaof": "who replicates whom is the topology's to say: a file that says otherwise undoes a failover",
+}
+
+
+def text_of(name: str, value) -> str:
+    """A value from YAML as configuration text. Raises Problem."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return join_args(str(item) for item in value)
+    if value is None or isinstance(value, dict) or any(char in str(value) for char in "\r\n\0"):
+        raise Problem(
+            "invalid_value",
+            f"{name}: {masked(name, str(value))!r} cannot be one line of redis.conf",
+            "text, a number, a bool or a list",
+            f"correct {name}",
+        )
+    try:
+        split_args(str(value))
+    except ValueError as error:
+        raise Problem("invalid_value", f"{name}: {error}", "balanced quotes", f"correct {name}") from None
+    return str(value)
+
+
+def wanted_of(settings: dict) -> dict[str, str]:
+    """The settings by canonical name, as configuration text. Raises Problem."""
+    wanted: dict[str, str] = {}
+    for given, value in settings.items():
+        name = canonical_name(str(given))
+        if name in NOT_OURS:
+            raise Problem("not_ours", f"settings names {given}; {NOT_OURS[name]}", "", f"take {given} out of settings")
+        if name in wanted:
+            raise Problem(
+                "contradiction",
+                f"settings names {name} twice, in two spellings",
+                "one of them",
+                f"take {given} out of settings",
+            )
+        wanted[name] = text_of(name, value)
+        normal(name, wanted[name])
+    return wanted
+
+
+def prove_known(instance: Instance, wanted: dict[str, str]) -> None:
+    """Every directive must be one that the live server answers to. Raises Problem."""
+    for name in wanted:
+        if name not in instance.live:
+            instance.live.update(instance.server.config_get(name))
+        if name not in instance.live:
+            near = difflib.get_close_matches(name.replace("_", "-"), instance.live, 1)
+            raise Problem(
+                "unknown_directive",
+                f"{instance.info.product} has no directive {name!r}",
+                "a directive of the version that runs",
+                f"did you mean {near[0]}?" if near else f"correct {name} in settings",
+            )
+
+
+def set_live(instance: Instance, values: dict[str, str]) -> None:
+    """One CONFIG SET, read back. Raises Problem; then the old values are back."""
+    server = instance.server
+    try:
+        server.config_set(values)
+    except CommandError as error:
+        text = error.text
+        for name, value in values.items():
+            text = text.replace(value, masked(name, value) or "") if masked(name, value) != value else text
+        raise Problem(
+            "value_rejected", f"{instance.info.product} refused CONFIG SET {' '.join(values)}: {text}; file and server are unchanged",
+            "values that this server accepts", "correct the setting that it names",
+        ) from None  # fmt: skip
+    got = server.config_get(*values)
+    for name, value in values.items():
+        if normal(name, got.get(name, "")) != normal(name, value):
+            server.config_set({name: instance.live[name] for name in values})
+            raise Problem(
+                "value_clamped", f"{name}: {instance.info.product} accepted {masked(name, value)} and keeps {masked(name, got.get(name, ''))}; "
+                "file and server are as before", "a value within the server's bounds", f"set {name}: {masked(name, got.get(name, ''))}",
+            )  # fmt: skip
+
+
+def body(module: AnsibleModule) -> dict:
+    params, host = module.params, Host()
+    wanted = wanted_of(params["settings"])
+    empty = params["baseline"] == "empty"
+    mode = parse_mode(params["mode"]) if params["mode"] else None
+    instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
+    absent = empty and not instance.text
+    clients = None
+    if instance.running:
+        prove_known(instance, wanted)
+    if "maxclients" in wanted and not absent:
+        ceiling = host.open_files_ceiling()
+        hard = (
+            open_files_limit(host.read(f"/proc/{instance.pid}/limits") or "")[1]
+            if instance.running
+            else (ceiling or 2**31)
+        )
+        clients = client_limit(int(wanted["maxclients"]), hard, ceiling)
+    plan = plan_config(
+        {name: normal(name, value) for name, value in wanted.items()}, instance.directives, instance.path,
+        instance.live if instance.running else None, clients, empty,
+    )  # fmt: skip
+    owner = user_id(params["owner"]) if params["owner"] and not absent else None
+    group = group_id(params["group"], "group") if params["group"] and not absent else None
+    access, access_change = (None, None) if absent else plan_path_access(instance.path, owner, group, mode)
+    changes: list[Change] = plan.changes + ([access_change] if access_change else [])
+    if "bind" in wanted:
+        prove_bindable(split_args(wanted["bind"]))
+    text = "" if absent else edited(instance, wanted)
+    if text != instance.text:
+        prove_accepted(instance, text)
+    if changes and not module.check_mode:
+        staged = stage(instance, text)
+        try:
+            if plan.live:
+                set_live(instance, plan.live)
+            if text != instance.text:
+                staged.commit()
+        finally:
+            staged.discard()
+        if access_change and access:
+            apply_access([instance.path], access)
+    warnings = [
+        f"{item['directive']} is declared as {item['declared']}; this host can give {item['effective']}, because its hard limit of "
+        "open files cannot be raised here (container without CAP_SYS_RESOURCE): raise it where the container is started (--ulimit nofile)"
+        for item in plan.limited
+    ]
+    return result_of(
+        changes,
+        restart_required=plan.restart_required,
+        limited=plan.limited,
+        running=instance.running,
+        warnings=warnings,
+    )
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()
