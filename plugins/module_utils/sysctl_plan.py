@@ -138,13 +138,18 @@ def plan(
     wanted: t.Sequence[Wanted],
     read_only: t.Collection[str] = (),
     on_read_only: str = "fail",
+    root: bool = True,
 ) -> Plan:
-    """Compare ``live`` (path → text of the kernel's file) and the boot files with what is wanted. Raises Problem."""
+    """Compare ``live`` (path → text of the kernel's file) and the boot files with what is wanted. Raises Problem.
+
+    ``read_only`` are the paths that cannot be written; where this user is not ``root``, that is no wonder.
+    """
     result = Plan()
     before = boot.confs()
     ours = next(conf for conf in before if conf.file == boot.ours)
     others = [conf for conf in before if conf.file != boot.ours]
     untouched = ours.render()
+    ours = SysctlConf(untouched, boot.ours)  # to be edited
     if not untouched:
         ours.append(HEADER)
     targets: dict[str, str] = {}
@@ -164,7 +169,7 @@ def plan(
     after = boot.confs(new_text)
     for one in wanted:
         _check_boot(boot, one, targets[one.path], effective(after, one.path))
-        _plan_live(result, one, targets[one.path], live[one.path], one.path in read_only, on_read_only)
+        _plan_live(result, one, targets[one.path], live[one.path], one.path in read_only, on_read_only, root)
         lines = [effective(confs, one.path) for confs in (before, after)]
         result.values[one.name]["boot"] = {
             side: line.value if line else None for side, line in zip(("before", "after"), lines)
@@ -173,12 +178,17 @@ def plan(
     return result
 
 
-def _plan_live(result: Plan, one: Wanted, target: str, text: str, read_only: bool, on_read_only: str) -> None:
+def _plan_live(
+    result: Plan, one: Wanted, target: str, text: str, read_only: bool, on_read_only: str, root: bool
+) -> None:
     live = normal_value(text)
     holds = same_value(live, target) or (read_only and one.met_by(live))
     result.values[one.name] = {"live": {"before": live, "after": live if holds or read_only else target}}
     if holds:
         return
+    if read_only and not root:
+        raise Problem("not_root", f"{one.name} is {live}, and this user may not write /proc/sys/{one.path}",
+                      "the rights of root", "run with become: true")  # fmt: skip
     if read_only:
         problem = Problem(
             "live_read_only",

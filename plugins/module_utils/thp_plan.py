@@ -12,7 +12,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.procfs import selected
-from ansible_collections.redisops.recovery.plugins.module_utils.tmpfiles_conf import TmpfilesConf, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.tmpfiles_conf import TmpfilesConf, effective, standing
 
 __all__ = ["BASE", "Plan", "command_line_value", "plan", "tuned_value", "tuned_warning", "wanted_of"]
 
@@ -42,9 +42,10 @@ def plan(
     wanted: t.Mapping[str, str],
     read_only: t.Collection[str] = (),
     on_read_only: str = "fail",
+    root: bool = True,
 ) -> Plan:
     """Compare the kernel's files (``live``: name → text) and tmpfiles.d with ``wanted``. ``files``, ours among them, in the
-    order in which they are read. Raises Problem."""
+    order in which they are read; ``read_only`` names what cannot be written. Raises Problem."""
     result = Plan()
     before = [TmpfilesConf(text, name) for name, text in files]
     ours = TmpfilesConf(dict(files)[boot_file], boot_file)
@@ -57,7 +58,7 @@ def plan(
         ours.set(path, value)
         if ours.render() != text:
             action = f"set {path} = {value} in {boot_file}"
-            result.changes.append(Change("file", name, here[0].value if here else None, value, action))
+            result.changes.append(Change("file", name, standing(here).value if here else None, value, action))
     if result.changes:
         result.new_text = ours.render()
     after = [ours if conf.file == boot_file and result.changes else conf for conf in before]
@@ -66,7 +67,7 @@ def plan(
         lines = [effective(confs, f"{BASE}/{name}") for confs in (before, after)]
         at_boot = {side: line.value if line else None for side, line in zip(("before", "after"), lines)}
         result.values[name] = {
-            "live": _plan_live(result, name, live[name], value, name in read_only, on_read_only),
+            "live": _plan_live(result, name, live[name], value, name in read_only, on_read_only, root),
             "boot": at_boot,
         }
         result.duplicates += _duplicates(after, f"{BASE}/{name}")
@@ -80,7 +81,9 @@ def _check_choice(path: str, text: str, value: str) -> None:
                       "a value that this kernel knows", "choose one of those")  # fmt: skip
 
 
-def _plan_live(result: Plan, name: str, text: str, value: str, read_only: bool, on_read_only: str) -> dict[str, t.Any]:
+def _plan_live(
+    result: Plan, name: str, text: str, value: str, read_only: bool, on_read_only: str, root: bool
+) -> dict[str, t.Any]:
     path, live = f"{BASE}/{name}", selected(text) or ""
     if live == value:
         return {"before": live, "after": live}
@@ -88,6 +91,9 @@ def _plan_live(result: Plan, name: str, text: str, value: str, read_only: bool, 
         result.writes.append((path, live, value))
         result.changes.append(Change("live", name, live, value, f"write {value} to {path}"))
         return {"before": live, "after": value}
+    if not root:
+        raise Problem("not_root", f"{path} is {live}, and this user may not write it", "the rights of root",
+                      "run with become: true")  # fmt: skip
     problem = Problem(
         "live_read_only",
         f"{path} is {live} and cannot be written here: as in an unprivileged container, it is a setting of the machine"

@@ -6,7 +6,8 @@
 The rules are those of systemd-tmpfiles, tried against version 252: of several ``w`` lines with the very same path the first
 counts and the others are reported as duplicates (``w+`` lines among themselves are all applied); paths with and without
 patterns are applied one after the other in the order in which they first appear, so of different spellings the last wins;
-``w!`` counts at boot; the argument is the rest of the line, with C escapes, quotes and ``#`` taken literally.
+``w!`` counts at boot; the argument is the rest of the line, in which C escapes count, but neither quotes nor ``#``. Lines of other types write nothing
+into a file that exists, and are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import re
 import shlex
 import typing as t
 
-__all__ = ["TmpfilesConf", "WriteLine", "effective"]
+__all__ = ["TmpfilesConf", "WriteLine", "effective", "standing"]
 
 _FIELDS = re.compile(
     r"""\s*(?P<type>\S+)\s+(?P<path>"(?:[^"\\]|\\.)*"|'[^']*'|\S+)(?:\s+\S+){4}\s+(?P<argument>\S.*?)\s*$""", re.S
@@ -73,7 +74,7 @@ class TmpfilesConf:
         if not here:
             self.append(f"w {path} - - - - {value}")
             return
-        counts = here[-1] if all(one.append for one in here) else here[0]
+        counts = standing(here)
         if counts.value == value:
             return
         line = self._lines[counts.line - 1]
@@ -117,13 +118,20 @@ def _unescape(code: str) -> str:
     return chr(int(code, 8) & 255) if len(code) == 3 else _NAMED.get(code, code)
 
 
+def standing(lines: t.Sequence[WriteLine]) -> WriteLine:
+    """Of lines for the very same path, the one whose value stands after boot: the first, or the last ``w+`` of nothing but those."""
+    applied = [lines[0]]
+    for one in lines[1:]:
+        if one.append and all(other.append for other in applied):
+            applied.append(one)
+    return applied[-1]
+
+
 def effective(confs: t.Iterable[TmpfilesConf], path: str) -> t.Optional[WriteLine]:
     """The line whose value stands in ``path`` after boot, files in the order in which they are read."""
     groups: dict[str, list[WriteLine]] = {}
     for conf in confs:
         for one in conf.writes():
-            group = groups.setdefault(one.path, [])
-            if not group or (one.append and all(other.append for other in group)):
-                group.append(one)
-    last = [group[-1] for group in groups.values() if group[-1].matches(path)]
+            groups.setdefault(one.path, []).append(one)
+    last = [standing(group) for group in groups.values() if group[0].matches(path)]
     return last[-1] if last else None

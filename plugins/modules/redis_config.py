@@ -113,12 +113,10 @@ running:
 import difflib
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import client_limit, plan_config
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
-    Access,
     apply_access,
     plan_path_access,
 )
@@ -155,11 +153,8 @@ SPEC = {
     "timeout": {"type": "int", "default": 3600},
 }
 NOT_OURS = {
-    **{
-        name: "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"
-        for name in PERSISTENCE
-    },
-    **{name: "its effect in the live server cannot be read back, so drift could not be seen" for name in NOT_GETTABLE},
+    **dict.fromkeys(PERSISTENCE, "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"),
+    **dict.fromkeys(NOT_GETTABLE, "its effect in the live server cannot be read back, so drift could not be seen"),
     "replicaof": "who replicates whom is the topology's to say: a file that says otherwise undoes a failover",
 }
 

@@ -169,7 +169,7 @@ def body(module):
     files = boot_file(host, "sysctl.d", params["sysctl_file"], "sysctl_file")
     boot = BootFiles(params["sysctl_file"], [(one.path, one.text) for one in files], unread_files(host, files))
     read_only = [one.path for one in wanted if not is_writable(host.path(f"/proc/sys/{one.path}"))]
-    found = plan(boot, live, wanted, read_only, params["on_read_only"])
+    found = plan(boot, live, wanted, read_only, params["on_read_only"], os.geteuid() == 0)
     if not module.check_mode:
         writes = [
             LiveWrite(

@@ -181,7 +181,7 @@ def body(module):
     live = {name: read_live(host, name) for name in wanted}
     files = [(one.path, one.text) for one in boot_file(host, "tmpfiles.d", params["boot_file"], "boot_file")]
     read_only = [name for name in wanted if not is_writable(host.path(f"{BASE}/{name}"))]
-    found = plan(params["boot_file"], files, live, wanted, read_only, params["on_read_only"])
+    found = plan(params["boot_file"], files, live, wanted, read_only, params["on_read_only"], os.geteuid() == 0)
     if not module.check_mode:
         writes = [
             LiveWrite(host.path(path), before, value, lambda path=path: selected(host.read(path) or ""))

@@ -27,14 +27,18 @@ def minimum(live: str, at_least: int = 511, read_only=(), on_read_only="fail", *
 
 
 def exact(live: str, value="1", read_only=(), on_read_only="fail", **files: str):
-    return plan(boot(**files), {OVERCOMMIT: live}, wanted_of({"vm.overcommit_memory": value}, {}), read_only, on_read_only)
+    return plan(
+        boot(**files), {OVERCOMMIT: live}, wanted_of({"vm.overcommit_memory": value}, {}), read_only, on_read_only
+    )
 
 
 def test_both_are_set_on_a_fresh_host():
     found = exact("0\n")
     assert found.new_text == f"{HEADER}\nvm.overcommit_memory = 1\n"
     assert found.writes == [(OVERCOMMIT, "1")]
-    assert found.values == {"vm.overcommit_memory": {"live": {"before": "0", "after": "1"}, "boot": {"before": None, "after": "1"}}}
+    assert found.values == {
+        "vm.overcommit_memory": {"live": {"before": "0", "after": "1"}, "boot": {"before": None, "after": "1"}}
+    }
     assert render_diff(found.changes) == {
         "before": "live: vm.overcommit_memory 0\n",
         "after": "file: vm.overcommit_memory 1\nlive: vm.overcommit_memory 1\n",
@@ -65,11 +69,19 @@ def test_a_value_stands_in_our_file_whatever_others_say():
     found = exact("1\n", early="vm.overcommit_memory=1\n")
     assert "vm.overcommit_memory = 1\n" in (found.new_text or "")
     assert found.duplicates == [
-        {"name": "vm.overcommit_memory", "file": EARLY, "line": 1, "value": "1", "effect": f"without effect: {OURS} line 2 is read later"}
+        {
+            "name": "vm.overcommit_memory",
+            "file": EARLY,
+            "line": 1,
+            "value": "1",
+            "effect": f"without effect: {OURS} line 2 is read later",
+        }
     ]
 
 
-@pytest.mark.parametrize(("late", "says"), [("\nvm/overcommit_memory = 0\n", "sets it to 0"), ("\n-vm.overcommit_memory\n", "excludes it")])
+@pytest.mark.parametrize(
+    ("late", "says"), [("\nvm/overcommit_memory = 0\n", "sets it to 0"), ("\n-vm.overcommit_memory\n", "excludes it")]
+)
 def test_a_later_file_that_overrides_is_named(late, says):
     with pytest.raises(Problem) as caught:
         exact("0\n", late=late)
@@ -89,10 +101,15 @@ def test_a_later_file_that_agrees_is_no_problem():
 
 
 def test_duplicates_in_our_file_and_in_one_that_is_not_read():
-    files = boot("vm.overcommit_memory=0\nvm.overcommit_memory=1\n", unread=[("/etc/sysctl.conf", "vm.overcommit_memory=2\n")])
+    files = boot(
+        "vm.overcommit_memory=0\nvm.overcommit_memory=1\n", unread=[("/etc/sysctl.conf", "vm.overcommit_memory=2\n")]
+    )
     found = plan(files, {OVERCOMMIT: "1"}, wanted_of({"vm.overcommit_memory": 1}, {}))
     assert not found.changes
-    assert [(row["file"], row["line"], row["value"]) for row in found.duplicates] == [(OURS, 1, "0"), ("/etc/sysctl.conf", 1, "2")]
+    assert [(row["file"], row["line"], row["value"]) for row in found.duplicates] == [
+        (OURS, 1, "0"),
+        ("/etc/sysctl.conf", 1, "2"),
+    ]
     assert found.duplicates[1]["effect"] == "not read at boot"
 
 
@@ -103,7 +120,10 @@ def test_a_higher_live_value_is_kept_and_goes_into_the_file():
     found = minimum("4096\n")
     assert found.writes == []
     assert found.new_text == f"{HEADER}\nnet.core.somaxconn = 4096\n"
-    assert found.values["net.core.somaxconn"] == {"live": {"before": "4096", "after": "4096"}, "boot": {"before": None, "after": "4096"}}
+    assert found.values["net.core.somaxconn"] == {
+        "live": {"before": "4096", "after": "4096"},
+        "boot": {"before": None, "after": "4096"},
+    }
 
 
 def test_a_higher_boot_value_is_kept_and_made_live():
@@ -131,7 +151,7 @@ def test_a_later_file_that_holds_enough_is_left_to_decide():
 
 
 def test_a_later_file_that_holds_too_little_is_named():
-    with pytest.raises(Problem, match="zz.conf line 1") as caught:
+    with pytest.raises(Problem, match=r"zz\.conf line 1") as caught:
         minimum("4096\n", late="net.core.somaxconn=128\n")
     assert caught.value.code == "overridden_at_boot"
 
@@ -159,7 +179,9 @@ def test_minimums_never_lower_anything_and_settle_at_once(live, ours, early, at_
     assert int(value["live"]["after"]) >= max(live, at_least)
     assert int(value["boot"]["after"]) >= max(live, at_least, int(value["boot"]["before"] or 0))
     assert value["live"]["after"] == value["boot"]["after"]
-    again = minimum(value["live"]["after"], at_least, ours=found.new_text if found.new_text is not None else ours, early=early)
+    again = minimum(
+        value["live"]["after"], at_least, ours=found.new_text if found.new_text is not None else ours, early=early
+    )
     assert not again.changes
 
 
@@ -175,6 +197,12 @@ def test_read_only():
     assert [change.layer for change in found.changes] == ["file"]
     assert found.values["vm.overcommit_memory"]["live"] == {"before": "0", "after": "0"}
     assert "container host" in found.warnings[0]
+
+
+def test_a_user_that_is_not_root():
+    with pytest.raises(Problem) as caught:
+        plan(boot(), {OVERCOMMIT: "0"}, wanted_of({"vm.overcommit_memory": 1}, {}), [OVERCOMMIT], "warn", root=False)
+    assert (caught.value.code, caught.value.do) == ("not_root", "run with become: true")
 
 
 def test_read_only_does_not_matter_where_the_value_is_right():

@@ -1,0 +1,149 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The acts of redis_service (tier 2): systemctl, and a restart between a proven save and a comparison."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import wait_until_loaded
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import proven_save
+from ansible_collections.redisops.recovery.plugins.module_utils.server import (
+    CommandError,
+    Login,
+    Server,
+    ServerDown,
+    connect,
+    wait_for,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import drop_in_values, parse_show
+
+__all__ = ["find_unit", "load_drop_in", "restart_server", "start_server", "systemctl", "unit_state", "write_drop_in"]
+
+_PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecStart,DropInPaths"
+_UNITS = ("redis-server", "redis", "valkey-server", "valkey")
+_PAUSE_SECONDS = 600
+
+
+def systemctl(host: Host, *args: str) -> str:
+    """Run systemctl. Raises Problem with its words and the way to the log."""
+    done = host.run("systemctl", *args)
+    if done.code:
+        raise Problem(
+            "systemctl", f"systemctl {' '.join(args)} failed: {' '.join(done.output.split())[:500]}",
+            "", f"look at: journalctl -n 50 -u {args[-1]}",
+        )  # fmt: skip
+    return done.output
+
+
+def find_unit(host: Host) -> str:
+    """The packaged unit; where none is installed yet, the name that this family of distributions gives it."""
+    shown = systemctl(host, "show", "-p", "Id,LoadState", *(f"{name}.service" for name in _UNITS))
+    for block in shown.split("\n\n"):
+        unit = parse_show(block)
+        if unit.get("LoadState") == "loaded":
+            return unit["Id"][: -len(".service")]
+    release = host.read("/etc/os-release") or ""
+    return "redis-server" if "debian" in release else "redis"
+
+
+def unit_state(host: Host, unit: str) -> dict[str, str]:
+    """The unit's properties. Raises Problem where there is no systemd."""
+    return parse_show(systemctl(host, "show", "-p", _PROPERTIES, f"{unit}.service"))
+
+
+def write_drop_in(path: str, text: str) -> None:
+    """Put the drop-in in place, durably. Raises Problem."""
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        os.makedirs(directory, 0o755)
+        fsync_dir(os.path.dirname(directory))
+    StagedFile(path, text, 0o644).commit()
+
+
+def load_drop_in(host: Host, unit: str, path: str, declared: t.Mapping[str, str]) -> None:
+    """daemon-reload, and proof that no drop-in behind ours says otherwise. Raises Problem."""
+    systemctl(host, "daemon-reload")
+    paths = unit_state(host, unit).get("DropInPaths", "").split()
+    for later in paths[paths.index(path) + 1 :] if path in paths else []:
+        for name, value in drop_in_values(host.read(later) or "").items():
+            if name in declared and value != declared[name] and name != "ReadWritePaths":
+                raise Problem(
+                    "drop_in_overridden", f"{later} sets {name}={value} after {path}, which declares {declared[name]}",
+                    "the last word on that property", f"take {name} out of {later}, or declare {value}",
+                )  # fmt: skip
+
+
+def _connect_when_up(login: Login, timeout: float) -> Server:
+    found: list[Server] = []
+
+    def answers() -> bool:
+        try:
+            found.append(connect(login))
+        except ServerDown:
+            return False
+        return True
+
+    if not wait_for(answers, timeout):
+        raise Problem(
+            "server_down",
+            f"nothing listens at {login.address} {timeout:g} seconds after the start",
+            "a server that comes up",
+            "look into its log",
+        )
+    return found[0]
+
+
+def start_server(host: Host, unit: str, login: Login, timeout: float) -> Info:
+    """Start the unit and wait until its data is loaded. Raises Problem."""
+    systemctl(host, "start", f"{unit}.service")
+    server = _connect_when_up(login, timeout)
+    try:
+        return wait_until_loaded(server, timeout)
+    finally:
+        server.close()
+
+
+def restart_server(
+    host: Host, unit: str, server: Server, login: Login, prove: t.Callable[[Info], None], timeout: float
+) -> tuple[Info, Info]:
+    """Proven save → writes paused → proof repeated → restart → loaded. Gives INFO before and after. Raises Problem.
+
+    Between the pause and the end of the process no write is acknowledged, so that what was proven is what there is.
+    """
+    before = proven_save(server, timeout)
+    prove(before)
+    server.command("CLIENT", "PAUSE", _PAUSE_SECONDS * 1000, "WRITE")
+    try:
+        before = server.info()
+        prove(before)
+        if not before.flag("aof_enabled") and before.number("rdb_changes_since_last_save"):
+            # Without an AOF the RDB file is all there will be: take in what was written since the first save.
+            before = proven_save(server, _PAUSE_SECONDS / 2)
+    except Problem:
+        server.command("CLIENT", "UNPAUSE")
+        raise
+    done = host.run("systemctl", "restart", f"{unit}.service")
+    if done.code:
+        try:
+            server.command(
+                "CLIENT", "UNPAUSE"
+            )  # the old process may still be there: it refuses to end when it cannot save
+        except (CommandError, ServerDown):
+            pass
+        raise Problem(
+            "restart_failed", f"systemctl restart {unit}.service failed: {' '.join(done.output.split())[:500]}",
+            "", f"look at: journalctl -n 50 -u {unit}; the data was saved before",
+        )  # fmt: skip
+    fresh = _connect_when_up(login, timeout)
+    try:
+        wait_until_loaded(fresh, timeout)
+        return before, fresh.info("everything")
+    finally:
+        fresh.close()

@@ -1,0 +1,181 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decisions of redis_service (tier 1, pure): is a restart due, and may it be done."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PROTECTED, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Keyspace
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE, start_loads
+
+__all__ = [
+    "Process",
+    "missing_keys",
+    "prove_overrides",
+    "prove_restart",
+    "prove_start",
+    "restart_reasons",
+    "unit_problem",
+]
+
+#: Directives whose effect does not depend on the process: a difference is no reason for a restart.
+_COSMETIC = frozenset(["daemonize", "supervised", "pidfile", "always-show-logo", "set-proc-title", "disable-thp"])
+_REMOVING = ("del", "unlink", "getdel", "flushdb", "flushall", "rename", "renamenx", "move", "expire", "pexpire", "swapdb",
+             "lpop", "rpop", "spop", "srem", "zrem", "hdel", "eval", "evalsha", "fcall", "restore", "lmpop", "zmpop")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """What the running process was given: soft limit of open files, umask and OOM score adjustment (None: not known)."""
+
+    open_files: t.Optional[int] = None
+    umask: t.Optional[int] = None
+    oom_score_adj: t.Optional[int] = None
+
+
+def restart_reasons(
+    in_file: t.Mapping[str, t.Optional[str]],
+    live: t.Mapping[str, str],
+    overrides: t.Mapping[str, str],
+    declared: t.Mapping[str, str],
+    process: Process,
+    open_files_ceiling: t.Optional[int],
+) -> list[str]:
+    """Why the running process is not the one that a start from file and unit would give; empty where it is.
+
+    Seen from the process itself, not remembered: a run that was cut off before its restart is found by the next one.
+    """
+    reasons = []
+    for name in sorted((IMMUTABLE | PROTECTED) - _COSMETIC):
+        said, have = in_file.get(name), live.get(name)
+        if name in overrides or said is None or have is None:
+            continue
+        if normal(name, said) != normal(name, have):
+            reasons.append(f"{name}: the file says {said}, the process has {have}")
+    limit = declared.get("LimitNOFILE", "")
+    if limit.isdigit() and process.open_files is not None:
+        reachable = int(limit) if open_files_ceiling is None else min(int(limit), open_files_ceiling)
+        if process.open_files < reachable:
+            reasons.append(f"LimitNOFILE: the unit gives {reachable}, the process has {process.open_files}")
+    umask = declared.get("UMask", "")
+    if umask and process.umask is not None and int(umask, 8) != process.umask:
+        reasons.append(f"UMask: the unit says {umask}, the process has {process.umask:04o}")
+    score = declared.get("OOMScoreAdjust", "")
+    # A negative score takes CAP_SYS_RESOURCE; where no unit can have it (ceiling known), it is no reason to restart for ever.
+    if (
+        score
+        and process.oom_score_adj is not None
+        and open_files_ceiling is None
+        and int(score) != process.oom_score_adj
+    ):
+        reasons.append(f"OOMScoreAdjust: the unit says {score}, the process has {process.oom_score_adj}")
+    return reasons
+
+
+def prove_overrides(overrides: t.Mapping[str, str], in_file: t.Mapping[str, t.Optional[str]]) -> None:
+    """The unit's command line must not contradict the file where data depends on it. Raises Refusal."""
+    for name in (*PLACE, "appendonly", "save"):
+        if name in overrides and normal(name, overrides[name]) != (in_file.get(name) or ""):
+            raise Refusal(
+                "command_line_override",
+                f"the unit starts the server with --{name} {overrides[name]}, the file says {in_file.get(name)}",
+                "one place that says where the data is",
+                f"take --{name} out of ExecStart (systemctl cat shows which file has it)",
+            )
+
+
+def prove_is_the_units(unit: str, state: t.Mapping[str, str], pid: int) -> None:
+    """The process that answers must be the unit's own: systemctl would start a second one beside a stranger. Raises Refusal."""
+    main = state.get("MainPID", "0")
+    if main != str(pid):
+        raise Refusal(
+            "not_the_units_process",
+            f"the server that answers is process {pid}; {unit}.service has {'none' if main == '0' else 'process ' + main}",
+            "a server that the unit started, so that systemd can restart it after a crash",
+            f"stop it by hand (redis-cli SHUTDOWN saves first), then: systemctl start {unit}; or set unit",
+        )
+
+
+def prove_start(in_file: t.Mapping[str, str], disk: DataFiles) -> None:
+    """A start may not pass over data that lies there. Raises Refusal."""
+    loads = start_loads(in_file, disk)
+    if loads == "fails":
+        raise Refusal(
+            "aof_incomplete", f"{disk.place.manifest} names files that are not there: {', '.join(disk.missing)}", "a complete AOF",
+            "restore the missing files or a backup; the server does not start like this",
+        )  # fmt: skip
+    if loads == "nothing" and disk.any:
+        raise Refusal(
+            "start_would_be_empty",
+            f"there is data in {disk.place.dir}, and a start with appendonly {in_file.get('appendonly')} would not read it",
+            "a file that says where the data is",
+            "run redis_persistence (the role redis_server does) before the start",
+        )
+
+
+def prove_restart(in_file: t.Mapping[str, str], live: t.Mapping[str, str], keys: int, aof_in_use: bool) -> None:
+    """What the process holds must be what the next one loads. Raises Refusal."""
+    if not keys:
+        return
+    for name in PLACE:
+        if in_file[name] != live[name]:
+            raise Refusal(
+                "place_differs",
+                f"{name} is {live[name]} in the process, which holds {keys} keys, and {in_file[name]} in the file: a restart would start EMPTY",
+                "the same place in both",
+                f"set {name.replace('-', '_')}: {live[name]} in redis_persistence",
+            )
+    if in_file["appendonly"] != live["appendonly"]:
+        raise Refusal(
+            "aof_differs",
+            f"appendonly is {live['appendonly']} in the process, which holds {keys} keys, and {in_file['appendonly']} in the file",
+            "the same in both, or a restart would load something older or nothing",
+            "run redis_persistence first: it turns AOF on live, and writes the file when the AOF is proven",
+        )
+    if live["appendonly"] == "yes" and not aof_in_use:
+        raise Refusal(
+            "aof_not_proven",
+            "AOF is on, but the files that a restart would load are not complete or not the ones the server writes to",
+            "a proven AOF",
+            "run redis_persistence first: it rewrites and proves the AOF",
+        )
+
+
+def missing_keys(
+    before: t.Mapping[int, Keyspace], after: t.Mapping[int, Keyspace], calls: t.Callable[[str], int]
+) -> tuple[bool, str]:
+    """Whether keys without a time to live are missing after a restart, in words; ``calls`` counts a command since the start.
+
+    Clients come back at once and may delete what they like; where one removed something, counts prove nothing.
+    """
+    lost = {
+        database: space.keys
+        - space.expires
+        - (after[database].keys - after[database].expires if database in after else 0)
+        for database, space in before.items()
+    }
+    lost = {database: count for database, count in lost.items() if count > 0}
+    if not lost:
+        return False, "every key without a time to live is there again"
+    if any(calls(name) for name in _REMOVING):
+        return False, "not known: clients removed keys right after the restart"
+    words = ", ".join(f"{count} in db{database}" for database, count in sorted(lost.items()))
+    return True, f"keys without a time to live that are missing: {words}"
+
+
+def unit_problem(unit: str, state: t.Mapping[str, str]) -> t.Optional[Problem]:
+    """Why this unit cannot be managed; None where it can."""
+    if state.get("LoadState") == "loaded":
+        return None
+    return Problem(
+        "no_unit",
+        f"systemd has no unit {unit}.service (LoadState={state.get('LoadState', 'unknown')})",
+        "the packaged unit of the server",
+        "install Redis first, or set unit (redis-server on Debian and Ubuntu, redis on RHEL)",
+    )

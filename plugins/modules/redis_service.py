@@ -1,0 +1,287 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_service
+short_description: Keep a Redis service running, restarting it only when due and only after a proven save
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Keeps the systemd service of one Redis (or Valkey) instance enabled and running, with a drop-in of its own for limits, timeouts
+    and restart policy.
+  - Whether a restart is due is seen by comparing the live process with its file and its unit, never remembered. A run that was cut
+    off before its restart is finished by the next run.
+  - Before a restart it proves that the next process will load what this one holds. It saves and waits for the save to end well,
+    pauses writes, looks again, restarts, waits for the data to be loaded and compares the keys. Where that cannot be shown it
+    refuses and restarts nothing.
+extends_documentation_fragment:
+  - redisops.recovery.connection
+  - redisops.recovery.attributes
+options:
+  unit:
+    description:
+      - Name of the service without C(.service). V(auto) finds the packaged one, C(redis-server) on Debian and Ubuntu, C(redis) on
+        RHEL.
+    type: str
+    default: auto
+  config_file:
+    description: The configuration file that the server is started with.
+    type: path
+    default: /etc/redis/redis.conf
+  drop_in:
+    description:
+      - Name of the drop-in file. systemd reads drop-ins in the order of their names; the default comes after the C(limit.conf) that
+        RHEL ships.
+    type: str
+    default: zz-redisops.conf
+  properties:
+    description: What the C([Service]) section of the drop-in says.
+    type: dict
+    default: {}
+  enabled:
+    description: Whether the service starts at boot.
+    type: bool
+    default: true
+  restart:
+    description: V(if_needed) restarts a process that differs from its file or unit; V(never) only reports it.
+    type: str
+    choices: [if_needed, never]
+    default: if_needed
+  baseline:
+    description:
+      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+        check mode, the unit may be missing.
+    type: str
+    choices: [current, empty]
+    default: current
+  timeout:
+    description: Longest wait, in seconds, for a save and for loading, each.
+    type: int
+    default: 3600
+seealso:
+  - module: redisops.recovery.redis_persistence
+  - module: redisops.recovery.redis_config
+"""
+
+EXAMPLES = r"""
+- name: Keep Redis running with room for its clients, and let long loads and saves end
+  redisops.recovery.redis_service:
+    unit: redis-server
+    properties:
+      LimitNOFILE: 65535
+      Restart: always
+      TimeoutStartSec: infinity
+      TimeoutStopSec: infinity
+      UMask: "0007"
+
+- name: Only say whether a restart is due
+  redisops.recovery.redis_service:
+    unit: redis
+    restart: never
+  check_mode: true
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: aof_differs
+keys:
+  description: Number of keys before and after a restart, and what their comparison says.
+  returned: when the server was restarted
+  type: dict
+  sample: {"before": 10000, "after": 10000, "verdict": "every key without a time to live is there again"}
+restart_required:
+  description: Why the running process differs from its file and unit, before this run.
+  returned: success
+  type: list
+  elements: str
+  sample: ["LimitNOFILE: the unit gives 65535, the process has 10240"]
+restarted:
+  description: Whether this run restarted the server.
+  returned: success
+  type: bool
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import Place, scan
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PERSISTENCE
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import read_instance
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import aof_in_use
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit, status_field
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.service_act import (
+    find_unit,
+    load_drop_in,
+    restart_server,
+    start_server,
+    systemctl,
+    unit_state,
+    write_drop_in,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.service_plan import (
+    Process,
+    missing_keys,
+    prove_is_the_units,
+    prove_overrides,
+    prove_restart,
+    prove_start,
+    restart_reasons,
+    unit_problem,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import (
+    command_line_overrides,
+    render_drop_in,
+)
+
+SPEC = {
+    **connection_spec(),
+    "unit": {"type": "str", "default": "auto"},
+    "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
+    "drop_in": {"type": "str", "default": "zz-redisops.conf"},
+    "properties": {"type": "dict", "default": {}},
+    "enabled": {"type": "bool", "default": True},
+    "restart": {"type": "str", "choices": ["if_needed", "never"], "default": "if_needed"},
+    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "timeout": {"type": "int", "default": 3600},
+}
+SYSTEM_UNITS = "/etc/systemd/system"
+
+
+def process_of(host: Host, pid: int) -> Process:
+    """What the running process was given."""
+    status = host.read(f"/proc/{pid}/status") or ""
+    umask, score = status_field(status, "Umask"), host.read(f"/proc/{pid}/oom_score_adj")
+    soft = open_files_limit(host.read(f"/proc/{pid}/limits") or "")[0]
+    return Process(soft or None, int(umask, 8) if umask else None, int(score) if score else None)
+
+
+def disk_of(values: dict) -> Place:
+    return Place(*(values[name] or "" for name in PLACE))
+
+
+def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, params: dict) -> list[Change]:
+    """What differs between the unit and its declaration."""
+    bare = params["baseline"] == "empty"
+    changes = []
+    if now_text != text or bare:
+        changes.append(
+            Change("unit", path, now_text and "\n" + now_text.rstrip("\n") or None, "\n" + text.rstrip("\n"), f"write {path} and reload systemd")
+        )
+    enabled = (
+        "no" if bare else ("yes" if state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias") else "no")
+    )
+    if params["enabled"] != (enabled == "yes"):
+        verb = "enable" if params["enabled"] else "disable"
+        changes.append(
+            Change(
+                "boot", unit, f"enabled {enabled}", f"enabled {'yes' if params['enabled'] else 'no'}", f"{verb} {unit}"
+            )
+        )
+    return changes
+
+
+def body(module: AnsibleModule) -> dict:
+    params, host, login = module.params, Host(), login_of(module.params)
+    unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
+    bare = params["baseline"] == "empty"
+    declared = {
+        name: "yes" if value is True else "no" if value is False else str(value)
+        for name, value in params["properties"].items()
+    }
+    path = os.path.join(SYSTEM_UNITS, f"{unit}.service.d", params["drop_in"])
+    text = render_drop_in(declared)
+    state = unit_state(host, unit)
+    problem = unit_problem(unit, state)
+    if problem and not (bare and module.check_mode):
+        raise problem
+    instance = read_instance(params["config_file"], login, host, params["timeout"], bare)
+    in_file = {name: instance.in_file(name) for name in (*PERSISTENCE, *IMMUTABLE)}
+    overrides = command_line_overrides(state.get("ExecStart", ""))
+    if not problem:
+        prove_overrides(overrides, in_file)
+    changes = plan_unit(unit, state, path, text, host.read(path) or "", params)
+    unit_changes = list(changes)
+    reasons: list[str] = []
+    if instance.running:
+        prove_is_the_units(unit, state, instance.pid)
+        reasons = restart_reasons(
+            in_file, instance.live, overrides, declared, process_of(host, instance.pid), host.open_files_ceiling()
+        )
+    due = bool(reasons) and params["restart"] == "if_needed"
+
+    def prove(info: Info) -> None:
+        disk = scan(disk_of(instance.live))
+        prove_restart(in_file, instance.live, info.keys, aof_in_use(host, instance.pid, disk))
+
+    if due:
+        prove(instance.info)
+        words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
+        changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
+    if not instance.running or bare:
+        if instance.text and in_file["dir"]:
+            prove_start(in_file, scan(disk_of(in_file)))
+        changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
+    result = result_of(changes, restart_required=reasons, restarted=False)
+    if module.check_mode or not (changes or state.get("NeedDaemonReload") == "yes"):
+        return result
+    act(host, params, state, unit_changes, (unit, path, text, declared))
+    if due:
+        before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
+        calls = {
+            name[len("cmdstat_") :]: int(text.split(",")[0].split("=")[1])
+            for name, text in after.fields.items()
+            if name.startswith("cmdstat_")
+        }
+        lost, verdict = missing_keys(before.keyspace, after.keyspace, lambda name: calls.get(name, 0))
+        result.update(restarted=True, keys={"before": before.keys, "after": after.keys, "verdict": verdict})
+        if lost:
+            raise Problem(
+                "keys_missing",
+                f"after the restart: {verdict}",
+                "every key",
+                "stop the clients and look at the log now",
+                keys=result["keys"],
+            )
+    elif not instance.running:
+        start_server(host, unit, login, params["timeout"])
+    return result
+
+
+def act(host: Host, params: dict, state: dict, changes: list[Change], drop_in: tuple) -> None:
+    """Unit file, then what systemd knows of it."""
+    unit, path, text, declared = drop_in
+    if any(change.layer == "unit" for change in changes):
+        write_drop_in(path, text)
+    if state.get("NeedDaemonReload") == "yes" or any(change.layer == "unit" for change in changes):
+        load_drop_in(host, unit, path, declared)
+    if any(change.layer == "boot" for change in changes):
+        systemctl(host, "enable" if params["enabled"] else "disable", f"{unit}.service")
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()
