@@ -6,8 +6,9 @@
 The rules are those of systemd-tmpfiles, tried against version 252: of several ``w`` lines with the very same path the first
 counts and the others are reported as duplicates (``w+`` lines among themselves are all applied); paths with and without
 patterns are applied one after the other in the order in which they first appear, so of different spellings the last wins;
-``w!`` counts at boot; the argument is the rest of the line, in which C escapes count, but neither quotes nor ``#``. Lines of other types write nothing
-into a file that exists, and are left out.
+``w!`` counts at boot;
+the argument is the rest of the line, in which C escapes count, but neither quotes nor ``#``. Lines of other types are left out:
+``f`` and ``F`` are applied before all ``w`` lines.
 """
 
 from __future__ import annotations

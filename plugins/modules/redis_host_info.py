@@ -59,7 +59,7 @@ options:
   min_disk_mb_per_second:
     description: Throughput needed of the disk, in MB (1000 * 1000 bytes) written and synced per second.
     type: float
-    default: 100
+    default: 100.0
   max_rtt_ms:
     description: The longest round trip to a peer, in milliseconds.
     type: float
@@ -87,7 +87,6 @@ options:
     type: int
     default: 64
 extends_documentation_fragment:
-  - redisops.recovery.attributes
   - redisops.recovery.attributes.info
 seealso:
   - module: redisops.recovery.sysctl_redis
@@ -221,7 +220,7 @@ SPEC = {
     "min_memory_mb": {"type": "int", "default": 4096},
     "min_swap_ratio": {"type": "float", "default": 1.0},
     "tcp_backlog": {"type": "int", "default": 511},
-    "min_disk_mb_per_second": {"type": "float", "default": 100},
+    "min_disk_mb_per_second": {"type": "float", "default": 100.0},
     "max_rtt_ms": {"type": "float", "default": 1.0},
     "data_dir": {"type": "path", "default": "/var/lib/redis"},
     "peers": {"type": "list", "elements": "str", "default": []},

@@ -242,7 +242,7 @@ FILES = st.dictionaries(
 
 
 @pytest.mark.needs_root
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(FILES)
 def test_the_value_at_boot_is_what_systemd_tmpfiles_writes(files):
     if os.geteuid() != 0:

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
         import images
         from docker.errors import APIError
     except ModuleNotFoundError as error:
-        raise LabError(f"Python has no module {error.name}; run lab.py with the project's venv (make dev).") from None
+        raise LabError(f"Python has no module {error.name}; run lab.py with the project's virtual environment: run `make setup`.") from None
 
     try:
         dispatch(options, images.connect(), images, hosts)

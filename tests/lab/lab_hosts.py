@@ -1,0 +1,125 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Pytest plugin of the Molecule scenarios: the lab's hosts through testinfra, and the record of what Ansible did."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import time
+import typing as t
+
+import docker
+import pytest
+import testinfra
+
+LAB = "mol-" + os.environ.get("MOLECULE_SCENARIO_NAME", "none").replace("_", "-")
+
+
+class LabHost:
+    """One container; commands are run as root in it. Nothing here uses the collection's own code."""
+
+    def __init__(self, name: str, family: str) -> None:
+        self.name = name
+        self.family = family
+        self.container = f"{LAB}-{name}"
+        self.infra = testinfra.get_host(f"docker://{self.container}")
+        self.unit = "redis-server" if family.startswith("debian") else "redis"
+
+    def run(self, command: str) -> str:
+        """Output of a shell command that has to end well."""
+        return str(self.infra.check_output(command))
+
+    def cli(self, *words: str) -> str:
+        """redis-cli; -e makes an error reply an error."""
+        done = subprocess.run(["docker", "exec", self.container, "redis-cli", "-e", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"redis-cli {' '.join(words)} on {self.name}: {done.stdout}{done.stderr}"
+        return done.stdout.rstrip("\n")
+
+    def config(self, name: str) -> str:
+        return "\n".join(self.cli("CONFIG", "GET", name).splitlines()[1:])
+
+    def info(self, name: str) -> str:
+        return next(line.split(":", 1)[1].strip() for line in self.cli("INFO", "everything").splitlines() if line.startswith(name + ":"))
+
+    def kill(self) -> None:
+        """SIGKILL to redis-server; returns when systemd has started it again and its data is loaded."""
+        before = self.info("run_id")
+        self.run("kill -9 " + self.info("process_id"))
+        self.wait_for_redis(lambda: self.info("run_id") != before)
+
+    def wait_for_redis(self, condition: t.Callable[[], bool] = lambda: True, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if self.cli("PING") == "PONG" and condition():
+                    return
+            except (AssertionError, StopIteration):
+                pass
+            assert time.monotonic() < deadline, f"{self.name}: Redis did not come back within {seconds} s"
+            time.sleep(0.2)
+
+
+def lab_hosts() -> list[LabHost]:
+    containers = docker.from_env().containers.list(filters={"label": f"redisops.lab={LAB}"})
+    labels = [container.labels for container in containers]
+    return sorted((LabHost(one["redisops.lab.host"], one["redisops.lab.family"]) for one in labels), key=lambda host: host.name)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "lab_host" in metafunc.fixturenames:
+        hosts = lab_hosts()
+        assert hosts, f"no host of lab {LAB} runs"
+        metafunc.parametrize("lab_host", hosts, ids=[host.name for host in hosts], scope="session")
+
+
+@pytest.fixture(scope="session")
+def hosts() -> dict[str, LabHost]:
+    return {host.name: host for host in lab_hosts()}
+
+
+class Record:
+    """The runs of this scenario, oldest first; a run ends with its statistics."""
+
+    def __init__(self, lines: t.Iterable[str]) -> None:
+        self.runs: list[list[dict[str, t.Any]]] = [[]]
+        for line in lines:
+            entry = json.loads(line)
+            if "stats" not in entry and self.runs[-1] and "stats" in self.runs[-1][-1]:
+                self.runs.append([])
+            self.runs[-1].append(entry)
+
+    def converges(self, check: bool) -> list[list[dict[str, t.Any]]]:
+        """The runs of site.yml, in check mode or for real."""
+        runs = [run for run in self.runs if any(entry.get("action", "").endswith("redis_host_info") for entry in run)]
+        return [run for run in runs if run[0]["check"] is check]
+
+
+@pytest.fixture(scope="session")
+def record() -> Record:
+    return Record(pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8").splitlines())
+
+
+OURS = "redisops.recovery."
+#: Action plugins that never reach the host.
+LOCAL = ("set_fact", "include_tasks", "fail", "debug", "assert", "meta", "include_role", "import_role")
+
+
+def ours(run: t.Sequence[dict[str, t.Any]], host: str) -> list[dict[str, t.Any]]:
+    """The results of the collection's own changing modules on one host, in order, as far as check mode has to foretell them."""
+    keys = ("task", "changed", "diff", "actions")
+    return [
+        {key: entry.get(key) for key in keys}
+        for entry in run
+        if entry["host"] == host and entry.get("action", "").startswith(OURS) and not entry["action"].endswith("_info")
+    ]
+
+
+def remote_calls(run: t.Sequence[dict[str, t.Any]], host: str) -> list[str]:
+    """Tasks that ran a module on the host."""
+    return [entry["task"] for entry in run if entry["host"] == host and "action" in entry and not entry["action"].endswith(LOCAL)]
+
+
+def changed(run: t.Sequence[dict[str, t.Any]]) -> int:
+    return sum(entry["stats"]["changed"] for entry in run if "stats" in entry)
