@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.cache/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export MOLECULE_GLOB := molecule/*/molecule.yml
+export MOLECULE_COMMAND_BORDERS := false
 PYTEST := python -m pytest
 SCENARIOS ?= default brownfield interrupted drift refusals
 

@@ -261,7 +261,8 @@ def body(module: AnsibleModule) -> dict:
     owner = user_id(params["owner"]) if params["owner"] and not absent else None
     group = group_id(params["group"], "group") if params["group"] and not absent else None
     access, access_change = (None, None) if absent else plan_path_access(instance.path, owner, group, mode)
-    changes: list[Change] = plan.changes + ([access_change] if access_change else [])
+    # Of a file that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave it.
+    changes: list[Change] = plan.changes + ([access_change] if access_change and not empty else [])
     if "bind" in wanted:
         prove_bindable(split_args(wanted["bind"]))
     text = "" if absent else edited(instance, wanted)

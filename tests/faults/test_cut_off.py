@@ -1,0 +1,249 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A run that is cut off anywhere loses nothing, and the same run again finishes the work.
+
+Each test cuts the module off before its first effect, before its second, and so on until it comes to its end, and asks after
+each cut: what would a crash of the server find now, what would an orderly stop find later, and does a second run get there?
+"""
+
+from __future__ import annotations
+
+import getpass
+import grp
+import os
+import signal
+import typing as t
+
+import pytest
+
+ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
+KEYS = 200
+MORE = 20
+#: Saves take long enough (200 * 300 µs) for a cut to fall into them, the loop is quick to see them end.
+COMMON = "hz 100\nrdb-key-save-delay 300\nenable-debug-command local\n"
+RDB_ONLY = "save 900 1\nappendonly no\n"
+AOF = "save 900 1\nappendonly yes\n"
+AOF_ONLY = 'save ""\nappendonly yes\n'
+
+
+def running_rdb_only(server):
+    server.write_conf(COMMON + RDB_ONLY)
+    server.start().fill(KEYS)
+    server.cli("SAVE")
+
+
+def running_rdb_only_file_says_aof(server):
+    """What a role leaves behind that wrote the file and was cut before its handler."""
+    running_rdb_only(server)
+    server.write_conf(COMMON + AOF)
+
+
+def running_aof_off_stale_aof_file_says_aof(server):
+    """AOF turned off by hand, and no RDB file: a start would load the older AOF, which is not all, but all there is."""
+    server.write_conf(COMMON + AOF_ONLY)
+    server.start().fill(KEYS)
+    server.cli("CONFIG", "SET", "appendonly", "no")
+
+
+def running_aof_on_by_hand(server):
+    running_rdb_only(server)
+    server.cli("CONFIG", "SET", "appendonly", "yes")
+    while server.info("aof_rewrite_in_progress") == "1":
+        pass
+
+
+def running_aof(server):
+    server.write_conf(COMMON + AOF)
+    server.start().fill(KEYS)
+
+
+def running_aof_only(server):
+    server.write_conf(COMMON + AOF_ONLY)
+    server.start().fill(KEYS)
+
+
+def running_aof_directory_lost(server):
+    running_aof(server)
+    for path in (server.data / "appendonlydir").iterdir():
+        path.unlink()
+    server.cli("SAVE")
+
+
+def stopped_rdb(server):
+    running_rdb_only(server)
+    server.stop()
+
+
+def stopped_rdb_file_says_aof(server):
+    stopped_rdb(server)
+    server.write_conf(COMMON + AOF)
+
+
+def stopped_rdb_and_older_aof(server):
+    server.write_conf(COMMON + AOF)
+    server.start().fill(KEYS // 2, "old")
+    server.cli("CONFIG", "SET", "appendonly", "no")
+    server.fill(KEYS - KEYS // 2, "new")
+    server.stop()
+    server.write_conf(COMMON + RDB_ONLY)
+
+
+def stopped_aof(server):
+    running_aof(server)
+    server.stop()
+
+
+TO_AOF: dict[str, t.Any] = {}
+TO_AOF_WITHOUT_RDB = {"save": []}
+TO_RDB = {"appendonly": False}
+RUNNING = [
+    (running_rdb_only, TO_AOF),
+    (running_rdb_only, TO_AOF_WITHOUT_RDB),
+    (running_rdb_only_file_says_aof, TO_AOF),
+    (running_rdb_only_file_says_aof, TO_AOF_WITHOUT_RDB),
+    (running_aof_off_stale_aof_file_says_aof, TO_AOF),
+    (running_aof_on_by_hand, TO_AOF),
+    (running_aof_directory_lost, TO_AOF),
+    (running_aof, TO_RDB),
+    (running_aof_only, TO_RDB),
+]
+STOPPED = [
+    (stopped_rdb, TO_AOF),
+    (stopped_rdb, TO_AOF_WITHOUT_RDB),
+    (stopped_rdb_file_says_aof, TO_AOF),
+    (stopped_rdb_and_older_aof, TO_AOF),
+    (stopped_aof, TO_AOF),
+]
+
+
+def named(cases):
+    return [
+        pytest.param(prepare, options, id=f"{prepare.__name__}-to-{'_'.join(options) or 'both'}") for prepare, options in cases
+    ]
+
+
+@pytest.fixture(name="persist")
+def _persist(call_module):
+    def run(server, **options):
+        return call_module("redis_persistence", **server.params(**{**ME, **options}))
+
+    return run
+
+
+@pytest.fixture(name="fresh")
+def _fresh(new_redis):
+    """The situation before any run, for what it would lose by itself."""
+
+    def make(prepare):
+        server = new_redis("before")
+        prepare(server)
+        return server
+
+    return make
+
+
+def after_crash(crashed_copy, server):
+    with crashed_copy(server) as copy:
+        return copy.start().keys()
+
+
+def after_more_writes_and_a_stop(server):
+    server.fill(MORE, "more")
+    return server.stop(signal.SIGTERM).start().keys()
+
+
+def finish(persist, server, options, point):
+    """The run again, to its end; then once more, which changes nothing."""
+    done = persist(server, **options)
+    assert not done.failed, f"cut off {point}; run again: {done.msg}"
+    again = persist(server, **options)
+    assert not again.failed, again.msg
+    assert (again.changed, again.actions) == (False, []), point
+
+
+@pytest.mark.parametrize(("prepare", "options"), named(RUNNING + STOPPED))
+def test_cut_off_anywhere_then_a_crash_or_a_second_run(sweep, persist, fresh, crashed_copy, prepare, options):
+    best = after_crash(crashed_copy, fresh(prepare))  # what a crash costs before we come is not ours
+    lost = []
+    for point, server, cut in sweep(prepare, lambda server: persist(server, **options)):
+        assert cut.cut or not cut.result["failed"], cut.result
+        found = after_crash(crashed_copy, server)
+        if found < best:
+            lost.append(f"{point}: a crash finds {found} of {KEYS} keys, {best} before")
+        best = max(best, found)
+        finish(persist, server, options, point)
+        found = server.stop(signal.SIGKILL).start().keys()
+        if found != KEYS:
+            lost.append(f"{point}: after the second run a crash finds {found} of {KEYS} keys")
+        assert not persist(server, **options).changed, point
+    assert not lost, "\n".join(lost)
+
+
+@pytest.mark.parametrize(("prepare", "options"), named(RUNNING))
+def test_cut_off_anywhere_then_writes_and_an_orderly_stop(sweep, persist, fresh, prepare, options):
+    """Nobody runs it again: clients go on writing, and days later the host is rebooted."""
+    best = after_more_writes_and_a_stop(fresh(prepare))
+    lost = []
+    for point, server, cut in sweep(prepare, lambda server: persist(server, **options)):
+        assert cut.cut or not cut.result["failed"], cut.result
+        found = after_more_writes_and_a_stop(server)
+        if found < best:
+            lost.append(f"{point}: a stop and a start find {found} of {KEYS + MORE} keys, {best} before")
+        best = max(best, found)
+    assert not lost, "\n".join(lost)
+
+
+@pytest.mark.parametrize(("prepare", "options"), named(STOPPED))
+def test_cut_off_anywhere_then_started_by_hand(sweep, persist, fresh, prepare, options):
+    """Somebody starts the server, clients write, it is stopped, and only then the run is repeated."""
+    best = after_more_writes_and_a_stop(fresh(prepare).start())
+    lost = []
+    for point, server, cut in sweep(prepare, lambda server: persist(server, **options)):
+        assert cut.cut or not cut.result["failed"], cut.result
+        found = after_more_writes_and_a_stop(server.start())
+        if found < best:
+            lost.append(f"{point}: a start finds {found} of {KEYS + MORE} keys, {best} before")
+        best = max(best, found)
+        if found == KEYS + MORE:
+            server.stop()
+            finish(persist, server, options, point)
+            if (keys := server.start().keys()) != found:
+                lost.append(f"{point}: run again, a start finds {keys} of {found} keys")
+    assert not lost, "\n".join(lost)
+
+
+# --- redis_config -----------------------------------------------------------------------------------------------------
+
+SETTINGS = {"maxmemory-policy": "noeviction", "timeout": 77, "tcp-backlog": 600}
+
+
+def running_with_an_aof(server):
+    server.write_conf(COMMON + AOF)
+    server.start().fill(KEYS)
+
+
+@pytest.mark.parametrize("prepare", [running_with_an_aof, stopped_rdb])
+def test_redis_config_cut_off_anywhere(sweep, call_module, fresh, crashed_copy, prepare):
+    before = fresh(prepare).conf.read_text()
+
+    def configure(server):
+        return call_module("redis_config", settings=SETTINGS, mode="0600", **server.params())
+
+    for point, server, cut in sweep(prepare, configure):
+        assert cut.cut or not cut.result["failed"], cut.result
+        text = server.conf.read_text()
+        added = {line for line in text.splitlines() if line not in server_text(before, server)}
+        assert added in (set(), {"timeout 77", "tcp-backlog 600"}), point  # the old file or the new one, nothing between
+        assert after_crash(crashed_copy, server) == KEYS, point
+        done = configure(server)
+        assert not done.failed, f"cut off {point}; run again: {done.msg}"
+        again = configure(server)
+        assert (again.changed, again.actions) == (False, []), point
+        assert not list(server.home.glob(".redis.conf*")), point
+        server.stop(signal.SIGKILL).start()
+        assert (server.keys(), server.config("timeout"), server.config("tcp-backlog")) == (KEYS, "77", "600"), point
+
+
+def server_text(text, server):
+    return server.conf.read_text().splitlines() if not text else [
+        *text.splitlines(), f"port {server.port}", f"dir {server.data}", f"logfile {server.home}/redis.log",
+    ]  # fmt: skip
