@@ -44,6 +44,11 @@ options:
     description: What the C([Service]) section of the drop-in says.
     type: dict
     default: {}
+  data_mode:
+    description:
+      - Mode of the RDB file that the old process writes before a restart. Its umask may be another than the unit's by now.
+    type: str
+    default: '0660'
   enabled:
     description: Whether the service starts at boot.
     type: bool
@@ -116,6 +121,7 @@ restarted:
 """
 
 import os
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
@@ -123,6 +129,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.changes import C
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import Place, scan
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import parse_mode
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.instance import read_instance
@@ -160,6 +167,7 @@ SPEC = {
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "drop_in": {"type": "str", "default": "zz-redisops.conf"},
     "properties": {"type": "dict", "default": {}},
+    "data_mode": {"type": "str", "default": "0660"},
     "enabled": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["if_needed", "never"], "default": "if_needed"},
     "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
@@ -205,6 +213,7 @@ def body(module: AnsibleModule) -> dict:
     params, host, login = module.params, Host(), login_of(module.params)
     unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
     bare = params["baseline"] == "empty"
+    data_mode = parse_mode(params["data_mode"], "data_mode")
     declared = {
         name: "yes" if value is True else "no" if value is False else str(value)
         for name, value in params["properties"].items()
@@ -247,7 +256,11 @@ def body(module: AnsibleModule) -> dict:
         return result
     act(host, params, state, unit_changes, (unit, path, text, declared))
     if due:
+        began = time.time()
         before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
+        rdb = disk_of(instance.live).rdb
+        if os.path.exists(rdb) and os.stat(rdb).st_mtime >= int(began):
+            os.chmod(rdb, data_mode)
         calls = {
             name[len("cmdstat_") :]: int(text.split(",")[0].split("=")[1])
             for name, text in after.fields.items()
