@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-__all__ = ["Change", "render_actions", "render_diff"]
+__all__ = ["Change", "pending_names", "render_actions", "render_diff"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,3 +42,8 @@ def render_diff(changes: t.Sequence[Change]) -> dict[str, str]:
 def render_actions(changes: t.Sequence[Change]) -> list[str]:
     """What was or would be done, in order, each said once."""
     return list(dict.fromkeys(change.action for change in changes if change.action))
+
+
+def pending_names(changes: t.Sequence[Change]) -> list[str]:
+    """The directives that the changes are about."""
+    return list(dict.fromkeys(change.name for change in changes if change.layer in ("file", "live")))

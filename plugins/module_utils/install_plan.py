@@ -67,9 +67,19 @@ def _prove(source: str, release: tuple[str, str], manager: t.Optional[str], mini
             "set redis_install_source: vendor, mirror, or (RHEL 9) module_stream",
         )  # fmt: skip
     if source == "module_stream" and manager != "dnf":
-        raise Refusal("no_module_streams", f"{where} has no dnf module streams", "RHEL 9 or a rebuild", "set redis_install_source: auto")
+        raise Refusal(
+            "no_module_streams",
+            f"{where} has no dnf module streams",
+            "RHEL 9 or a rebuild",
+            "set redis_install_source: auto",
+        )
     if source == "mirror" and not mirror_url:
-        raise Refusal("no_mirror", "redis_install_source is mirror, and redis_install_mirror_url is empty", "the mirror's URL", "set redis_install_mirror_url")
+        raise Refusal(
+            "no_mirror",
+            "redis_install_source is mirror, and redis_install_mirror_url is empty",
+            "the mirror's URL",
+            "set redis_install_mirror_url",
+        )
 
 
 def plan_install(
@@ -78,7 +88,9 @@ def plan_install(
 ) -> dict[str, t.Any]:  # fmt: skip
     """What has to be installed, and from where; ``host`` is the answer of redis_host_info. Raises Refusal."""
     if source not in SOURCES:
-        raise Refusal("invalid_value", f"redis_install_source is {source!r}", "one of " + ", ".join(SOURCES), "correct it")
+        raise Refusal(
+            "invalid_value", f"redis_install_source is {source!r}", "one of " + ", ".join(SOURCES), "correct it"
+        )
     redis, redis_py = host.get("redis") or {}, host.get("redis_py")
     have = redis.get("installed")
     # Valkey counts by its own version: 7.2 is its first, and all of it has the multi-part AOF.

@@ -15,6 +15,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.info import Keys
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE, start_loads
 
 __all__ = [
+    "Pending",
     "Process",
     "missing_keys",
     "prove_overrides",
@@ -28,6 +29,15 @@ __all__ = [
 _COSMETIC = frozenset(["daemonize", "supervised", "pidfile", "always-show-logo", "set-proc-title", "disable-thp"])
 _REMOVING = ("del", "unlink", "getdel", "flushdb", "flushall", "rename", "renamenx", "move", "expire", "pexpire", "swapdb",
              "lpop", "rpop", "spop", "srem", "zrem", "hdel", "eval", "evalsha", "fcall", "restore", "lmpop", "zmpop")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """What the tasks before this one would have done by now, where they ran in check mode: directives that they change, and
+    those of them that take a restart."""
+
+    changes: frozenset[str] = frozenset()
+    restart: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +56,18 @@ def restart_reasons(
     declared: t.Mapping[str, str],
     process: Process,
     open_files_ceiling: t.Optional[int],
+    pending: Pending = Pending(),
 ) -> list[str]:
     """Why the running process is not the one that a start from file and unit would give; empty where it is.
 
     Seen from the process itself, not remembered: a run that was cut off before its restart is found by the next one.
     """
     reasons = []
-    for name in sorted((IMMUTABLE | PROTECTED) - _COSMETIC):
+    for name in sorted((IMMUTABLE | PROTECTED) - _COSMETIC - set(overrides)):
         said, have = in_file.get(name), live.get(name)
-        if name in overrides or said is None or have is None:
-            continue
-        if normal(name, said) != normal(name, have):
-            reasons.append(f"{name}: the file says {said}, the process has {have}")
+        differs = said is not None and have is not None and normal(name, said) != normal(name, have)
+        if name in pending.restart or (differs and name not in pending.changes):
+            reasons.append(f"{name}: the process has {have}")
     limit = declared.get("LimitNOFILE", "")
     if limit.isdigit() and process.open_files is not None:
         reachable = int(limit) if open_files_ceiling is None else min(int(limit), open_files_ceiling)

@@ -99,6 +99,11 @@ limited:
   type: list
   elements: dict
   sample: [{"directive": "maxclients", "declared": 50000, "effective": 19968}]
+pending:
+  description: Directives that this run changes, or would change in check mode; for O(redisops.recovery.redis_service#module:pending).
+  returned: success
+  type: list
+  elements: str
 restart_required:
   description: Directives that the running process will only have after a restart.
   returned: success
@@ -114,7 +119,7 @@ import difflib
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, pending_names
 from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import client_limit, plan_config
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
     apply_access,
@@ -153,7 +158,9 @@ SPEC = {
     "timeout": {"type": "int", "default": 3600},
 }
 NOT_OURS = {
-    **dict.fromkeys(PERSISTENCE, "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"),
+    **dict.fromkeys(
+        PERSISTENCE, "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"
+    ),
     **dict.fromkeys(NOT_GETTABLE, "its effect in the live server cannot be read back, so drift could not be seen"),
     "replicaof": "who replicates whom is the topology's to say: a file that says otherwise undoes a failover",
 }
@@ -286,6 +293,7 @@ def body(module: AnsibleModule) -> dict:
     ]
     return result_of(
         changes,
+        pending=pending_names(plan.changes),
         restart_required=plan.restart_required,
         limited=plan.limited,
         running=instance.running,

@@ -172,6 +172,11 @@ code:
   returned: failure
   type: str
   sample: place_has_data
+pending:
+  description: Directives that this run changes, or would change in check mode; for O(redisops.recovery.redis_service#module:pending).
+  returned: success
+  type: list
+  elements: str
 restart_required:
   description: Directives that the running process will only have after a restart.
   returned: success
@@ -187,6 +192,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import pending_names
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
     Access,
     apply_access,
@@ -368,9 +374,12 @@ def body(module: AnsibleModule) -> dict:
     if changes and not module.check_mode:
         act(instance, wanted, plan, now, host, params["timeout"])
         made_new_files = plan.aof_live or plan.convert
-        apply_access(scan(now.disk.place).paths if made_new_files else [change.name for change in access_changes], access)
+        apply_access(
+            scan(now.disk.place).paths if made_new_files else [change.name for change in access_changes], access
+        )
     info = instance.server.info("persistence") if instance.running else instance.info
-    result = result_of(changes, restart_required=plan.restart_required, running=instance.running)
+    pending = pending_names(plan.changes) + (["appendonly"] if plan.convert or plan.aof_live else [])
+    result = result_of(changes, pending=pending, restart_required=plan.restart_required, running=instance.running)
     result["at_risk"] = at_risk(
         {**instance.live, **wanted.values} if not module.check_mode else (instance.live or now.in_file),
         info.number("rdb_changes_since_last_save") if instance.running else None,

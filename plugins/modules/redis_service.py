@@ -53,6 +53,18 @@ options:
     description: Whether the service starts at boot.
     type: bool
     default: true
+  pending:
+    description:
+      - Directives that the tasks before this one change. In check mode they have not done so, and RV(redisops.recovery.redis_config#module:pending)
+        and RV(redisops.recovery.redis_persistence#module:pending) say here what they would have done by now. Ignored otherwise.
+    type: list
+    elements: str
+    default: []
+  pending_restart:
+    description: As O(pending), the RV(redisops.recovery.redis_config#module:restart_required) of those tasks.
+    type: list
+    elements: str
+    default: []
   restart:
     description: V(if_needed) restarts a process that differs from its file or unit; V(never) only reports it.
     type: str
@@ -147,6 +159,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_act impo
     write_drop_in,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service_plan import (
+    Pending,
     Process,
     missing_keys,
     prove_is_the_units,
@@ -169,6 +182,8 @@ SPEC = {
     "properties": {"type": "dict", "default": {}},
     "data_mode": {"type": "str", "default": "0660"},
     "enabled": {"type": "bool", "default": True},
+    "pending": {"type": "list", "elements": "str", "default": []},
+    "pending_restart": {"type": "list", "elements": "str", "default": []},
     "restart": {"type": "str", "choices": ["if_needed", "never"], "default": "if_needed"},
     "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
     "timeout": {"type": "int", "default": 3600},
@@ -194,7 +209,13 @@ def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, param
     changes = []
     if now_text != text or bare:
         changes.append(
-            Change("unit", path, now_text and "\n" + now_text.rstrip("\n") or None, "\n" + text.rstrip("\n"), f"write {path} and reload systemd")
+            Change(
+                "unit",
+                path,
+                now_text and "\n" + now_text.rstrip("\n") or None,
+                "\n" + text.rstrip("\n"),
+                f"write {path} and reload systemd",
+            )
         )
     enabled = (
         "no" if bare else ("yes" if state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias") else "no")
@@ -227,7 +248,12 @@ def body(module: AnsibleModule) -> dict:
     instance = read_instance(params["config_file"], login, host, params["timeout"], bare)
     in_file = {name: instance.in_file(name) for name in (*PERSISTENCE, *IMMUTABLE)}
     overrides = command_line_overrides(state.get("ExecStart", ""))
-    if not problem:
+    pending = (
+        Pending(frozenset(params["pending"]), frozenset(params["pending_restart"])) if module.check_mode else Pending()
+    )
+    # What comes before this in the same run proves and mends these; in check mode it has not done so yet.
+    mended = bool(pending.changes & {*PLACE, "appendonly"})
+    if not problem and not mended:
         prove_overrides(overrides, in_file)
     changes = plan_unit(unit, state, path, text, host.read(path) or "", params)
     unit_changes = list(changes)
@@ -235,7 +261,13 @@ def body(module: AnsibleModule) -> dict:
     if instance.running:
         prove_is_the_units(unit, state, instance.pid)
         reasons = restart_reasons(
-            in_file, instance.live, overrides, declared, process_of(host, instance.pid), host.open_files_ceiling()
+            in_file,
+            instance.live,
+            overrides,
+            declared,
+            process_of(host, instance.pid),
+            host.open_files_ceiling(),
+            pending,
         )
     due = bool(reasons) and params["restart"] == "if_needed"
 
@@ -244,11 +276,12 @@ def body(module: AnsibleModule) -> dict:
         prove_restart(in_file, instance.live, info.keys, aof_in_use(host, instance.pid, disk))
 
     if due:
-        prove(instance.info)
+        if not mended:
+            prove(instance.info)
         words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
     if not instance.running or bare:
-        if instance.text and in_file["dir"]:
+        if instance.text and in_file["dir"] and not mended:
             prove_start(in_file, scan(disk_of(in_file)))
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     result = result_of(changes, restart_required=reasons, restarted=False)

@@ -21,8 +21,8 @@ import pytest
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 KEYS = 100
 MORE = 20
-#: Saves take long enough (100 * 500 µs) for a cut to fall into them, the loop is quick to see them end.
-COMMON = "hz 100\nrdb-key-save-delay 500\n"
+#: Saves take long enough (100 * 200 µs) for a cut to fall into them, the loop is quick to see them end.
+COMMON = "hz 100\nrdb-key-save-delay 200\n"
 RDB_ONLY = "save 900 1\nappendonly no\n"
 AOF = "save 900 1\nappendonly yes\n"
 AOF_ONLY = 'save ""\nappendonly yes\n'
@@ -100,14 +100,14 @@ TO_AOF_WITHOUT_RDB = {"save": []}
 TO_RDB = {"appendonly": False}
 RUNNING = [
     (running_rdb_only, TO_AOF),
-    (running_rdb_only, TO_AOF_WITHOUT_RDB),
     (running_rdb_only_file_says_aof, TO_AOF),
     (running_aof_off_stale_aof_file_says_aof, TO_AOF),
     (running_aof_on_by_hand, TO_AOF),
     (running_aof_directory_lost, TO_AOF),
     (running_aof, TO_RDB),
-    (running_aof_only, TO_RDB),
 ]
+#: Of the pairs above and below, some differ from another one in one of the two tests only.
+ORDERLY_ONLY = [(running_rdb_only, TO_AOF_WITHOUT_RDB), (running_aof_only, TO_RDB)]
 STOPPED = [
     (stopped_rdb, TO_AOF),
     (stopped_rdb_file_says_aof, TO_AOF),
@@ -194,7 +194,7 @@ def test_cut_off_anywhere_then_a_crash_or_a_second_run(sweep, persist, fresh, cr
     assert not lost, "\n".join(lost)
 
 
-@pytest.mark.parametrize(("prepare", "options"), named(RUNNING))
+@pytest.mark.parametrize(("prepare", "options"), named(RUNNING + ORDERLY_ONLY))
 def test_cut_off_anywhere_then_writes_and_an_orderly_stop(sweep, persist, fresh, prepare, options):
     """Nobody runs it again: clients go on writing, and days later the host is rebooted."""
     best = after_more_writes_and_a_stop(fresh(prepare))
@@ -208,7 +208,7 @@ def test_cut_off_anywhere_then_writes_and_an_orderly_stop(sweep, persist, fresh,
     assert not lost, "\n".join(lost)
 
 
-@pytest.mark.parametrize(("prepare", "options"), named(STOPPED))
+@pytest.mark.parametrize(("prepare", "options"), named([(stopped_rdb, TO_AOF), (stopped_rdb_and_older_aof, TO_AOF)]))
 def test_cut_off_anywhere_then_started_by_hand(sweep, persist, fresh, prepare, options):
     """Somebody starts the server, clients write, it is stopped, and only then the run is repeated."""
     best = after_more_writes_and_a_stop(fresh(prepare).start())
@@ -225,6 +225,35 @@ def test_cut_off_anywhere_then_started_by_hand(sweep, persist, fresh, prepare, o
             if (keys := server.start().keys()) != found:
                 lost.append(f"{point}: run again, a start finds {keys} of {found} keys")
     assert not lost, "\n".join(lost)
+
+
+def test_cut_off_while_redis_judges_the_file(persist, redis_server):
+    """The throwaway server, whose directory holds a copy of the file, ends with the run that started it."""
+    running_rdb_only(redis_server)
+    report, report_in = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            real = subprocess.Popen
+
+            def popen(*args, **options):
+                os.write(report_in, str(real(*args, **options).pid).encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            subprocess.Popen = popen
+            persist(redis_server)
+        finally:
+            os._exit(1)
+    os.close(report_in)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    with open(report, encoding="utf-8") as handle:
+        throwaway = int(handle.read())
+    time.sleep(1)
+    try:
+        os.kill(throwaway, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    raise AssertionError(f"the throwaway server, process {throwaway}, was still there")
 
 
 # --- redis_config -----------------------------------------------------------------------------------------------------
