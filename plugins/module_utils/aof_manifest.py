@@ -60,7 +60,7 @@ def parse_manifest(text: str, path: str = "manifest") -> AofManifest:
             "look at the directory by hand: the server would not start, or would start without this data",
         )
 
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         if line.startswith("#"):
             continue
         try:
@@ -71,7 +71,7 @@ def parse_manifest(text: str, path: str = "manifest") -> AofManifest:
             raise bad(number, "not pairs of a key and a value")
         pairs = dict(zip(words[::2], words[1::2]))
         name, seq, kind = pairs.get("file", ""), pairs.get("seq", ""), pairs.get("type", "")
-        if not name or "/" in name or not seq.isdigit() or kind not in ("b", "h", "i"):
+        if not name or "/" in name or not (seq.isascii() and seq.isdigit()) or kind not in ("b", "h", "i"):
             raise bad(number, "file, seq and type b, h or i are needed")
         if kind == "b" and any(entry.type == "b" for entry in files):
             raise bad(number, "a second base file")

@@ -9,6 +9,7 @@ two, compare equal. Tables were made by setting every parameter on Redis 7.0.15,
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
@@ -94,14 +95,17 @@ def _invalid(name: str, value: str, needs: str) -> InvalidValue:
     return InvalidValue("invalid_value", f"{name}: {value!r} is not valid", needs, f"correct {name.replace('-', '_')}")
 
 
+def _is_number(text: str) -> bool:
+    # str.isdigit() also takes superscripts, which int() does not.
+    return text.isascii() and text.isdigit()
+
+
 def memory_bytes(text: str, name: str = "size") -> int:
     """Bytes of a Redis size: ``1k`` is 1000, ``1kb`` is 1024. Raises InvalidValue."""
-    digits = text.strip().lower()
-    unit = digits.lstrip("-0123456789")
-    number = digits[: len(digits) - len(unit)]
-    if not number.lstrip("-").isdigit() or unit not in _UNITS:
+    parts = re.fullmatch(r"(-?[0-9]+)([a-z]*)", text.strip().lower())
+    if not parts or parts.group(2) not in _UNITS:
         raise _invalid(name, text, "a number of bytes, or a number with b, k, kb, m, mb, g or gb")
-    return int(number) * _UNITS[unit]
+    return int(parts.group(1)) * _UNITS[parts.group(2)]
 
 
 def save_points(args: t.Sequence[str], name: str = "save") -> tuple[tuple[int, int], ...]:
@@ -113,7 +117,7 @@ def save_points(args: t.Sequence[str], name: str = "save") -> tuple[tuple[int, i
         raise _invalid(name, " ".join(args), needs)
     pairs = []
     for seconds, changes in zip(args[::2], args[1::2]):
-        if not (seconds.isdigit() and changes.isdigit()) or int(seconds) < 1:
+        if not (_is_number(seconds) and _is_number(changes)) or int(seconds) < 1:
             raise _invalid(name, f"{seconds} {changes}", needs)
         pairs.append((int(seconds), int(changes)))
     return tuple(pairs)
@@ -126,7 +130,7 @@ def _buffer_limits(args: t.Sequence[str]) -> dict[str, str]:
     limits = {}
     for index in range(0, len(args), 4):
         kind, hard, soft, seconds = args[index : index + 4]
-        if kind.lower() not in _CLASSES or not seconds.isdigit():
+        if kind.lower() not in _CLASSES or not _is_number(seconds):
             raise _invalid(
                 name, " ".join(args[index : index + 4]), "a class (normal, replica, pubsub), two sizes, seconds"
             )
@@ -155,7 +159,7 @@ def normal(name: str, text: str) -> str:
         return lowered.lstrip("0") or "0"
     if name == "oom-score-adj" and lowered == "relative":
         return "yes"
-    if lowered.lstrip("-").isdigit():
+    if _is_number(lowered[lowered.startswith("-") :]):
         return str(int(lowered))
     return lowered if name not in _TEXT else text
 

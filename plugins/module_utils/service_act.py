@@ -24,7 +24,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server import (
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import drop_in_values, parse_show
 
-__all__ = ["find_unit", "load_drop_in", "restart_server", "start_server", "systemctl", "unit_state", "write_drop_in"]
+__all__ = ["find_unit", "prove_last_word", "restart_server", "start_server", "systemctl", "unit_state", "write_drop_in"]
 
 _PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecStart,DropInPaths"
 _UNITS = ("redis-server", "redis", "valkey-server", "valkey")
@@ -67,16 +67,16 @@ def write_drop_in(path: str, text: str) -> None:
     StagedFile(path, text, 0o644).commit()
 
 
-def load_drop_in(host: Host, unit: str, path: str, declared: t.Mapping[str, str]) -> None:
-    """daemon-reload, and proof that no drop-in behind ours says otherwise. Raises Problem."""
-    systemctl(host, "daemon-reload")
-    paths = unit_state(host, unit).get("DropInPaths", "").split()
-    for later in paths[paths.index(path) + 1 :] if path in paths else []:
-        for name, value in drop_in_values(host.read(later) or "").items():
-            if name in declared and value != declared[name] and name != "ReadWritePaths":
+def prove_last_word(host: Host, state: t.Mapping[str, str], name: str, declared: t.Mapping[str, str]) -> None:
+    """No drop-in that systemd reads behind ours (they go by file name) may say otherwise. Raises Problem."""
+    for later in state.get("DropInPaths", "").split():
+        if os.path.basename(later) <= name:
+            continue
+        for key, value in drop_in_values(host.read(later) or "").items():
+            if key in declared and value != declared[key]:
                 raise Problem(
-                    "drop_in_overridden", f"{later} sets {name}={value} after {path}, which declares {declared[name]}",
-                    "the last word on that property", f"take {name} out of {later}, or declare {value}",
+                    "drop_in_overridden", f"{later} sets {key}={value} behind {name}, which declares {declared[key]}",
+                    "the last word on that property", f"take {key} out of {later}, declare {value}, or set drop_in to a name that sorts later",
                 )  # fmt: skip
 
 

@@ -151,7 +151,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.procfs import op
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.service_act import (
     find_unit,
-    load_drop_in,
+    prove_last_word,
     restart_server,
     start_server,
     systemctl,
@@ -212,7 +212,7 @@ def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, param
             Change(
                 "unit",
                 path,
-                now_text and "\n" + now_text.rstrip("\n") or None,
+                (now_text and "\n" + now_text.rstrip("\n")) or None,
                 "\n" + text.rstrip("\n"),
                 f"write {path} and reload systemd",
             )
@@ -245,6 +245,7 @@ def body(module: AnsibleModule) -> dict:
     problem = unit_problem(unit, state)
     if problem and not (bare and module.check_mode):
         raise problem
+    prove_last_word(host, state, params["drop_in"], declared)
     instance = read_instance(params["config_file"], login, host, params["timeout"], bare)
     in_file = {name: instance.in_file(name) for name in (*PERSISTENCE, *IMMUTABLE)}
     overrides = command_line_overrides(state.get("ExecStart", ""))
@@ -287,7 +288,7 @@ def body(module: AnsibleModule) -> dict:
     result = result_of(changes, restart_required=reasons, restarted=False)
     if module.check_mode or not (changes or state.get("NeedDaemonReload") == "yes"):
         return result
-    act(host, params, state, unit_changes, (unit, path, text, declared))
+    act(host, params, state, unit_changes, (unit, path, text))
     if due:
         began = time.time()
         before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
@@ -316,11 +317,11 @@ def body(module: AnsibleModule) -> dict:
 
 def act(host: Host, params: dict, state: dict, changes: list[Change], drop_in: tuple) -> None:
     """Unit file, then what systemd knows of it."""
-    unit, path, text, declared = drop_in
+    unit, path, text = drop_in
     if any(change.layer == "unit" for change in changes):
         write_drop_in(path, text)
     if state.get("NeedDaemonReload") == "yes" or any(change.layer == "unit" for change in changes):
-        load_drop_in(host, unit, path, declared)
+        systemctl(host, "daemon-reload")
     if any(change.layer == "boot" for change in changes):
         systemctl(host, "enable" if params["enabled"] else "disable", f"{unit}.service")
 
