@@ -107,7 +107,15 @@ def install_plan(
     try:
         plan = plan_install(host, source, str(minimum), stream, mirror_url, packages, python_packages, python_source)
     except Problem as problem:
-        return {"needed": True, "manager": None, "source": source, "packages": [], "pip": [], "baseline": "current", "refusal": problem.message()}
+        return {
+            "needed": True,
+            "manager": None,
+            "source": source,
+            "packages": [],
+            "pip": [],
+            "baseline": "current",
+            "refusal": problem.message(),
+        }
     return {**plan, "refusal": ""}
 
 

@@ -22,10 +22,10 @@ class Verdict:
 
 def _last_telling_line(output: str) -> str:
     lines = [re.sub(r"^\[(offset \d+|info|additional info)\]\s*", "", line).strip() for line in output.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Checking RDB file", "--- RDB ERROR", "This will"))]
-    faults = [
-        line for line in lines if re.search(r"error|EOF|wrong|invalid|not valid|can't|cannot|fatal", line, re.I)
+    lines = [
+        line for line in lines if line and not line.startswith(("Checking RDB file", "--- RDB ERROR", "This will"))
     ]
+    faults = [line for line in lines if re.search(r"error|EOF|wrong|invalid|not valid|can't|cannot|fatal", line, re.I)]
     return " ".join((faults or lines[-1:] or ["it printed nothing"])[0].strip("- ").split())
 
 

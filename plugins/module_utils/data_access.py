@@ -10,7 +10,7 @@ import os
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles
 
 __all__ = ["Access", "apply_access", "plan_access", "plan_path_access", "read_access"]
 

@@ -33,7 +33,7 @@ def _release(host: t.Mapping[str, t.Any]) -> tuple[str, str]:
     like = os_facts.get("id_like") or []
     words = like.split() if isinstance(like, str) else list(like)
     if name in ("rhel", "centos") or "rhel" in words:
-        return "el", version.split(".")[0]
+        return "el", version.split(".", maxsplit=1)[0]
     return name, version
 
 

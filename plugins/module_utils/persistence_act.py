@@ -12,7 +12,8 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest import AofFile, AofManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.check_output import Verdict, parse_check_rdb
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles, Place, scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
@@ -92,13 +93,20 @@ def _base_is_sound(host: Host, disk: DataFiles) -> bool:
     return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
 
 
-def settle_aof(server: Server, host: Host, place: Place, timeout: float) -> None:
-    """Wait until no rewrite runs or is due, and prove the AOF on disk. Raises Problem."""
-    latest: list[Info] = []
+def settle_aof(server: Server, host: Host, place: Place, timeout: float, failures: t.Optional[int] = None) -> None:
+    """Wait until no rewrite runs or is due, and prove the AOF on disk. Raises Problem.
+
+    ``failures``: how many rewrites in a row had failed before the one that is waited for (None: ask the server).
+    """
+    latest: list[Info] = [server.info()]
+    failures = latest[0].number("aof_rewrites_consecutive_failures") if failures is None else failures
 
     def settled() -> bool:
         latest[:] = [server.info()]
         info = latest[0]
+        # Redis schedules a first rewrite that failed again and again: waiting for the end of that is waiting for ever.
+        if info.number("aof_rewrites_consecutive_failures") > failures:
+            return True
         return not info.flag("aof_rewrite_in_progress") and not info.flag("aof_rewrite_scheduled")
 
     if not wait_for(settled, timeout):
@@ -136,7 +144,7 @@ def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> No
         if "aof_rewrites" in before.fields:
             rewrites = before.number("aof_rewrites")
             wait_for(lambda: _rewrite_counted(server.info("persistence"), rewrites), timeout)
-        settle_aof(server, host, place, timeout)
+        settle_aof(server, host, place, timeout, before.number("aof_rewrites_consecutive_failures"))
     except Problem as problem:
         if problem.code == "rewrite_timeout":
             raise  # it may yet end well, and a second run picks it up
@@ -178,11 +186,15 @@ def convert_offline(disk: DataFiles, set_aside: bool, now: t.Callable[[], float]
             os.fsync(copy.fileno())
         os.chown(target, status.st_uid, status.st_gid)
         os.chmod(target, status.st_mode & 0o777)
+        # No newer than its source, so that a run that is cut off before it writes the file is not taken for a newer AOF.
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         StagedFile(
             os.path.join(building, place.appendfilename + ".manifest"), AofManifest((base,)).render(), like=target
         ).commit()
         if set_aside:
             moved = f"{place.aof_dir}.older-{int(now())}"
+            while os.path.lexists(moved):
+                moved += "-"
             os.rename(place.aof_dir, moved)
         elif os.path.isdir(place.aof_dir):
             os.rmdir(place.aof_dir)  # the scan found nothing in it; anything else makes this fail, and that is right

@@ -18,7 +18,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.config_plan impo
     live_change,
     needs_restart,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive
 
@@ -66,13 +66,18 @@ class Situation:
 
 @dataclasses.dataclass
 class Plan:
-    """``changes`` in the order of the work; the flags say which of the guarded steps it takes."""
+    """``changes`` in the order of the work; the flags say which of the guarded steps it takes.
+
+    ``live`` is set before the file is written, ``late`` after it: what takes a promise back (save points, the AOF) stays in
+    force until the file says what replaces it, so that a run that is cut off in between leaves the stronger promise.
+    """
 
     changes: list[Change] = dataclasses.field(default_factory=list)
     live: dict[str, str] = dataclasses.field(default_factory=dict)
+    late: dict[str, str] = dataclasses.field(default_factory=dict)
     disarm_file: bool = False
     save_first: bool = False
-    aof_live: t.Optional[str] = None  # "on", "off", "rewrite" or "wait"
+    aof_live: t.Optional[str] = None  # "on", "rewrite" or "wait"
     convert: bool = False
     set_aside: bool = False
     restart_required: list[str] = dataclasses.field(default_factory=list)
@@ -148,21 +153,36 @@ def _rewrite_bytes(now: Situation) -> int:
     return (by_rdb if by_rdb > _MIB else now.used_memory) + 16 * _MIB
 
 
-def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> None:
-    aof_is_on = now.live["appendonly"] == "yes"
+def _plan_live(now: Situation, wanted: Wanted, plan: Plan) -> list[Change]:
+    """Differences that CONFIG SET removes, into ``live`` or ``late``; gives the changes that come after the file."""
+    after_file = []
     for name, want in wanted.values.items():
         change = live_change(now.live, name, want)
-        if change is None or name == "appendonly":
+        if change is None or (name == "appendonly" and wanted.aof):
             continue
         if needs_restart(name, now.live):
             plan.restart_required.append(name)
+        elif name == "appendonly" or (name == "save" and not want):
+            plan.late[name] = want
+            after_file.append(change)
         else:
             plan.live[name] = want
             plan.changes.append(change)
+    return after_file
+
+
+def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> list[Change]:
+    """Fill the plan for a running server; gives the changes that come after the file."""
+    aof_is_on, file_says_on = now.live["appendonly"] == "yes", now.in_file["appendonly"] == "yes"
+    plan.disarm_file = wanted.aof and file_says_on and not aof_is_on
+    if plan.disarm_file or (not wanted.aof and (aof_is_on or file_says_on)):
+        # From here on a crash is answered by the RDB file: it has to be there, and to hold everything.
+        plan.save_first = True
+        plan.changes.append(Change("disk", now.disk.place.rdb, None, None, "BGSAVE and wait for it to end well"))
+    after_file = _plan_live(now, wanted, plan)
     if wanted.aof and not aof_is_on:
         _prove_disk(now, _rewrite_bytes(now), "the first AOF")
         plan.aof_live = "on"
-        plan.disarm_file = now.in_file["appendonly"] == "yes"
         words = "CONFIG SET appendonly yes, wait for the rewrite to end well, verify its files"
         if plan.disarm_file:
             words = f"write appendonly no to {now.path} until the AOF is proven, {words}"
@@ -176,10 +196,7 @@ def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> None:
         plan.changes.append(
             Change("disk", now.disk.place.manifest, "incomplete" if now.disk.manifest else None, "complete", words)
         )
-    elif not wanted.aof and aof_is_on:
-        plan.aof_live, plan.save_first = "off", True
-        plan.changes.insert(0, Change("disk", now.disk.place.rdb, None, None, "BGSAVE and wait for it to end well"))
-        plan.changes.append(Change("live", "appendonly", "yes", "no", "CONFIG SET appendonly no"))
+    return after_file
 
 
 def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
@@ -250,8 +267,9 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
     prove_wanted(wanted)
     _prove_place(now, wanted)
     plan = Plan()
+    after_file: list[Change] = []
     if now.running:
-        _plan_running(now, wanted, plan)
+        after_file = _plan_running(now, wanted, plan)
     else:
         _plan_stopped(now, wanted, plan)
     for name, want in wanted.values.items():
@@ -261,6 +279,7 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
             change = file_change(now.directives, name, want, now.path)
         if change:
             plan.changes.append(change)
+    plan.changes += after_file
     return plan
 
 

@@ -9,9 +9,11 @@ replicates nothing, and is killed as soon as it answers.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -51,6 +53,11 @@ def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str)
     if "aclfile" in said and said["aclfile"].text and not os.path.isabs(said["aclfile"].text):
         overrides.append(("aclfile", os.path.join(data_dir, said["aclfile"].text)))
     return [part for name, *values in overrides for part in ("--" + name, *values)]
+
+
+def _end_with_parent() -> None:
+    """In the child: be killed when the run ends before it could do so itself (PR_SET_PDEATHSIG is 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _answers(path: str) -> bool:
@@ -104,7 +111,8 @@ def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], 
         with open(log, "wb") as output:
             process = subprocess.Popen(
                 [binary, candidate, *_arguments(directives, directory, data_dir)],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/", **identity,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/",
+                preexec_fn=_end_with_parent, **identity,  # noqa: PLW1509, a module has one thread
             )  # fmt: skip
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         try:

@@ -97,7 +97,7 @@ def quote(arg: str) -> str:
             out.append("\\" + char)
         elif char in _UNESCAPES:
             out.append("\\" + _UNESCAPES[char])
-        elif char.isprintable() or ("\x7f" < char and not "\ud800" <= char <= "\udfff"):
+        elif char.isprintable() or (char > "\x7f" and not "\ud800" <= char <= "\udfff"):
             out.append(char)  # escapes are for bytes: of a character of several, split_args would give back the bytes
         else:
             out.extend("\\x%02x" % byte for byte in char.encode("utf-8", "surrogateescape"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PROTECTED, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Keyspace

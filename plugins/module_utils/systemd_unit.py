@@ -26,8 +26,7 @@ def render_drop_in(properties: t.Mapping[str, str]) -> str:
 def drop_in_values(text: str) -> dict[str, str]:
     """The [Service] values of a drop-in; the last one of a name counts."""
     section, values = "", {}
-    for line in text.splitlines():
-        line = line.strip()
+    for line in map(str.strip, text.splitlines()):
         header = re.fullmatch(r"\[(.+)\]", line)
         if header:
             section = header.group(1)

@@ -199,7 +199,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.data_access impo
     plan_access,
     read_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import Place, scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import PERSISTENCE, normal, save_points
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
@@ -318,20 +319,19 @@ def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Ho
     """The planned steps, live first, the file last."""
     server, place = instance.server, now.disk.place
     text = edited(instance, wanted.spelled)
+    if plan.save_first:
+        stage(instance, text).discard()  # a full disk or a read-only directory shows before anything else
+        proven_save(server, timeout)
     if plan.disarm_file:
-        # Until the AOF is proven a crash must find the RDB file: "yes" without an AOF would start empty.
+        # Until the AOF is proven a crash must find the RDB file, just saved: "yes" would start empty or from an older AOF.
         stage(instance, edited(instance, {"appendonly": "no"})).commit()
     staged = stage(instance, text)
     try:
-        if plan.save_first:
-            proven_save(server, timeout)
         if plan.live:
             server.config_set(plan.live)
         try:
             if plan.aof_live == "on":
                 bring_aof_up(server, host, place, timeout)
-            elif plan.aof_live == "off":
-                server.config_set({"appendonly": "no"})
             elif plan.aof_live:
                 if plan.aof_live == "rewrite":
                     server.command("BGREWRITEAOF")
@@ -344,6 +344,8 @@ def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Ho
             convert_offline(now.disk, plan.set_aside)
         if text != instance.text or plan.disarm_file:
             staged.commit()
+        if plan.late:
+            server.config_set(plan.late)
     finally:
         staged.discard()
 
@@ -373,7 +375,7 @@ def body(module: AnsibleModule) -> dict:
         prove_accepted(instance, new_text)
     if changes and not module.check_mode:
         act(instance, wanted, plan, now, host, params["timeout"])
-        made_new_files = plan.aof_live or plan.convert
+        made_new_files = plan.aof_live or plan.save_first or plan.convert
         apply_access(
             scan(now.disk.place).paths if made_new_files else [change.name for change in access_changes], access
         )

@@ -138,7 +138,8 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import Place, scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import parse_mode

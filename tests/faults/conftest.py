@@ -19,12 +19,14 @@ import time
 import typing as t
 
 import pytest
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def _load(name: str, path: pathlib.Path) -> t.Any:
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -175,7 +177,9 @@ def crashed_copy(server: t.Any) -> t.Iterator[t.Any]:
         if alive:
             server.process.send_signal(signal.SIGCONT)
     text = server.conf.read_text()
-    copy.conf.write_text(text.replace(str(server.home), str(home)).replace(f"port {server.port}\n", f"port {copy.port}\n"))
+    copy.conf.write_text(
+        text.replace(str(server.home), str(home)).replace(f"port {server.port}\n", f"port {copy.port}\n")
+    )
     try:
         yield copy
     finally:
@@ -185,7 +189,9 @@ def crashed_copy(server: t.Any) -> t.Iterator[t.Any]:
 
 def _vanishing(directory: str, names: list[str]) -> list[str]:
     """The files of a save or rewrite under way belong to a child process that goes on; no start reads them."""
-    return [name for name in names if name.startswith("temp-") and name.endswith((".rdb", ".aof")) or name == "redis.log"]
+    return [
+        name for name in names if (name.startswith("temp-") and name.endswith((".rdb", ".aof"))) or name == "redis.log"
+    ]
 
 
 @pytest.fixture(name="tmp_path")
@@ -205,7 +211,9 @@ def _sweep(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[..., t.Iterator[tupl
     """
     servers: list[t.Any] = []
 
-    def points(prepare: t.Callable[[t.Any], None], run: t.Callable[[t.Any], t.Any]) -> t.Iterator[tuple[str, t.Any, Cut]]:
+    def points(
+        prepare: t.Callable[[t.Any], None], run: t.Callable[[t.Any], t.Any]
+    ) -> t.Iterator[tuple[str, t.Any, Cut]]:
         for before in itertools.count(1):
             assert before < 200, "the run does not come to its end"
             home = tmp_path / "one"

@@ -50,6 +50,14 @@ def locked(what: str) -> Iterator[None]:
 
 
 __all__ = [
-    "LABEL_FAMILY", "LABEL_HOST", "LABEL_IMAGE", "LABEL_KERNEL", "LABEL_LAB", "LAB_DIR", "STATE_DIR",
-    "LabError", "locked", "progress",
+    "LABEL_FAMILY",
+    "LABEL_HOST",
+    "LABEL_IMAGE",
+    "LABEL_KERNEL",
+    "LABEL_LAB",
+    "LAB_DIR",
+    "STATE_DIR",
+    "LabError",
+    "locked",
+    "progress",
 ]

@@ -52,7 +52,9 @@ def say(text: str) -> None:
 
 
 def lab(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(LAB_DIR / "lab.py"), *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(LAB_DIR / "lab.py"), *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
         raise DemoError("the lab could not be brought there; see the line above")
     return done.stdout
@@ -60,7 +62,11 @@ def lab(*arguments: str) -> str:
 
 def on(host: str, *command: str, stdin: bytes = b"") -> str:
     done = subprocess.run(
-        ["docker", "exec", "-i", f"{LAB}-{host}", *command], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        ["docker", "exec", "-i", f"{LAB}-{host}", *command],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     text = done.stdout.decode(errors="replace").strip()
     if done.returncode:
@@ -81,7 +87,14 @@ def converge(inventory: pathlib.Path, record: pathlib.Path) -> dict[str, dict[st
         ANSIBLE_CALLBACKS_ENABLED="lab_record", ANSIBLE_FORCE_COLOR="1" if sys.stdout.isatty() else "0",
         ANSIBLE_DISPLAY_SKIPPED_HOSTS="0",
     )  # fmt: skip
-    command = ["ansible-playbook", "-i", str(inventory), str(ROOT / "playbooks" / "site.yml"), "-e", "redisops_hosts=all"]
+    command = [
+        "ansible-playbook",
+        "-i",
+        str(inventory),
+        str(ROOT / "playbooks" / "site.yml"),
+        "-e",
+        "redisops_hosts=all",
+    ]
     done = subprocess.run(command, env=environment, cwd=ROOT, check=False)
     if done.returncode:
         raise DemoError("the converge failed; Ansible says why above")
@@ -132,14 +145,19 @@ def table(found: dict[str, Seen], images: dict[str, str]) -> str:
         row(name, [seen.health.get(name, "-") for seen in found.values()])
     row("changed, second converge", [seen.second_changed for seen in found.values()])
     widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in rows
+    )
 
 
 def image_names(inventory_hosts: dict[str, str]) -> dict[str, str]:
     names = {}
     for host in inventory_hosts:
         name = subprocess.run(
-            ["docker", "inspect", "-f", "{{.Config.Image}}", f"{LAB}-{host}"], capture_output=True, text=True, check=True
+            ["docker", "inspect", "-f", "{{.Config.Image}}", f"{LAB}-{host}"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
         names[host] = name.split(":")[0].split("/")[-1]
     return names

@@ -132,7 +132,11 @@ def create(client: docker.DockerClient, lab: str, spec: HostSpec, tag: str, netw
     endpoint = client.api.create_endpoint_config(aliases=[spec.host])
     for sys_resource in attempts:
         created = client.api.create_container(
-            tag, ["/lib/systemd/systemd"], name=name, hostname=spec.host, stop_signal="SIGRTMIN+3",
+            tag,
+            ["/lib/systemd/systemd"],
+            name=name,
+            hostname=spec.host,
+            stop_signal="SIGRTMIN+3",
             environment={"container": "docker"},
             labels={LABEL_LAB: lab, LABEL_HOST: spec.host, LABEL_FAMILY: spec.family},
             host_config=host_config(client, network, sys_resource),

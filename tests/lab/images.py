@@ -24,13 +24,26 @@ ROOTFS_NEEDS_BYTES = 2 * 1024**3
 
 # A real host has iproute2, procps and ping; python3-apt spares Ansible from installing it on first use.
 ROOTFS_PACKAGES = (
-    "systemd", "systemd-sysv", "dbus", "python3", "python3-apt", "ca-certificates", "iproute2", "iputils-ping",
-    "procps", "sudo", "nftables", "kmod",
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "python3",
+    "python3-apt",
+    "ca-certificates",
+    "iproute2",
+    "iputils-ping",
+    "procps",
+    "sudo",
+    "nftables",
+    "kmod",
 )
 # The mirror's package lists stay in the image, as on a real host: the apt module's check mode needs them.
 ROOTFS_OPTIONS = (
-    "--variant=minbase", "--skip=cleanup/apt/lists", "--dpkgopt=force-unsafe-io",
-    "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--variant=minbase",
+    "--skip=cleanup/apt/lists",
+    "--dpkgopt=force-unsafe-io",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
 )
 
 
@@ -50,10 +63,18 @@ IMAGES = {
     for image in (
         Image("debian12", "debian12", "debian12-rootfs", "built from Debian packages"),
         Image("debian12-redis", "redis-apt", "debian12", "built from Debian packages, with redis and python3-redis"),
-        Image("el9-standin", "el9-standin", "debian12",
-              "STAND-IN, not Red Hat: Debian's userland with dnf, RHEL 9's os-release and a local modular repository"),
-        Image("el9-standin-redis", "redis-dnf", "el9-standin",
-              "STAND-IN, not Red Hat: as el9-standin, redis:7 and python3-redis installed from the local repository"),
+        Image(
+            "el9-standin",
+            "el9-standin",
+            "debian12",
+            "STAND-IN, not Red Hat: Debian's userland with dnf, RHEL 9's os-release and a local modular repository",
+        ),
+        Image(
+            "el9-standin-redis",
+            "redis-dnf",
+            "el9-standin",
+            "STAND-IN, not Red Hat: as el9-standin, redis:7 and python3-redis installed from the local repository",
+        ),
         Image("ubuntu2204", "ubuntu2204", "ubuntu:22.04", "Ubuntu 22.04 from a registry", external=True),
         Image("ubuntu2204-redis", "redis-apt", "ubuntu2204", "Ubuntu 22.04 from a registry, with its own redis 6.0"),
         Image("rocky9", "rocky9", "rockylinux:9", "Rocky Linux 9 from a registry", external=True),
@@ -63,10 +84,18 @@ IMAGES = {
 
 # Which image stands behind a host's family, by source.
 FAMILIES = {
-    "built": {"debian": "debian12", "debian+redis": "debian12-redis",
-              "el9": "el9-standin", "el9+redis": "el9-standin-redis"},
-    "registry": {"debian": "ubuntu2204", "debian+redis": "ubuntu2204-redis",
-                 "el9": "rocky9", "el9+redis": "rocky9-redis"},
+    "built": {
+        "debian": "debian12",
+        "debian+redis": "debian12-redis",
+        "el9": "el9-standin",
+        "el9+redis": "el9-standin-redis",
+    },
+    "registry": {
+        "debian": "ubuntu2204",
+        "debian+redis": "ubuntu2204-redis",
+        "el9": "rocky9",
+        "el9+redis": "rocky9-redis",
+    },
 }
 
 
@@ -147,8 +176,14 @@ def ensure(client: docker.DockerClient, name: str) -> str:
     progress.step(f"building {tag}")
     try:
         client.images.build(
-            fileobj=build_context(image.recipe), custom_context=True, tag=tag, buildargs={"BASE": base},
-            labels={LABEL_IMAGE: name}, rm=True, forcerm=True, pull=image.external,
+            fileobj=build_context(image.recipe),
+            custom_context=True,
+            tag=tag,
+            buildargs={"BASE": base},
+            labels={LABEL_IMAGE: name},
+            rm=True,
+            forcerm=True,
+            pull=image.external,
         )
     except BuildError as error:
         output = "".join(line.get("stream", "") for line in error.build_log)
@@ -184,7 +219,9 @@ def build_rootfs(client: docker.DockerClient, tag: str) -> None:
         progress.step(f"importing {archive.stat().st_size // 1024**2} MB as {tag}")
         with open(archive, "rb") as handle:
             client.api.import_image_from_data(
-                handle, repository=tag.split(":")[0], tag=tag.split(":")[1],
+                handle,
+                repository=tag.split(":")[0],
+                tag=tag.split(":")[1],
                 changes=[f"LABEL {LABEL_IMAGE}=debian12-rootfs"],
             )
     if not exists(client, tag):

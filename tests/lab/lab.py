@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # The lab writes nothing into the repository but its .cache, so no byte code beside these files either.
 sys.dont_write_bytecode = True
 
-from common import LabError  # noqa: E402
+from common import LabError
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -25,8 +25,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         return commands.add_parser(name, help=text, description=text)
 
     source = argparse.ArgumentParser(add_help=False)
-    source.add_argument("--source", choices=("auto", "registry", "built"), default="auto",
-                        help="where images come from; auto: a registry where one answers, else built here")
+    source.add_argument(
+        "--source",
+        choices=("auto", "registry", "built"),
+        default="auto",
+        help="where images come from; auto: a registry where one answers, else built here",
+    )
 
     images = commands.add_parser("images", parents=[source], help="make sure the images exist")
     images.add_argument("--only", nargs="+", metavar="FAMILY", help="debian, debian+redis, el9, el9+redis")
@@ -55,7 +59,9 @@ def run(options: argparse.Namespace) -> None:
         import images
         from docker.errors import APIError
     except ModuleNotFoundError as error:
-        raise LabError(f"Python has no module {error.name}; run lab.py with the project's virtual environment: run `make setup`.") from None
+        raise LabError(
+            f"Python has no module {error.name}; run lab.py with the project's virtual environment: run `make setup`."
+        ) from None
 
     try:
         dispatch(options, images.connect(), images, hosts)

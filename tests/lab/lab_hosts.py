@@ -34,7 +34,9 @@ class LabHost:
 
     def cli(self, *words: str) -> str:
         """redis-cli; -e makes an error reply an error."""
-        done = subprocess.run(["docker", "exec", self.container, "redis-cli", "-e", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["docker", "exec", self.container, "redis-cli", "-e", *words], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"redis-cli {' '.join(words)} on {self.name}: {done.stdout}{done.stderr}"
         return done.stdout.rstrip("\n")
 
@@ -42,7 +44,11 @@ class LabHost:
         return "\n".join(self.cli("CONFIG", "GET", name).splitlines()[1:])
 
     def info(self, name: str) -> str:
-        return next(line.split(":", 1)[1].strip() for line in self.cli("INFO", "everything").splitlines() if line.startswith(name + ":"))
+        return next(
+            line.split(":", 1)[1].strip()
+            for line in self.cli("INFO", "everything").splitlines()
+            if line.startswith(name + ":")
+        )
 
     def kill(self) -> None:
         """SIGKILL to redis-server; returns when systemd has started it again and its data is loaded."""
@@ -65,7 +71,9 @@ class LabHost:
 def lab_hosts() -> list[LabHost]:
     containers = docker.from_env().containers.list(filters={"label": f"redisops.lab={LAB}"})
     labels = [container.labels for container in containers]
-    return sorted((LabHost(one["redisops.lab.host"], one["redisops.lab.family"]) for one in labels), key=lambda host: host.name)
+    return sorted(
+        (LabHost(one["redisops.lab.host"], one["redisops.lab.family"]) for one in labels), key=lambda host: host.name
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -133,7 +141,11 @@ def ours(run: t.Sequence[dict[str, t.Any]], host: str) -> list[dict[str, t.Any]]
 
 def remote_calls(run: t.Sequence[dict[str, t.Any]], host: str) -> list[str]:
     """Tasks that ran a module on the host."""
-    return [entry["task"] for entry in run if entry["host"] == host and "action" in entry and not entry["action"].endswith(LOCAL)]
+    return [
+        entry["task"]
+        for entry in run
+        if entry["host"] == host and "action" in entry and not entry["action"].endswith(LOCAL)
+    ]
 
 
 def changed(run: t.Sequence[dict[str, t.Any]]) -> int:

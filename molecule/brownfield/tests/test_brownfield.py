@@ -40,7 +40,13 @@ def test_only_declared_lines_of_the_file_changed(lab_host: LabHost) -> None:
     declared = ("appendonly ", "save ", "maxclients ")
     assert delta
     assert all(line[2:].startswith(declared) for line in delta), delta
-    for line in ("   timeout     300", "\ttcp-keepalive\t 60", "maxmemory-policy  NOEVICTION", "slave-lazy-flush no", "# the last word of the night shift"):
+    for line in (
+        "   timeout     300",
+        "\ttcp-keepalive\t 60",
+        "maxmemory-policy  NOEVICTION",
+        "slave-lazy-flush no",
+        "# the last word of the night shift",
+    ):
         assert line in new
     assert lab_host.run("cat /etc/redis/local.d/50-slow.conf") == "slowlog-log-slower-than 20000\nsave 7200 1"
 

@@ -41,7 +41,9 @@ def test_clients_get_what_the_host_can_give(lab_host: LabHost) -> None:
 
 
 def test_files_belong_to_redis_alone(lab_host: LabHost) -> None:
-    listing = lab_host.run("stat -c '%U:%G %a %n' /etc/redis/redis.conf; find /var/lib/redis -type f -exec stat -c '%U:%G %a %n' {} +").splitlines()
+    listing = lab_host.run(
+        "stat -c '%U:%G %a %n' /etc/redis/redis.conf; find /var/lib/redis -type f -exec stat -c '%U:%G %a %n' {} +"
+    ).splitlines()
     assert listing[0] == "redis:redis 640 /etc/redis/redis.conf"
     assert len(listing) >= 4  # base, increment, manifest
     assert {" ".join(line.split()[:2]) for line in listing[1:]} <= {"redis:redis 660", "redis:redis 640"}
@@ -50,7 +52,9 @@ def test_files_belong_to_redis_alone(lab_host: LabHost) -> None:
 def test_service_is_enabled_and_outlasts_long_loads_and_saves(lab_host: LabHost) -> None:
     assert lab_host.run(f"systemctl is-enabled {lab_host.unit}") == "enabled"
     assert lab_host.run(f"systemctl is-active {lab_host.unit}") == "active"
-    shown = lab_host.run(f"systemctl show {lab_host.unit} -p LimitNOFILE,Restart,TimeoutStartUSec,TimeoutStopUSec,UMask,OOMScoreAdjust")
+    shown = lab_host.run(
+        f"systemctl show {lab_host.unit} -p LimitNOFILE,Restart,TimeoutStartUSec,TimeoutStopUSec,UMask,OOMScoreAdjust"
+    )
     assert set(shown.splitlines()) == {
         "LimitNOFILE=65535", "Restart=always", "TimeoutStartUSec=infinity", "TimeoutStopUSec=infinity", "UMask=0007", "OOMScoreAdjust=-800",
     }  # fmt: skip
@@ -92,7 +96,9 @@ def test_a_crash_loses_nothing_that_was_synced(lab_host: LabHost) -> None:
 def test_a_boot_corrects_the_kernel_and_keeps_the_data(lab_host: LabHost) -> None:
     lab_host.cli("SET", "boot", "kept")
     time.sleep(2.1)
-    lab_host.run(f"sysctl -w vm.overcommit_memory=0; echo always > {THP}/enabled; echo always > {THP}/defrag; echo 1 > {THP}/khugepaged/defrag")
+    lab_host.run(
+        f"sysctl -w vm.overcommit_memory=0; echo always > {THP}/enabled; echo always > {THP}/defrag; echo 1 > {THP}/khugepaged/defrag"
+    )
     assert "[always]" in lab_host.run(f"cat {THP}/enabled")
     subprocess.run(["docker", "restart", "-t", "30", lab_host.container], check=True, capture_output=True)
     deadline = time.monotonic() + 60

@@ -41,7 +41,9 @@ def test_check_mode_reports_each_drift_and_nothing_else(record: Record, lab_host
 
 
 def test_the_real_run_did_what_check_mode_said(record: Record, lab_host: LabHost) -> None:
-    assert ours(record.converges(check=True)[0], lab_host.name) == ours(record.converges(check=False)[-2], lab_host.name)
+    assert ours(record.converges(check=True)[0], lab_host.name) == ours(
+        record.converges(check=False)[-2], lab_host.name
+    )
     assert changed(record.converges(check=False)[-1]) == 0
 
 
@@ -68,7 +70,16 @@ def test_file_says_what_it_said(lab_host: LabHost) -> None:
     text = lab_host.run("grep -vE '^ *(#|$)' /etc/redis/redis.conf").splitlines()
     for name in ("tcp-backlog", "appendfsync", "appendfilename", "appendonly"):
         said = [line.split(None, 1)[1].strip('"') for line in text if line.startswith(name + " ")]
-        assert said == [] or said[-1] == {"tcp-backlog": "511", "appendfsync": "everysec", "appendfilename": "appendonly.aof", "appendonly": "yes"}[name]
+        assert (
+            said == []
+            or said[-1]
+            == {
+                "tcp-backlog": "511",
+                "appendfsync": "everysec",
+                "appendfilename": "appendonly.aof",
+                "appendonly": "yes",
+            }[name]
+        )
 
 
 def test_no_key_was_lost_on_the_way(lab_host: LabHost) -> None:

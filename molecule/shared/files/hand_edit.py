@@ -23,7 +23,11 @@ enable-debug-command local
 
 with open(CONF, encoding="utf-8") as handle:
     text = handle.read()
-lines = [line for line in text.splitlines(keepends=True) if not line.startswith(("appendonly ", "save ", "timeout ", "tcp-keepalive "))]
+lines = [
+    line
+    for line in text.splitlines(keepends=True)
+    if not line.startswith(("appendonly ", "save ", "timeout ", "tcp-keepalive "))
+]
 os.makedirs("/etc/redis/local.d", exist_ok=True)
 with open("/etc/redis/local.d/50-slow.conf", "w", encoding="utf-8") as handle:
     handle.write("slowlog-log-slower-than 20000\nsave 7200 1\n")

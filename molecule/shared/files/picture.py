@@ -8,12 +8,24 @@ import os
 import subprocess
 import sys
 
-PLACES = ["/etc/redis/**", "/etc/sysctl.d/*", "/etc/sysctl.conf", "/etc/tmpfiles.d/*", "/etc/systemd/system/**", "/var/lib/redis/**"]
+PLACES = [
+    "/etc/redis/**",
+    "/etc/sysctl.d/*",
+    "/etc/sysctl.conf",
+    "/etc/tmpfiles.d/*",
+    "/etc/systemd/system/**",
+    "/var/lib/redis/**",
+]
 THP = "/sys/kernel/mm/transparent_hugepage/"
 
 
 def say(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def read(path):
+    with open(path, encoding="ascii") as handle:
+        return handle.read()
 
 
 files = {}
@@ -29,7 +41,7 @@ for place in PLACES:
 picture = {
     "files": files,
     "sysctl": say("sysctl", "-n", "vm.overcommit_memory", "net.core.somaxconn", "vm.swappiness"),
-    "thp": {name: open(THP + name, encoding="ascii").read() for name in ("enabled", "defrag", "khugepaged/defrag")},
+    "thp": {name: read(THP + name) for name in ("enabled", "defrag", "khugepaged/defrag")},
     "enabled": [say("systemctl", "is-enabled", unit) for unit in ("redis-server", "redis")],
     "config": dict(zip(*[iter(say("redis-cli", "CONFIG", "GET", "*").split("\n"))] * 2)),
 }

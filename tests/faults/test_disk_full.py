@@ -1,0 +1,138 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Full disks, as real small file systems: one clear error, and everything is as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import grp
+import os
+import signal
+import subprocess
+
+import pytest
+
+ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
+RDB_ONLY = "save 900 1\nappendonly no\nrdbcompression no\n"
+MIB = 1024 * 1024
+
+
+@contextlib.contextmanager
+def small_disk(place, size):
+    """A tmpfs of ``size`` bytes at ``place``."""
+    if os.geteuid():
+        pytest.fail("this test mounts a small tmpfs and has to run as root", pytrace=False)
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "redisops-test", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill_up(place):
+    with open(place / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(b"x" * 4096)
+
+
+def write_megabytes(server, count, prefix):
+    server.cli("EVAL", f"for i=1,{count} do redis.call('SET', '{prefix}:'..i, string.rep('v', {MIB})) end", "0")
+
+
+@pytest.fixture(name="persist")
+def _persist(call_module, redis_server):
+    def run(**options):
+        return call_module("redis_persistence", **redis_server.params(**{**ME, **options}))
+
+    return run
+
+
+def refused(redis_server, run, code):
+    """The error, and nothing changed, neither on disk nor live."""
+    running = redis_server.process is not None and redis_server.process.poll() is None
+    files, live = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*") if running else ""
+    result = run()
+    assert result.failed
+    assert result.code == code, result.msg
+    assert redis_server.tree() == files
+    if running:
+        assert redis_server.cli("CONFIG", "GET", "*") == live
+    return result
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [("redis_persistence", ME), ("redis_config", {"settings": {"timeout": 77, "maxmemory-policy": "allkeys-lru"}})],
+)
+def test_no_room_for_the_configuration_file(call_module, redis_server, module, options, running):
+    with small_disk(redis_server.home / "etc", 64 * 1024) as etc:
+        redis_server.conf = etc / "redis.conf"
+        redis_server.write_conf(RDB_ONLY)
+        redis_server.start().fill(100)
+        if not running:
+            redis_server.stop()
+        fill_up(etc)
+        result = refused(redis_server, lambda: call_module(module, **redis_server.params(**options)), "file_written")
+        assert "no space is left" in result.msg
+        assert "free space" in result.msg
+        (etc / "filler").unlink()
+        done = call_module(module, **redis_server.params(**options))
+        assert not done.failed, done.msg
+        if not running:
+            redis_server.start()
+        assert redis_server.keys() == 100
+        redis_server.stop()
+
+
+def test_no_room_for_the_first_aof_is_seen_beforehand(persist, redis_server):
+    with small_disk(redis_server.data, 8 * MIB):
+        redis_server.write_conf(RDB_ONLY)
+        redis_server.start()
+        write_megabytes(redis_server, 2, "big")
+        redis_server.cli("SAVE")
+        result = refused(redis_server, persist, "disk_space")
+        assert "MiB are free" in result.msg
+        assert "19 MiB" in result.msg  # 1.5 times the RDB file of 2 MiB, and 16
+        assert redis_server.restart().keys() == 2
+        redis_server.stop()
+
+
+def test_no_room_for_the_aof_of_a_stopped_server(persist, redis_server):
+    with small_disk(redis_server.data, 4 * MIB):
+        redis_server.write_conf(RDB_ONLY)
+        redis_server.start()
+        write_megabytes(redis_server, 2, "big")
+        redis_server.stop()
+        result = refused(redis_server, persist, "disk_space")
+        assert "3 MiB" in result.msg
+        assert redis_server.start().keys() == 2
+        redis_server.stop(signal.SIGKILL)
+
+
+def test_a_rewrite_that_runs_out_of_space_leaves_aof_off(persist, redis_server):
+    """The last RDB file is small, and says little of what the server holds now: the estimate passes, the rewrite does not."""
+    with small_disk(redis_server.data, 24 * MIB):
+        redis_server.write_conf(RDB_ONLY)
+        redis_server.start()
+        write_megabytes(redis_server, 2, "old")
+        redis_server.cli("SAVE")
+        write_megabytes(redis_server, 40, "new")
+        file = redis_server.conf.read_bytes()
+        result = persist(appendfsync="always")
+        assert result.failed
+        assert result.code == "aof_not_turned_on", result.msg
+        assert "is off again" in result.msg
+        assert "disk space" in result.msg or "full disk" in result.msg
+        assert (redis_server.config("appendonly"), redis_server.config("appendfsync")) == ("no", "everysec")
+        assert redis_server.config("save") == "900 1"
+        assert redis_server.conf.read_bytes() == file
+        assert redis_server.keys() == 42
+        assert not list(redis_server.home.glob(".redis.conf*"))
+        subprocess.run(["mount", "-o", f"remount,size={256 * MIB}", str(redis_server.data)], check=True)
+        done = persist()  # enlarged, as the message asks for, the same run gets there
+        assert not done.failed, done.msg
+        assert not persist().changed
+        assert redis_server.stop(signal.SIGKILL).start().keys() == 42
+        redis_server.stop(signal.SIGKILL)
