@@ -9,6 +9,7 @@ redis-py's low-level connection is used, so that answers are the server's own an
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 import typing as t
 
@@ -17,7 +18,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 
 try:
     import redis
-except ImportError:
+except Exception:  # not only ImportError: a redis-py that is too new for this Python fails in its own ways
     redis = None
 
 __all__ = ["CommandError", "Login", "Server", "ServerDown", "connect", "wait_for"]
@@ -171,8 +172,8 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
     if redis is None:
         raise Problem(
             "redis_py_missing",
-            "redis-py is not installed for the Python that runs modules on this host",
-            "redis-py >= 3.5",
+            f"redis-py is not installed, or cannot be imported, for the Python that runs modules on this host ({sys.executable})",
+            "redis-py >= 3.5 that fits this Python",
             "install python3-redis (Debian, Ubuntu, EPEL) or pip install redis, or run the role redis_install",
         )
     connection = _connection(login, timeout)

@@ -128,6 +128,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.data_access impo
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import (
     NOT_GETTABLE,
     PERSISTENCE,
+    SECRET,
     masked,
     normal,
 )
@@ -245,6 +246,10 @@ def set_live(instance: Instance, values: dict[str, str]) -> None:
 
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
+    # The parameters come back in Ansible's own "invocation", and in what it says of a failure.
+    module.no_log_values.update(
+        str(value) for name, value in params["settings"].items() if canonical_name(str(name)) in SECRET and value
+    )
     wanted = wanted_of(params["settings"])
     empty = params["baseline"] == "empty"
     mode = parse_mode(params["mode"]) if params["mode"] else None

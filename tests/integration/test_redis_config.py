@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pathlib
 import resource
 import socket
 import stat
+import subprocess
+import sys
 
 import pytest
+
+COLLECTIONS = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "collections"
 
 OPERATORS_FILE = """# Hand-edited by the night shift.\r
    maxmemory     100mb\r
@@ -145,6 +152,21 @@ def test_secrets_are_masked_everywhere(configure, redis_server):
     failed = configure({"masterauth": "other-s3cr3t\nport 1"})
     assert failed.failed
     assert "other-s3cr3t" not in repr(failed)
+
+
+def test_secrets_are_not_in_what_ansible_adds_to_the_result(redis_server):
+    """Run as Ansible runs it, in a process of its own: the parameters come back as "invocation"."""
+    redis_server.start()
+    arguments = {**redis_server.params(settings={"masterauth": "s3cr3t-value", "hz": 20}), "_ansible_check_mode": True}
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible_collections.redisops.recovery.plugins.modules.redis_config"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}), capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(COLLECTIONS)}, cwd="/",
+    )  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["changed"]
+    assert result["invocation"]["module_args"]["settings"]["hz"] == 20
+    assert "s3cr3t-value" not in done.stdout + done.stderr
 
 
 def test_values_with_spaces_and_quotes_come_back(configure, redis_server):
