@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves all of it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-redis setup-docker images fast lint unit modules molecule test demo demo-down clean
+.PHONY: help need-root setup setup-redis setup-docker images fast lint unit modules molecule test demo demo-down clean
 
 # Byte code makes each start of Ansible three times faster; some environments forbid it by this variable.
 unexport PYTHONDONTWRITEBYTECODE
@@ -11,7 +11,7 @@ export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export MOLECULE_COMMAND_BORDERS := false
 PYTEST := python -m pytest
-SCENARIOS ?= default brownfield interrupted drift refusals
+SCENARIOS ?= default brownfield interrupted drift refusals airgapped
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +36,16 @@ lint: setup ## ruff, yamllint, ansible-lint, changelog fragments
 unit: setup ## pure code
 	$(PYTEST) -q tests/unit
 
-modules: setup-redis ## every module against a real redis-server on loopback, and what happens when it is cut off
+need-root:
+	@[ "$$(id -u)" = 0 ] || { echo "make: this mounts small file systems and builds images, so it has to run as root: sudo make test" >&2; exit 1; }
+
+modules: need-root setup-redis ## every module against a real redis-server on loopback, and what happens when it is cut off
 	$(PYTEST) -q -n 2 tests/integration tests/faults
 
 molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default drift" picks
 	@tests/tools/molecule.sh $(SCENARIOS)
 
-test: lint unit modules molecule ## everything
+test: need-root lint unit modules molecule ## everything
 	@echo "make test: lint, unit, modules and molecule ($(SCENARIOS)) passed"
 
 demo: images ## three bare hosts become durable, are killed, and lose nothing

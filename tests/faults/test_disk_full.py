@@ -136,3 +136,29 @@ def test_a_rewrite_that_runs_out_of_space_leaves_aof_off(persist, redis_server):
         assert not persist().changed
         assert redis_server.stop(signal.SIGKILL).start().keys() == 42
         redis_server.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("module", "options"), [("redis_persistence", ME), ("redis_config", {"settings": {"hz": 20}})])
+def test_a_file_system_that_is_read_only(call_module, redis_server, module, options):
+    etc = redis_server.home / "etc"
+    with small_disk(etc, MIB):
+        text = redis_server.conf.read_text()
+        redis_server.conf = etc / "redis.conf"
+        redis_server.conf.write_text(text + RDB_ONLY)
+        redis_server.start()
+        subprocess.run(["mount", "-o", "remount,ro", str(etc)], check=True)
+        for check in (True, False):
+            result = refused(
+                redis_server, lambda: call_module(module, check=check, **redis_server.params(**options)), "file_written"
+            )
+            assert "not writable" in result.msg
+        redis_server.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("module", "options"), [("redis_persistence", ME), ("redis_config", {"settings": {"hz": 20}})])
+def test_a_file_that_cannot_be_read(call_module, redis_server, module, options):
+    """Root reads everything but what is no file."""
+    redis_server.conf.unlink()
+    redis_server.conf.mkdir()
+    result = refused(redis_server, lambda: call_module(module, **redis_server.params(**options)), "file_read")
+    assert "it is a directory" in result.msg

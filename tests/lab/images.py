@@ -76,7 +76,12 @@ IMAGES = {
             "STAND-IN, not Red Hat: as el9-standin, redis:7 and python3-redis installed from the local repository",
         ),
         Image("ubuntu2204", "ubuntu2204", "ubuntu:22.04", "Ubuntu 22.04 from a registry", external=True),
-        Image("ubuntu2204-redis", "redis-apt", "ubuntu2204", "Ubuntu 22.04 from a registry, with its own redis 6.0"),
+        Image(
+            "ubuntu2204-redis",
+            "redis-apt-vendor",
+            "ubuntu2204",
+            "Ubuntu 22.04 from a registry, with the vendor's redis",
+        ),
         Image("rocky9", "rocky9", "rockylinux:9", "Rocky Linux 9 from a registry", external=True),
         Image("rocky9-redis", "redis-dnf", "rocky9", "Rocky Linux 9 from a registry, with its redis:7 module"),
     )

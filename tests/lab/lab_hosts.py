@@ -112,7 +112,17 @@ def record() -> Record:
 
 OURS = "redisops.recovery."
 #: Action plugins that never reach the host.
-LOCAL = ("set_fact", "include_tasks", "fail", "debug", "assert", "meta", "include_role", "import_role")
+LOCAL = (
+    "set_fact",
+    "validate_argument_spec",
+    "include_tasks",
+    "fail",
+    "debug",
+    "assert",
+    "meta",
+    "include_role",
+    "import_role",
+)
 
 
 #: vm.* and transparent huge pages are the machine's: of two containers the first to write sets them for the other as well.
