@@ -9,7 +9,6 @@ replicates nothing, and is killed as soon as it answers.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import re
@@ -20,7 +19,7 @@ import subprocess
 import tempfile
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import NOT_GETTABLE, SECRET
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import SECRET
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, canonical_name
 from ansible_collections.redisops.recovery.plugins.module_utils.server import wait_for
@@ -61,54 +60,51 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _ask(path: str, command: bytes, enough: t.Callable[[bytes], bool]) -> bytes:
-    """One inline command to the throwaway; what came until ``enough``, nothing while it does not answer."""
-    answer = b""
+def _answers(path: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(2.0)
             client.connect(path)
-            client.sendall(command + b"\r\n")
-            while not enough(answer):
-                part = client.recv(65536)
-                if not part:
-                    break
-                answer += part
+            client.sendall(b"PING\r\n")
+            return client.recv(1) in (b"+", b"-")
     except OSError:
-        pass
-    return answer
+        return False
 
 
 def _judgement(output: str) -> str:
     """Redis' own words for what is wrong, with the line; secrets are left out."""
+    # Redis 8 says in its log what 7.0 prints: without the stamps they read alike.
+    lines = [re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", line) for line in output.strip().splitlines()]
     number = re.search(r"at line (\d+)", output)
-    line = re.search(r"^>>> '(.*)'$", output, re.M)
-    if line:
-        after = output[line.end() :].strip().splitlines()
-        name = canonical_name((line.group(1).split() or [""])[0])
-        shown = f"{name} ********" if name in SECRET else line.group(1)
-        return f"line {number.group(1) if number else '?'}, {shown!r}: {after[0] if after else 'not accepted'}"
-    telling = [text for text in output.splitlines() if re.search(r"error|fatal|abort|invalid|can't|fail", text, re.I)]
-    chosen = (telling or output.strip().splitlines() or ["it ended without a word"])[0]
-    return re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", chosen)
+    for index, line in enumerate(lines):
+        quoted = re.fullmatch(r">>> '(.*)'", line)
+        if quoted:
+            name = canonical_name((quoted.group(1).split() or [""])[0])
+            shown = f"{name} ********" if name in SECRET else quoted.group(1)
+            why = (lines[index + 1 :] or ["not accepted"])[0]
+            return (f"line {number.group(1)}, " if number else "") + f"{shown!r}: {why}"
+    telling = [
+        line
+        for line in lines
+        if re.search(r"error|fatal|abort|invalid|can't|fail", line, re.I) and "WARNING" not in line
+    ]
+    return (telling or lines or ["it ended without a word"])[0]
 
 
-@contextlib.contextmanager
-def _throwaway(
-    binary: str, text: str, like: str, directives: t.Sequence[Directive], data_dir: str
-) -> t.Iterator[tuple[bool, str, str]]:
-    """A server that read ``text``: whether it answers, its socket, and what it printed. It ends with this context.
+def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], data_dir: str) -> None:
+    """Let ``binary`` read ``text`` as its configuration. Raises Problem, with Redis' words, if it refuses.
 
-    It runs as the owner of ``like`` where we are root.
+    ``path`` is the file that ``text`` is meant for: the throwaway runs as that file's owner where we are root.
+    ``directives`` is what ``text`` holds with its includes.
     """
     directory = tempfile.mkdtemp(prefix="redisops-probe-")
     identity: dict[str, t.Any] = {}
     try:
-        candidate, log, path = (os.path.join(directory, name) for name in ("redis.conf", "log", "s"))
+        candidate, log, listening = (os.path.join(directory, name) for name in ("redis.conf", "log", "s"))
         descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o600)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
             handle.write(text)
-        owner = os.stat(like) if os.path.exists(like) else None
+        owner = os.stat(path) if os.path.exists(path) else None
         if owner and owner.st_uid and os.geteuid() == 0:
             identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
             os.chown(directory, owner.st_uid, owner.st_gid)
@@ -120,52 +116,22 @@ def _throwaway(
                 preexec_fn=_end_with_parent, **identity,  # noqa: PLW1509, a module has one thread
             )  # fmt: skip
         try:
-            answers = wait_for(
-                lambda: process.poll() is not None or _ask(path, b"PING", bool)[:1] in (b"+", b"-"), _TIMEOUT_SECONDS
-            )
-            alive = answers and process.poll() is None
-            with open(log, encoding="utf-8", errors="replace") as handle:
-                printed = handle.read()
-            yield alive, path, printed
+            wait_for(lambda: process.poll() is not None or _answers(listening), _TIMEOUT_SECONDS)
+            accepted = process.poll() is None and _answers(listening)
         finally:
             process.kill()
             process.wait()
+        if not accepted:
+            with open(log, encoding="utf-8", errors="replace") as handle:
+                why = _judgement(handle.read())
+            raise Problem(
+                "conf_rejected",
+                f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
+                "directives and values that this server version knows",
+                "correct the setting named above (or that line of the file, if it stood there before)",
+            )
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _unknown_names(binary: str, like: str, directives: t.Sequence[Directive]) -> list[str]:
-    """Directives that this server does not have, as ``name (line N of FILE)``: Redis 8 takes them for a module's and names none."""
-    with _throwaway(binary, "", like, (), "/") as (alive, path, _printed):
-        end = b"redisops-end"
-        answer = _ask(path, b"CONFIG GET *\r\nECHO " + end, lambda got: end in got) if alive else b""
-    known = set(answer.decode("utf-8", "replace").split("\r\n"))
-    return [
-        f"{entry.name} (line {entry.number} of {entry.source})"
-        for entry in directives
-        if known and entry.name not in known and entry.name not in NOT_GETTABLE
-    ]
-
-
-def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], data_dir: str) -> None:
-    """Let ``binary`` read ``text`` as its configuration. Raises Problem, with Redis' words, if it refuses.
-
-    ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes.
-    """
-    with _throwaway(binary, text, path, directives, data_dir) as (alive, _path, printed):
-        if alive:
-            return
-    why = _judgement(printed)
-    if "Module Configuration" in why:
-        why = "it has no directive " + ", ".join(
-            _unknown_names(binary, path, directives) or ["of one of the names in it"]
-        )
-    raise Problem(
-        "conf_rejected",
-        f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
-        "directives and values that this server version knows",
-        "correct the setting named above (or that line of the file, if it stood there before)",
-    )
 
 
 def prove_bindable(addresses: t.Sequence[str]) -> None:
