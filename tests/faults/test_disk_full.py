@@ -149,7 +149,9 @@ def test_a_file_system_that_is_read_only(call_module, redis_server, module, opti
         subprocess.run(["mount", "-o", "remount,ro", str(etc)], check=True)
         for check in (True, False):
             result = refused(
-                redis_server, lambda: call_module(module, check=check, **redis_server.params(**options)), "file_written"
+                redis_server,
+                lambda check=check: call_module(module, check=check, **redis_server.params(**options)),
+                "file_written",
             )
             assert "not writable" in result.msg
         redis_server.stop(signal.SIGKILL)

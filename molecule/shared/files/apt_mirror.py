@@ -17,12 +17,23 @@ def run(*command):
 
 
 run("apt-get", "update")
-run("apt-get", "install", "-y", "--download-only", "--no-install-recommends", "-o", f"Dir::Cache::archives={directory}", *packages)
+run(
+    "apt-get",
+    "install",
+    "-y",
+    "--download-only",
+    "--no-install-recommends",
+    "-o",
+    f"Dir::Cache::archives={directory}",
+    *packages,
+)
 with open("Packages", "w", encoding="utf-8") as index:
     for name in sorted(os.listdir(".")):
         if name.endswith(".deb"):
             with open(name, "rb") as handle:
                 data = handle.read()
             digest = hashlib.sha256(data).hexdigest()
-            index.write(f"{run('dpkg-deb', '-f', name).rstrip()}\nFilename: ./{name}\nSize: {len(data)}\nSHA256: {digest}\n\n")
+            index.write(
+                f"{run('dpkg-deb', '-f', name).rstrip()}\nFilename: ./{name}\nSize: {len(data)}\nSHA256: {digest}\n\n"
+            )
 print(len(os.listdir(".")))
