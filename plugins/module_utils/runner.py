@@ -21,11 +21,29 @@ def result_of(changes: t.Sequence[Change], **more: t.Any) -> dict[str, t.Any]:
     return {"changed": bool(changes), "diff": render_diff(changes), "actions": render_actions(changes), **more}
 
 
+class _Module(AnsibleModule):
+    """AnsibleModule that learns what is secret inside a dict option before it writes its parameters to the system log."""
+
+    @staticmethod
+    def secrets(_params: t.Mapping[str, t.Any]) -> t.Iterable[str]:
+        return ()
+
+    def _log_invocation(self) -> None:
+        self.no_log_values.update(self.secrets(self.params))
+        super()._log_invocation()
+
+
 def run_module(
-    spec: t.Mapping[str, t.Any], body: t.Callable[[AnsibleModule], dict[str, t.Any]], **options: t.Any
+    spec: t.Mapping[str, t.Any],
+    body: t.Callable[[AnsibleModule], dict[str, t.Any]],
+    secrets: t.Callable[[t.Mapping[str, t.Any]], t.Iterable[str]] = _Module.secrets,
 ) -> None:
-    """Run ``body`` and exit with its result; a Problem becomes one clear error, anything else a report without traceback."""
-    module = AnsibleModule(argument_spec=dict(spec), supports_check_mode=True, **options)
+    """Run ``body`` and exit with its result; a Problem becomes one clear error, anything else a report without traceback.
+
+    ``secrets`` gives the values within dict options that must not be shown; ``no_log`` is for whole options only.
+    """
+    kind = type("Module", (_Module,), {"secrets": staticmethod(secrets)})
+    module = kind(argument_spec=dict(spec), supports_check_mode=True)
     try:
         result = body(module)
     except Problem as problem:

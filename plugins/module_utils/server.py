@@ -23,6 +23,7 @@ except Exception:  # not only ImportError: a redis-py that is too new for this P
 
 __all__ = ["CommandError", "Login", "Server", "ServerDown", "connect", "wait_for"]
 
+_NO_PASSWORD_SET = "without any password configured"
 _POLL_SECONDS = 0.05
 _POLL_MAX_SECONDS = 1.0
 
@@ -194,6 +195,8 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
     except redis.exceptions.InvalidResponse as error:
         raise _no_redis(where, _first_line(error)) from None
     except redis.exceptions.ResponseError as error:
+        if _NO_PASSWORD_SET in str(error) and not login.user:
+            return connect(dataclasses.replace(login, password=None), timeout)
         raise _denied(login, _reply_text(error)) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         text = _first_line(error)
@@ -204,6 +207,9 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
                 "a running Redis server",
                 "start it, or set login_host, login_port or login_unix_socket",
             ) from None
+        if _NO_PASSWORD_SET in text and not login.user:
+            # The server is open, and is about to be given this password: the first run has to get in without it.
+            return connect(dataclasses.replace(login, password=None), timeout)
         if type(error).__name__ in _PREFIXES or "WRONGPASS" in text:
             raise _denied(login, text) from None
         raise _no_redis(where, text) from None

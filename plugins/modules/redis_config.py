@@ -246,10 +246,6 @@ def set_live(instance: Instance, values: dict[str, str]) -> None:
 
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
-    # The parameters come back in Ansible's own "invocation", and in what it says of a failure.
-    module.no_log_values.update(
-        str(value) for name, value in params["settings"].items() if canonical_name(str(name)) in SECRET and value
-    )
     wanted = wanted_of(params["settings"])
     empty = params["baseline"] == "empty"
     mode = parse_mode(params["mode"]) if params["mode"] else None
@@ -306,8 +302,13 @@ def body(module: AnsibleModule) -> dict:
     )
 
 
+def secrets_of(params: dict) -> list[str]:
+    """Values of ``settings`` that must not be shown."""
+    return [str(value) for name, value in params["settings"].items() if canonical_name(str(name)) in SECRET and value]
+
+
 def main() -> None:
-    run_module(SPEC, body)
+    run_module(SPEC, body, secrets_of)
 
 
 if __name__ == "__main__":

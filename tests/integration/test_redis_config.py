@@ -169,6 +169,27 @@ def test_secrets_are_not_in_what_ansible_adds_to_the_result(redis_server):
     assert "s3cr3t-value" not in done.stdout + done.stderr
 
 
+def test_secrets_are_not_in_the_system_log(configure, redis_server, monkeypatch):
+    from ansible.module_utils.basic import AnsibleModule
+
+    logged = []
+    monkeypatch.setattr(AnsibleModule, "log", lambda self, msg, log_args=None: logged.append(f"{msg} {log_args}"))
+    redis_server.start()
+    assert configure({"masterauth": "s3cr3t-value", "hz": 20}, login_user="default", check=True).changed
+    assert "'hz': 20" in "".join(logged)
+    assert "s3cr3t-value" not in "".join(logged)
+
+
+def test_a_password_can_be_given_before_the_server_has_one(configure, redis_server):
+    """The first run sets it, and what comes after logs in with it."""
+    redis_server.start()
+    for _ in range(2):
+        assert not configure({"requirepass": "n3w"}, login_password="n3w").failed
+    assert "NOAUTH" in redis_server.raw("GET", "x")
+    redis_server.password = "n3w"
+    assert redis_server.config("requirepass") == "n3w"
+
+
 def test_values_with_spaces_and_quotes_come_back(configure, redis_server):
     redis_server.start()
     settled(configure, {"masterauth": 'a "b" \\ #c'})

@@ -161,7 +161,7 @@ def test_every_error_code_has_its_paragraph():
         code
         for text in sources
         for code in re.findall(
-            r'(?:Problem|Refusal|ConfSyntaxError|ManifestError|InvalidValue|ServerDown)\(\s*"([a-z_]+)"', text
+            r'(?:Problem|Refusal|ConfSyntaxError|ManifestError|InvalidValue|ServerDown)\(\s*"([a-z_]+[a-z])"', text
         )
     }
     assert len(codes) > 30
