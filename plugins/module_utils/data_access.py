@@ -11,8 +11,10 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import fsync_dir
 
-__all__ = ["Access", "apply_access", "plan_access", "plan_path_access", "read_access"]
+__all__ = ["Access", "apply_access", "make_directory", "plan_access", "plan_path_access", "read_access"]
 
 #: Redis opens AOF increments and manifests with 0644, whatever the umask allows beyond it.
 REDIS_OPENS_WITH = 0o644
@@ -60,6 +62,19 @@ def apply_access(paths: t.Iterable[str], wanted: Access) -> None:
             os.chmod(path, wanted.mode)
         except FileNotFoundError:
             continue
+
+
+def make_directory(path: str, wanted: Access) -> None:
+    """Make a data directory that only its owner may enter, and its group read. Raises Problem."""
+    try:
+        os.makedirs(path, 0o750)
+        os.chown(path, wanted.uid, wanted.gid)
+        fsync_dir(os.path.dirname(path))
+    except OSError as error:
+        raise Problem(
+            "dir_not_made", f"the data directory {path} could not be made: {error.strerror or error}", "a place that can be written",
+            "make it yourself, or set dir to another one",
+        ) from None  # fmt: skip
 
 
 def plan_path_access(

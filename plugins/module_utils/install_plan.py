@@ -42,6 +42,8 @@ def _source(asked: str, release: tuple[str, str], minimum: str) -> str:
         return asked
     if release in STREAMS:
         return "module_stream"
+    if release[0] == "el":
+        return "distribution"  # and refused there
     carried = CARRIES.get(release)
     if carried is None or version_tuple(carried) >= version_tuple(minimum):
         return "distribution"
@@ -55,6 +57,11 @@ def _prove(source: str, release: tuple[str, str], manager: t.Optional[str], mini
         raise Refusal(
             "no_package_manager", f"{where} has neither apt nor dnf", "Debian, Ubuntu, or RHEL and its rebuilds",
             "install Redis yourself and set redis_install_source: installed",
+        )  # fmt: skip
+    if release[0] == "el" and release not in STREAMS and source in ("distribution", "module_stream"):
+        raise Refusal(
+            "no_known_source", f"it is not known where {where} has Redis >= {minimum}", "RHEL 9 or a rebuild, or a repository that you name",
+            "set redis_install_source: mirror, or vendor with redis_install_vendor_rpm_url for this release",
         )  # fmt: skip
     if source == "installed":
         raise Refusal(
@@ -116,6 +123,12 @@ def plan_install(
             "apt": ["redis-server", "redis-tools"], "dnf": [f"@{stream}/common"] if chosen == "module_stream" else ["redis"],
         }[str(manager)]  # fmt: skip
     if need_python and python_source == "pip":
+        if manager == "apt":
+            raise Refusal(
+                "pip_not_for_apt", "redis_install_python_source is pip, and the Python of Debian and Ubuntu is not pip's to change",
+                "redis-py from the distribution", "set redis_install_python_source: package",
+            )  # fmt: skip
+        names.append("python3-pip")
         plan["pip"] = list(python_packages) or ["redis"]
     elif need_python:
         names += list(python_packages) or ["python3-redis"]

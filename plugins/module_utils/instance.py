@@ -192,8 +192,16 @@ def edited(instance: Instance, values: t.Mapping[str, str]) -> str:
 def prove_accepted(instance: Instance, text: str) -> None:
     """Let the installed server read ``text``. Raises Problem where it refuses it."""
     binary = server_binary(instance.info.text("executable"))
-    if binary:
-        probe(binary, text, instance.path, _directives(text, instance.path), instance.value("dir") or "/")
+    if binary is None:
+        return
+    directives = _directives(text, instance.path)
+    data_dir = effective(directives, "dir")
+    if data_dir and not os.path.isdir(data_dir):
+        # Redis enters the directory as it reads the line; one that is yet to be made is no fault of the text.
+        conf = RedisConf(text, instance.path)
+        conf.set("dir", [("/",)])
+        text = conf.render()
+    probe(binary, text, instance.path, directives, instance.value("dir") or "/")
 
 
 def stage(instance: Instance, text: str) -> StagedFile:

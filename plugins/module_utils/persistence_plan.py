@@ -44,7 +44,11 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Situation:
-    """Everything the decision needs. ``disk`` is where the data is now: by the live server, else by the file.
+    """Everything the decision needs.
+
+    ``disk`` is where the data is now: by the live server, else by the file, or (stopped, and nothing there) by the declaration.
+    ``leaves_data``: there is data at the place that the live server or the file names.
+    ``dir_is_missing``: the declared data directory does not exist.
     ``aof_in_use``: the AOF on disk is complete, and the one the live server appends to.
 
     ``rdb_reason`` is the check tool's complaint about the RDB file (None: sound, or not checked because it is not needed).
@@ -62,6 +66,8 @@ class Situation:
     aof_in_use: bool = False
     rdb_reason: t.Optional[str] = None
     baseline_empty: bool = False
+    dir_is_missing: bool = False
+    leaves_data: bool = False
 
 
 @dataclasses.dataclass
@@ -80,6 +86,7 @@ class Plan:
     aof_live: t.Optional[str] = None  # "on", "rewrite" or "wait"
     convert: bool = False
     set_aside: bool = False
+    make_dir: t.Optional[str] = None
     restart_required: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -126,7 +133,7 @@ def _prove_place(now: Situation, wanted: Wanted) -> None:
         want = wanted.values.get(name)
         if want is None or want == current.get(name) or now.baseline_empty:
             continue
-        if now.keys or now.disk.any:
+        if now.leaves_data:
             option = name.replace("-", "_")
             what = f"{now.keys} keys" if now.running else "data files"
             raise Refusal(
@@ -267,6 +274,9 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
     prove_wanted(wanted)
     _prove_place(now, wanted)
     plan = Plan()
+    if now.dir_is_missing:
+        plan.make_dir = wanted.values["dir"]
+        plan.changes.append(Change("disk", plan.make_dir, None, "directory", f"make {plan.make_dir}"))
     after_file: list[Change] = []
     if now.running:
         after_file = _plan_running(now, wanted, plan)

@@ -24,16 +24,26 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server import (
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import drop_in_values, parse_show
 
-__all__ = ["find_unit", "prove_last_word", "restart_server", "start_server", "systemctl", "unit_state", "write_drop_in"]
+__all__ = [
+    "find_unit",
+    "prove_last_word",
+    "restart_server",
+    "save_before_restart",
+    "start_server",
+    "systemctl",
+    "unit_state",
+    "write_drop_in",
+]
 
 _PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecStart,DropInPaths"
 _UNITS = ("redis-server", "redis", "valkey-server", "valkey")
-_PAUSE_SECONDS = 600
+#: Longer than systemd takes to send its signal; short for the clients, should this run be cut off behind the pause.
+_PAUSE_SECONDS = 60
 
 
-def systemctl(host: Host, *args: str) -> str:
+def systemctl(host: Host, *args: str, timeout: t.Optional[float] = None) -> str:
     """Run systemctl. Raises Problem with its words and the way to the log."""
-    done = host.run("systemctl", *args)
+    done = host.run("systemctl", *args, timeout=timeout)
     if done.code:
         raise Problem(
             "systemctl", f"systemctl {' '.join(args)} failed: {' '.join(done.output.split())[:500]}",
@@ -102,7 +112,7 @@ def _connect_when_up(login: Login, timeout: float) -> Server:
 
 def start_server(host: Host, unit: str, login: Login, timeout: float) -> Info:
     """Start the unit and wait until its data is loaded. Raises Problem."""
-    systemctl(host, "start", f"{unit}.service")
+    systemctl(host, "start", f"{unit}.service", timeout=timeout)
     server = _connect_when_up(login, timeout)
     try:
         return wait_until_loaded(server, timeout)
@@ -110,26 +120,40 @@ def start_server(host: Host, unit: str, login: Login, timeout: float) -> Info:
         server.close()
 
 
+def save_before_restart(server: Server, prove: t.Callable[[Info], None], timeout: float) -> None:
+    """A proven save, and the proof that a start would find it. Nothing has been touched yet. Raises Problem."""
+    prove(proven_save(server, timeout))
+
+
+def _pause(server: Server, prove: t.Callable[[Info], None], timeout: float) -> Info:
+    """Stop acknowledging writes, and prove again: what is proven from here on is what there is. Raises Problem."""
+    server.command("CLIENT", "PAUSE", _PAUSE_SECONDS * 1000, "WRITE")
+    try:
+        info = server.info()
+        prove(info)
+        keeps_nothing = not info.flag("aof_enabled") and not server.config_get("save").get("save")
+        if keeps_nothing and info.number("rdb_changes_since_last_save"):
+            # Neither AOF nor save points: the process would end without saving.
+            server.command("CLIENT", "PAUSE", int(timeout) * 1000, "WRITE")
+            info = proven_save(server, timeout)
+    except Problem as problem:
+        server.command("CLIENT", "UNPAUSE")
+        raise Problem(
+            problem.code, f"{problem.saw}; the server has not been restarted", problem.needs, problem.do
+        ) from None
+    return info
+
+
 def restart_server(
     host: Host, unit: str, server: Server, login: Login, prove: t.Callable[[Info], None], timeout: float
 ) -> tuple[Info, Info]:
-    """Proven save → writes paused → proof repeated → restart → loaded. Gives INFO before and after. Raises Problem.
+    """Writes paused → proof repeated → restart → loaded. Gives INFO before and after. Raises Problem.
 
-    Between the pause and the end of the process no write is acknowledged, so that what was proven is what there is.
+    Comes after save_before_restart(). Between the pause and the end of the process no write is acknowledged. The pause ends
+    by itself, should this run be cut off.
     """
-    before = proven_save(server, timeout)
-    prove(before)
-    server.command("CLIENT", "PAUSE", _PAUSE_SECONDS * 1000, "WRITE")
-    try:
-        before = server.info()
-        prove(before)
-        if not before.flag("aof_enabled") and before.number("rdb_changes_since_last_save"):
-            # Without an AOF the RDB file is all there will be: take in what was written since the first save.
-            before = proven_save(server, _PAUSE_SECONDS / 2)
-    except Problem:
-        server.command("CLIENT", "UNPAUSE")
-        raise
-    done = host.run("systemctl", "restart", f"{unit}.service")
+    before = _pause(server, prove, timeout)
+    done = host.run("systemctl", "restart", f"{unit}.service", timeout=timeout)
     if done.code:
         try:
             server.command(

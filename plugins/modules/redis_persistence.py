@@ -66,7 +66,8 @@ options:
     type: str
   dir:
     description:
-      - Data directory. Not given, it is left as it is. Redis does not move data; where there is data, a change is refused.
+      - Data directory, made where it is missing. Not given, it is left as it is. Redis does not move data; where there is data, a
+        change is refused.
     type: path
   rdbchecksum:
     description: Whether RDB files carry a CRC64. Read at start only.
@@ -188,6 +189,7 @@ running:
   type: bool
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -196,6 +198,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.changes import p
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
     Access,
     apply_access,
+    make_directory,
     plan_access,
     read_access,
 )
@@ -295,9 +298,13 @@ def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) ->
     place = Place(*(current[name] for name in PLACE))
     disk = scan(place)
     info = instance.info
+    leaves_data = bool(info.keys or disk.any)
+    if not instance.running and not disk.any:
+        # Nothing at the old place: what an operator has moved to the declared one is what the next start has to find.
+        disk = scan(Place(*(wanted.values.get(name, current[name]) for name in PLACE)))
     sound = None
     if not instance.running and wanted.aof and disk.rdb_bytes is not None and start_loads(in_file, disk) != "aof":
-        verdict = check_rdb(host, place.rdb)
+        verdict = check_rdb(host, disk.place.rdb)
         sound = None if verdict.ok else verdict.reason
     return Situation(
         path=instance.path,
@@ -312,6 +319,8 @@ def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) ->
         aof_in_use=instance.running and aof_in_use(host, instance.pid, disk),
         rdb_reason=sound,
         baseline_empty=empty,
+        leaves_data=leaves_data,
+        dir_is_missing="dir" in wanted.values and not os.path.isdir(wanted.values["dir"]),
     )
 
 
@@ -374,6 +383,8 @@ def body(module: AnsibleModule) -> dict:
     if new_text != instance.text:
         prove_accepted(instance, new_text)
     if changes and not module.check_mode:
+        if plan.make_dir:
+            make_directory(plan.make_dir, access)
         act(instance, wanted, plan, now, host, params["timeout"])
         made_new_files = plan.aof_live or plan.save_first or plan.convert
         apply_access(

@@ -154,6 +154,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_act impo
     find_unit,
     prove_last_word,
     restart_server,
+    save_before_restart,
     start_server,
     systemctl,
     unit_state,
@@ -289,9 +290,11 @@ def body(module: AnsibleModule) -> dict:
     result = result_of(changes, restart_required=reasons, restarted=False)
     if module.check_mode or not (changes or state.get("NeedDaemonReload") == "yes"):
         return result
+    began = time.time()
+    if due:
+        save_before_restart(instance.server, prove, params["timeout"])
     act(host, params, state, unit_changes, (unit, path, text))
     if due:
-        began = time.time()
         before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
         rdb = disk_of(instance.live).rdb
         if os.path.exists(rdb) and os.stat(rdb).st_mtime >= int(began):

@@ -374,6 +374,28 @@ def test_an_empty_server_may_move(persist, redis_server):
     assert redis_server.config("dir") == str(elsewhere)
 
 
+@pytest.mark.parametrize("aof", [True, False])
+def test_data_that_was_moved_while_the_server_was_stopped(persist, redis_server, aof):
+    redis_server.write_conf("appendonly yes\n" if aof else RDB_ONLY)
+    redis_server.start().fill(100)
+    redis_server.stop()
+    elsewhere = redis_server.home / "elsewhere"
+    redis_server.data.rename(elsewhere)
+    redis_server.data.mkdir()
+    settled(persist, dir=str(elsewhere))
+    assert redis_server.start().keys() == 100
+    assert redis_server.config("dir") == str(elsewhere)
+    assert redis_server.config("appendonly") == "yes"
+
+
+def test_a_data_directory_that_is_not_there_yet(persist, redis_server):
+    elsewhere = redis_server.home / "a" / "b"
+    done = settled(persist, dir=str(elsewhere))
+    assert f"make {elsewhere}" in done.actions
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o750
+    assert redis_server.start().config("dir") == str(elsewhere)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 

@@ -46,8 +46,8 @@ def plan(release, source="auto", redis=NONE, redis_py=None, minimum="7.0", strea
         (UBUNTU26, "auto", "distribution", ["redis-server", "redis-tools", "python3-redis"]),
         (RHEL9, "auto", "module_stream", ["@redis:7/common", "python3-redis"]),
         (ROCKY9, "auto", "module_stream", ["@redis:7/common", "python3-redis"]),
-        (RHEL8, "auto", "vendor", ["redis", "python3-redis"]),
-        (ALMA8, "auto", "vendor", ["redis", "python3-redis"]),
+        (RHEL8, "vendor", "vendor", ["redis", "python3-redis"]),
+        (ALMA8, "vendor", "vendor", ["redis", "python3-redis"]),
         (DEBIAN12, "vendor", "vendor", ["redis-server", "redis-tools", "python3-redis"]),
         (RHEL9, "vendor", "vendor", ["redis", "python3-redis"]),
         (UBUNTU26, "distribution", "distribution", ["redis-server", "redis-tools", "python3-redis"]),
@@ -114,7 +114,7 @@ def test_redis_py_alone(redis_py):
         "current",
     )
     decided = plan(RHEL9, redis=have("7.0.15"), redis_py=redis_py, python_source="pip")
-    assert (decided["packages"], decided["pip"]) == ([], ["redis"])
+    assert (decided["packages"], decided["pip"]) == (["python3-pip"], ["redis"])
 
 
 def test_an_old_release_with_a_good_server_needs_redis_py_only():
@@ -125,7 +125,7 @@ def test_names_of_packages_can_be_given():
     decided = plan(DEBIAN12, packages=["redis"], python_packages=["python3.12-redis"])
     assert decided["packages"] == ["redis", "python3.12-redis"]
     decided = plan(RHEL9, python_source="pip", python_packages=["redis==5.0"])
-    assert (decided["packages"], decided["pip"]) == (["@redis:7/common"], ["redis==5.0"])
+    assert (decided["packages"], decided["pip"]) == (["@redis:7/common", "python3-pip"], ["redis==5.0"])
 
 
 def test_another_stream_and_a_mirror():
@@ -137,3 +137,14 @@ def test_a_host_of_which_nothing_is_known():
     with pytest.raises(Refusal) as caught:
         plan_install({}, "auto", "7.0", "redis:7", "")
     assert caught.value.code == "no_package_manager"
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "code"),
+    [(RHEL8, {"source": "auto"}, "no_known_source"), (ALMA8, {"source": "module_stream"}, "no_known_source"),
+     (DEBIAN12, {"python_source": "pip"}, "pip_not_for_apt")],
+)  # fmt: skip
+def test_what_would_be_a_guess_is_refused(host, options, code):
+    with pytest.raises(Refusal) as caught:
+        plan(host, **options)
+    assert caught.value.code == code

@@ -72,9 +72,11 @@ def situation(file_aof=False, disk_name="rdb", live_aof=None, free=PLENTY, save=
     entries, in_file = values_of(f"dir /data\n{save_line}appendonly {'yes' if file_aof else 'no'}\n")
     running = live_aof is not None
     live_values = {**in_file, "appendonly": "yes" if live_aof else "no", **(live or {})} if running else {}
+    keys = more.pop("keys", 5 if running else 0)
+    there = disk(disk_name, free)
     return Situation(
-        path="redis.conf", directives=entries, in_file=in_file, disk=disk(disk_name, free), running=running, live=live_values,
-        keys=more.pop("keys", 5 if running else 0), **more,
+        path="redis.conf", directives=entries, in_file=in_file, disk=there, running=running, live=live_values,
+        keys=keys, leaves_data=bool(keys or there.any), **more,
     )  # fmt: skip
 
 
