@@ -18,10 +18,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
     masked,
     normal,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, RedisConf
 
 __all__ = [
-    "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "live_change", "needs_restart", "plan_config",
+    "FITS", "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "live_change", "needs_restart",
+    "plan_config", "prove_fits",
 ]  # fmt: skip
 
 #: Descriptors that Redis keeps for itself (CONFIG_MIN_RESERVED_FDS in server.h).
@@ -134,3 +137,36 @@ def plan_config(
             change = file_change(directives, name, want, path)
             plan.changes += [change] if change else []
     return plan
+
+
+#: Directives with which a server may not hold what it holds now.
+FITS = ("maxmemory", "maxmemory-policy", "databases", "cluster-enabled")
+
+
+def prove_fits(wanted: t.Mapping[str, t.Optional[str]], live: t.Mapping[str, str], info: Info) -> None:
+    """The data that is there must fit what is declared; ``wanted`` in normal form, None where nothing is. Raises Refusal."""
+    used, maxmemory = info.number("used_memory"), int(wanted.get("maxmemory") or live.get("maxmemory", "0"))
+    changes = any(wanted.get(name) not in (None, live.get(name)) for name in ("maxmemory", "maxmemory-policy"))
+    if info.keys and changes and 0 < maxmemory < used:
+        raise Refusal(
+            "maxmemory_too_low",
+            f"maxmemory would be {maxmemory} bytes, and {used} are in use: Redis would evict keys, or refuse writes, at once",
+            "room for what is there",
+            f"set maxmemory above {used}, or 0 for no limit",
+        )
+    databases = wanted.get("databases")
+    if databases and info.keyspace and max(info.keyspace) >= int(databases):
+        raise Refusal(
+            "databases_too_few",
+            f"databases would be {databases}, and db{max(info.keyspace)} holds keys: a start would refuse them or mix them up",
+            "every database that is in use",
+            f"set databases to {max(info.keyspace) + 1} or more, or empty db{max(info.keyspace)}",
+        )
+    cluster = wanted.get("cluster-enabled")
+    if info.keys and cluster is not None and cluster != live.get("cluster-enabled", "no"):
+        raise Refusal(
+            "cluster_with_keys",
+            f"cluster-enabled would be {cluster} on a server that holds {info.keys} keys",
+            "an empty server: turning cluster mode on or off is a migration, not a setting",
+            "make a new cluster and move the data there",
+        )

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
@@ -31,14 +33,15 @@ class Access:
 
 
 def read_access(disk: DataFiles) -> dict[str, Access]:
-    """Access of every data file that is there now."""
+    """Access of every data file that is there now; what is no plain file is none of ours."""
     found = {}
     for path in disk.paths:
         try:
-            status = os.stat(path)
+            status = os.lstat(path)
         except FileNotFoundError:
             continue  # a rewrite just ended
-        found[path] = Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
+        if stat.S_ISREG(status.st_mode):
+            found[path] = Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
     return found
 
 
@@ -55,20 +58,31 @@ def plan_access(found: t.Mapping[str, Access], wanted: Access, rdb: str) -> list
 
 
 def apply_access(paths: t.Iterable[str], wanted: Access) -> None:
-    """Set owner and mode; a file that a rewrite just removed is passed over."""
+    """Set owner and mode; a file that a rewrite just removed is passed over.
+
+    The directory belongs to the server's user: a link there, or a second name of a foreign file, must not hand that file over.
+    """
     for path in paths:
         try:
-            os.chown(path, wanted.uid, wanted.gid)
-            os.chmod(path, wanted.mode)
-        except FileNotFoundError:
-            continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                continue
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                os.fchown(descriptor, wanted.uid, wanted.gid)
+                os.fchmod(descriptor, wanted.mode)
+        finally:
+            os.close(descriptor)
 
 
 def make_directory(path: str, wanted: Access) -> None:
     """Make a data directory that only its owner may enter, and its group read. Raises Problem."""
     try:
         os.makedirs(path, 0o750)
-        os.chown(path, wanted.uid, wanted.gid)
+        os.chown(path, wanted.uid, wanted.gid, follow_symlinks=False)
         fsync_dir(os.path.dirname(path))
     except OSError as error:
         raise Problem(

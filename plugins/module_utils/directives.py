@@ -16,7 +16,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, canonical_name, split_args
 
 __all__ = [
-    "DEFAULTS", "IMMUTABLE", "NOT_GETTABLE", "PERSISTENCE", "PROTECTED", "SECRET", "InvalidValue",
+    "DEFAULTS", "IMMUTABLE", "NOT_GETTABLE", "PERSISTENCE", "PROTECTED", "SECRET", "TEXT", "InvalidValue",
     "effective", "file_lines", "masked", "memory_bytes", "normal", "save_points",
 ]  # fmt: skip
 
@@ -71,13 +71,14 @@ _MEMORY = frozenset(
     cluster-link-sendbuf-limit
     """.split()
 )
-_TEXT = frozenset(
+#: Values that are one piece of text: case, spaces and quotes in them count.
+TEXT = frozenset(
     """
     dir dbfilename appendfilename appenddirname logfile pidfile requirepass masterauth primaryauth masteruser
     primaryuser aclfile unixsocket cluster-config-file tls-cert-file tls-key-file tls-ca-cert-file
     tls-ca-cert-dir syslog-ident proc-title-template cluster-announce-hostname cluster-announce-human-nodename
     replicaof tls-key-file-pass tls-client-key-file-pass tls-client-cert-file tls-client-key-file
-    tls-dh-params-file
+    tls-dh-params-file tls-ciphers tls-ciphersuites tls-protocols locale-collate
     """.split()
 )
 _UNITS = {
@@ -147,7 +148,7 @@ def normal(name: str, text: str) -> str:
         limits = _buffer_limits(DEFAULTS[name].split())
         limits.update(_buffer_limits(text.split()))
         return " ".join(f"{kind} {limits[kind]}" for kind in ("normal", "slave", "pubsub"))
-    if name in _TEXT:
+    if name in TEXT:
         return text
     if name in _MEMORY and not text.endswith("%"):
         return str(memory_bytes(text, name))
@@ -161,7 +162,7 @@ def normal(name: str, text: str) -> str:
         return "yes"
     if _is_number(lowered[lowered.startswith("-") :]):
         return str(int(lowered))
-    return lowered if name not in _TEXT else text
+    return lowered if name not in TEXT else text
 
 
 def effective(directives: t.Iterable[Directive], name: str) -> t.Optional[str]:
@@ -197,7 +198,7 @@ def file_lines(name: str, value: str, inherited: bool = False) -> list[tuple[str
     if name == "client-output-buffer-limit":
         words = value.split()
         return [tuple(words[index : index + 4]) for index in range(0, len(words), 4)]
-    if name in _TEXT and name != "replicaof":
+    if name in TEXT and name != "replicaof":
         return [(value,)]
     return [split_args(value) or ("",)]
 

@@ -10,7 +10,6 @@ import glob
 import grp
 import os
 import pwd
-import shutil
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
@@ -96,21 +95,47 @@ def group_id(name: str, option: str = "group") -> int:
     return _identity(name, option, lambda key: grp.getgrnam(key).gr_gid, "group")
 
 
+def _dress(descriptor: int, pattern: str, mode: int, access: t.Optional[tuple[int, int, int]]) -> None:
+    """Owner, mode and extended attributes (SELinux' label among them), by descriptor: nobody can put a link in between."""
+    if os.path.exists(pattern):
+        status = os.stat(pattern)
+        access = access or (status.st_uid, status.st_gid, status.st_mode & 0o7777)
+        for name in os.listxattr(pattern):
+            try:
+                os.setxattr(descriptor, name, os.getxattr(pattern, name))
+            except OSError:
+                pass  # not every file system takes every attribute
+    if access:
+        os.fchown(descriptor, access[0], access[1])
+        mode = access[2]
+    os.fchmod(descriptor, mode)
+
+
 class StagedFile:
     """New content for one file, written and synced beside it; nothing is visible until commit().
 
     Staging first means that a full disk or a read-only directory shows before anything else has been touched.
     """
 
-    def __init__(self, path: str, text: str, mode: int = 0o644, like: t.Optional[str] = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        text: str,
+        mode: int = 0o644,
+        like: t.Optional[str] = None,
+        made_from: t.Optional[str] = None,
+        access: t.Optional[tuple[int, int, int]] = None,
+    ) -> None:
         """Stage ``text`` for ``path``. Owner, mode and extended attributes come from the existing file (or ``like``).
 
-        ``mode`` is for a file that does not exist yet. Raises Problem; then nothing is left behind.
+        ``mode`` is for a file that does not exist yet, ``access`` (user id, group id, mode) for one that shall have another.
+        ``made_from`` is the text that ``text`` was edited from: commit() refuses if the file says something else by then.
+        Raises Problem; then nothing is left behind.
         """
         self.path = os.path.realpath(path)
+        self._made_from = made_from
         directory, name = os.path.split(self.path)
         self._temp = os.path.join(directory, f".{name}{_SUFFIX}")
-        pattern = like or self.path
         try:
             self._unlink()  # what a run that was cut off may have left
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -118,13 +143,7 @@ class StagedFile:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
                 handle.write(text)
                 handle.flush()
-                if os.path.exists(pattern):
-                    status = os.stat(pattern)
-                    os.fchown(handle.fileno(), status.st_uid, status.st_gid)
-                    shutil.copystat(pattern, self._temp)
-                    os.utime(self._temp)
-                else:
-                    os.fchmod(handle.fileno(), mode)
+                _dress(handle.fileno(), like or self.path, mode, access)
                 os.fsync(handle.fileno())
         except OSError as error:
             self.discard()
@@ -132,6 +151,12 @@ class StagedFile:
 
     def commit(self) -> None:
         """Put the new content in place, atomically and durably. Raises Problem."""
+        if self._made_from is not None and os.path.exists(self.path) and read_text(self.path) != self._made_from:
+            self.discard()
+            raise Problem(
+                "file_changed", f"{self.path} was changed by somebody else while this ran; what they wrote stands",
+                "nobody else who writes the file at the same time", "run again: it begins with what the file says now",
+            )  # fmt: skip
         try:
             os.replace(self._temp, self.path)
             fsync_dir(os.path.dirname(self.path))

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pwd
 import subprocess
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils import procfs
 
-__all__ = ["Completed", "Host", "Runner", "run_command"]
+__all__ = ["TIMED_OUT", "Completed", "Host", "Runner", "User", "run_command"]
 
-#: Programs that are a Redis server, whatever the distribution calls them.
-SERVER_NAMES = ("redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb", "keydb-server")
+#: What the name of a server's program contains, whatever the distribution calls it (redis6-server, valkey-check-rdb, …).
+_SERVERS = ("redis", "valkey", "keydb")
+_NO_SERVERS = ("-cli", "-sentinel", "exporter", "benchmark")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,17 @@ class Completed:
     output: str
 
 
+@dataclasses.dataclass(frozen=True)
+class User:
+    """Whom a process runs as: user id, group id, further group ids."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
 Runner = t.Callable[..., Completed]
+TIMED_OUT = 124
 
 
 def run_command(*args: str, timeout: t.Optional[float] = None) -> Completed:
@@ -42,7 +54,7 @@ def run_command(*args: str, timeout: t.Optional[float] = None) -> Completed:
     except PermissionError:
         return Completed(126, f"{args[0]}: permission denied")
     except subprocess.TimeoutExpired:
-        return Completed(124, f"{args[0]}: no answer within {timeout} seconds")
+        return Completed(TIMED_OUT, f"{args[0]}: no answer within {timeout} seconds")
     return Completed(done.returncode, done.stdout)
 
 
@@ -63,6 +75,23 @@ class Host:
                 return handle.read()
         except OSError:
             return None
+
+    def user_of_process(self, pid: int) -> t.Optional[User]:
+        """Whom a process runs as; None where that cannot be read."""
+        status = self.read(f"/proc/{pid}/status") or ""
+        uid, gid, groups = (procfs.status_field(status, name) for name in ("Uid", "Gid", "Groups"))
+        if not uid or not gid:
+            return None
+        return User(int(uid.split()[1]), int(gid.split()[1]), tuple(int(group) for group in (groups or "").split()))
+
+    def user_of_file(self, path: str) -> User:
+        """The owner of a file or directory, with all his groups."""
+        status = os.stat(path)
+        try:
+            account = pwd.getpwuid(status.st_uid)
+        except KeyError:
+            return User(status.st_uid, status.st_gid)
+        return User(account.pw_uid, account.pw_gid, tuple(os.getgrouplist(account.pw_name, account.pw_gid)))
 
     def process_uid(self, pid: int) -> t.Optional[int]:
         fields = (procfs.status_field(self.read(f"/proc/{pid}/status") or "", "Uid") or "").split()
@@ -86,9 +115,9 @@ class Host:
                 here = os.stat(self.path(f"/proc/{name}/cwd"))
             except OSError:
                 continue
-            if os.path.basename(executable.replace(" (deleted)", "")) in SERVER_NAMES and os.path.samestat(
-                here, wanted
-            ):
+            program = os.path.basename(executable) + " " + (self.read(f"/proc/{name}/comm") or "")
+            serves = any(part in program for part in _SERVERS) and not any(part in program for part in _NO_SERVERS)
+            if serves and os.path.samestat(here, wanted):
                 found.append(int(name))
         return found
 

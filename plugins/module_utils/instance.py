@@ -26,7 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server import (
     wait_for,
 )
 
-__all__ = ["Instance", "edited", "prove_accepted", "read_instance", "stage", "wait_until_loaded"]
+__all__ = ["Instance", "edited", "prove_accepted", "read_instance", "refreshed", "stage", "wait_until_loaded"]
 
 OLDEST = (7, 0)
 
@@ -174,7 +174,24 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_
             ) from None  # fmt: skip
         raise
     _prove_it_is_ours(instance, instance.live["dir"])
+    _spell_dir(instance)
     return instance
+
+
+def _spell_dir(instance: Instance) -> None:
+    """Redis answers getcwd() for dir: a slash at the end or a link in the file is no other place."""
+    said = instance.in_file("dir") or ""
+    if os.path.isabs(said) and _same_file(said, instance.live["dir"]):
+        instance.live["dir"] = said
+
+
+def refreshed(instance: Instance) -> Instance:
+    """The same running instance, its file and its settings as they are now. Raises Problem."""
+    text = read_text(instance.path)
+    now = dataclasses.replace(instance, text=text, directives=_directives(text, instance.path))
+    now.live = instance.server.config_all() if instance.server else {}
+    _spell_dir(now)
+    return now
 
 
 def edited(instance: Instance, values: t.Mapping[str, str]) -> str:
@@ -201,9 +218,16 @@ def prove_accepted(instance: Instance, text: str) -> None:
         conf = RedisConf(text, instance.path)
         conf.set("dir", [("/",)])
         text = conf.render()
-    probe(binary, text, instance.path, directives, instance.value("dir") or "/")
+    user = instance.host.user_of_process(instance.pid) if instance.running else None
+    if user is None:  # whoever owns the data is whom the server will run as
+        user = instance.host.user_of_file(data_dir if data_dir and os.path.isdir(data_dir) else instance.path)
+    probe(binary, text, instance.path, directives, instance.value("dir") or "/", user)
 
 
-def stage(instance: Instance, text: str) -> StagedFile:
-    """Stage ``text`` as the instance's file. Raises Problem; then nothing has been touched."""
-    return StagedFile(instance.path, text, 0o640)
+def stage(
+    instance: Instance, text: str, made_from: t.Optional[str] = None, access: t.Optional[tuple[int, int, int]] = None
+) -> StagedFile:
+    """Stage ``text`` as the instance's file, edited from ``made_from``. Raises Problem; then nothing has been touched."""
+    return StagedFile(
+        instance.path, text, 0o640, made_from=instance.text if made_from is None else made_from, access=access
+    )

@@ -14,13 +14,15 @@ from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest imp
 from ansible_collections.redisops.recovery.plugins.module_utils.check_output import Verdict, parse_check_rdb
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles, Place
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Server, wait_for
 
-__all__ = ["aof_in_use", "bring_aof_up", "check_rdb", "convert_offline", "proven_save", "settle_aof"]
+__all__ = [
+    "aof_in_use", "bring_aof_up", "check_rdb", "convert_offline", "prove_rdb_is_known", "proven_save", "settle_aof",
+]  # fmt: skip
 
 _RESUMABLE = "nothing has been written to the file; run again, it goes on from here"
 
@@ -39,40 +41,78 @@ def check_rdb(host: Host, path: str) -> Verdict:
     )
 
 
-def proven_save(server: Server, timeout: float) -> Info:
-    """BGSAVE, and proof that a new RDB file was completed. Gives the INFO after it. Raises Problem otherwise."""
+def _rdb_identity(server: Server) -> tuple[int, int]:
+    """Inode and time of the server's RDB file; a save replaces the file."""
+    place = server.config_get("dir", "dbfilename")
+    try:
+        status = os.stat(os.path.join(place["dir"], place["dbfilename"]))
+    except FileNotFoundError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def proven_save(server: Server, timeout: float, tick: t.Callable[[], None] = lambda: None) -> Info:
+    """BGSAVE, and proof that a new RDB file was completed. Gives the INFO after it. Raises Problem otherwise.
+
+    ``tick`` is called while it waits. Counters and status alone prove nothing: a child that was told to end leaves ``ok``.
+    """
     latest: list[Info] = [server.info()]
 
     def idle() -> bool:
+        tick()
         latest[:] = [server.info()]
-        info = latest[0]
         busy = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
-        return not any(info.flag(name) for name in busy)
+        return not any(latest[0].flag(name) for name in busy)
 
     if not wait_for(idle, timeout):
         raise Problem(
             "save_timeout", f"a save or rewrite is still running after {timeout:g} seconds", "an idle server",
             "wait for it and run again, or set a longer timeout",
         )  # fmt: skip
-    saves = latest[0].number("rdb_saves")
+    old, saves = _rdb_identity(server), latest[0].number("rdb_saves")
     try:
         server.command("BGSAVE", "SCHEDULE")
     except CommandError as error:
         raise Problem(
             "save_failed", f"BGSAVE was refused: {error.text}", "a proven save", "look into the server's log"
         ) from None
-
-    def ended() -> bool:
-        return idle() and (latest[0].number("rdb_saves") > saves or latest[0].text("rdb_last_bgsave_status") != "ok")
-
-    if not wait_for(ended, timeout) or latest[0].text("rdb_last_bgsave_status") != "ok":
+    ended = wait_for(
+        lambda: idle() and (latest[0].number("rdb_saves") > saves or latest[0].text("rdb_last_bgsave_status") != "ok"),
+        timeout,
+    )
+    status = latest[0].text("rdb_last_bgsave_status")
+    if not ended or status != "ok" or _rdb_identity(server) == old:
         raise Problem(
             "save_failed",
-            f"BGSAVE did not end well: rdb_last_bgsave_status:{latest[0].text('rdb_last_bgsave_status')}",
+            f"BGSAVE did not end well: rdb_last_bgsave_status:{status}"
+            + ("" if _rdb_identity(server) != old else ", no new RDB file"),
             "a proven save",
             "look into the server's log: a full disk, missing memory for fork (vm.overcommit_memory) and wrong owners are the usual causes",
         )
     return latest[0]
+
+
+def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
+    """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal.
+
+    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, beside the only good file.
+    """
+    started = now() - info.number("uptime_in_seconds")
+    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started - 1:
+        return
+    if info.keys and disk.rdb_bytes < info.number("used_memory_dataset"):
+        return  # plainly no less in memory than in the file
+    keys = check_rdb(host, disk.place.rdb).keys
+    if keys > 2 * info.keys:
+        raise Refusal(
+            "rdb_never_loaded",
+            f"{disk.place.rdb} is older than the running server and holds {keys} keys; the server has {info.keys} and never "
+            "read it, as after a restart with appendonly yes and no AOF. The next save would overwrite it",
+            "to know which of the two is the data",
+            f"to get the file's keys back: cp -p {disk.place.rdb} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move "
+            f"{disk.place.aof_dir} aside, put the copy back, run again with the server stopped. "
+            "If the file is not wanted: redis-cli BGSAVE, then run again",
+        )
 
 
 def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
@@ -178,14 +218,14 @@ def convert_offline(disk: DataFiles, set_aside: bool, now: t.Callable[[], float]
     moved = None
     try:
         os.mkdir(building, 0o750)
-        os.chown(building, status.st_uid, status.st_gid)
+        os.chown(building, status.st_uid, status.st_gid, follow_symlinks=False)
         target = os.path.join(building, base.name)
         with open(place.rdb, "rb") as source, open(target, "xb") as copy:
             shutil.copyfileobj(source, copy, 1024 * 1024)
             copy.flush()
+            os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(copy.fileno(), status.st_mode & 0o777)
             os.fsync(copy.fileno())
-        os.chown(target, status.st_uid, status.st_gid)
-        os.chmod(target, status.st_mode & 0o777)
         # No newer than its source, so that a run that is cut off before it writes the file is not taken for a newer AOF.
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         StagedFile(

@@ -22,7 +22,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.data_place impor
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive
 
-__all__ = ["PLACE", "Plan", "Situation", "Wanted", "at_risk", "plan_persistence", "prove_wanted", "start_loads"]
+__all__ = [
+    "PLACE",
+    "Plan",
+    "Situation",
+    "Wanted",
+    "at_risk",
+    "plan_persistence",
+    "prove_rdb_is_the_data",
+    "prove_wanted",
+    "start_loads",
+]
 
 #: The directives that say where the data is; a start with another value does not find it.
 PLACE = ("dir", "dbfilename", "appenddirname", "appendfilename")
@@ -131,7 +141,7 @@ def _prove_place(now: Situation, wanted: Wanted) -> None:
     current = now.live if now.running else now.in_file
     for name in PLACE:
         want = wanted.values.get(name)
-        if want is None or want == current.get(name) or now.baseline_empty:
+        if want is None or want == current.get(name):
             continue
         if now.leaves_data:
             option = name.replace("-", "_")
@@ -206,9 +216,30 @@ def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> list[Change]:
     return after_file
 
 
+def prove_rdb_is_the_data(path: str, disk: DataFiles) -> None:
+    """Where a start would read the RDB file or nothing, an AOF beside it must be the older of the two. Raises Refusal."""
+    if disk.rdb_bytes is None and (disk.manifest or disk.old_style_aof):
+        raise Refusal(
+            "aof_switched_off",
+            f"{path} says appendonly no, but the only data in {disk.place.dir} is an AOF",
+            "to know whether that AOF is wanted",
+            f"to use it, write appendonly yes to {path} yourself; otherwise move it aside",
+        )
+    if disk.old_style_aof or (disk.manifest and disk.aof_mtime > disk.rdb_mtime):
+        raise Refusal(
+            "which_is_newer",
+            f"{path} says appendonly no, and {disk.place.dir} holds both {disk.place.dbfilename} and an AOF"
+            + ("" if disk.old_style_aof else " that was written to later"),
+            "to know which of the two is the data",
+            "start the server as it is configured, look at the data, and run again; or move the one that is not wanted aside",
+        )
+
+
 def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
     disk = now.disk
     loads = start_loads(now.in_file, disk)
+    if loads in ("rdb", "nothing") and now.in_file["appendonly"] == "no":
+        prove_rdb_is_the_data(now.path, disk)
     if not wanted.aof:
         if loads == "aof":
             raise Refusal(
@@ -236,24 +267,8 @@ def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
             "a manifest that names them, or the directory out of the way",
             "restore the manifest from a backup, or move the directory aside if its data is not wanted",
         )
-    old = disk.manifest or disk.old_style_aof
-    if old and disk.rdb_bytes is None:
-        raise Refusal(
-            "aof_switched_off",
-            f"{now.path} says appendonly no, but the only data in {disk.place.dir} is an AOF",
-            "to know whether that AOF is wanted",
-            f"to use it, write appendonly yes to {now.path} yourself; otherwise move it aside",
-        )
     if disk.rdb_bytes is None:
         return  # nothing there: the first start creates the AOF
-    if disk.old_style_aof or (disk.manifest and disk.aof_mtime > disk.rdb_mtime):
-        raise Refusal(
-            "which_is_newer",
-            f"{now.path} says appendonly no, and {disk.place.dir} holds both {disk.place.dbfilename} and an AOF"
-            + ("" if disk.old_style_aof else " that was written to later"),
-            "to know which of the two is the data",
-            "start the server as it is configured, look at the data, and run again; or move the one that is not wanted aside",
-        )
     if now.rdb_reason is not None:
         raise Refusal(
             "rdb_unsound",

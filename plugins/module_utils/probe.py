@@ -21,6 +21,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import SECRET
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.host import User
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, canonical_name
 from ansible_collections.redisops.recovery.plugins.module_utils.server import wait_for
 
@@ -91,11 +92,11 @@ def _judgement(output: str) -> str:
     return (telling or lines or ["it ended without a word"])[0]
 
 
-def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], data_dir: str) -> None:
+def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], data_dir: str, user: User) -> None:
     """Let ``binary`` read ``text`` as its configuration. Raises Problem, with Redis' words, if it refuses.
 
-    ``path`` is the file that ``text`` is meant for: the throwaway runs as that file's owner where we are root.
-    ``directives`` is what ``text`` holds with its includes.
+    ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes. Where we are root the
+    throwaway runs as ``user``, who may read what the server may read (keys for TLS by a further group, say).
     """
     directory = tempfile.mkdtemp(prefix="redisops-probe-")
     identity: dict[str, t.Any] = {}
@@ -104,11 +105,10 @@ def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], 
         descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o600)
         with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
             handle.write(text)
-        owner = os.stat(path) if os.path.exists(path) else None
-        if owner and owner.st_uid and os.geteuid() == 0:
-            identity = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-            os.chown(directory, owner.st_uid, owner.st_gid)
-            os.chown(candidate, owner.st_uid, owner.st_gid)
+        if os.geteuid() == 0 and user.uid:
+            identity = {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
+            os.chown(directory, user.uid, user.gid)
+            os.chown(candidate, user.uid, user.gid)
         with open(log, "wb") as output:
             process = subprocess.Popen(
                 [binary, candidate, *_arguments(directives, directory, data_dir)],

@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils import preflight, procfs
-from ansible_collections.redisops.recovery.plugins.module_utils.host import SERVER_NAMES, Host
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.preflight import MIB, Measured
 
 __all__ = [
@@ -53,6 +53,10 @@ def find_program(host: Host, names: t.Sequence[str]) -> t.Optional[str]:
     return None
 
 
+#: What a server that loads the disk calls itself.
+RUNNING = ("redis-server", "valkey-server", "keydb-server")
+
+
 def running_server(host: Host) -> t.Optional[str]:
     """The name and process id of a Redis server that runs on this host."""
     try:
@@ -60,7 +64,7 @@ def running_server(host: Host) -> t.Optional[str]:
     except OSError:
         return None
     for name in names:
-        if name.isdigit() and (host.read(f"/proc/{name}/comm") or "").strip() in SERVER_NAMES:
+        if name.isdigit() and (host.read(f"/proc/{name}/comm") or "").strip() in RUNNING:
             return f"{(host.read(f'/proc/{name}/comm') or '').strip()} (process {name})"
     return None
 

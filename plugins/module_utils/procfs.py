@@ -24,7 +24,7 @@ def open_files_limit(limits: str) -> tuple[int, int]:
 
 def status_field(status: str, name: str) -> t.Optional[str]:
     """One field of /proc/PID/status."""
-    match = re.search(rf"^{re.escape(name)}:\s*(.*)$", status, re.M)
+    match = re.search(rf"^{re.escape(name)}:[ \t]*(.*)$", status, re.M)
     return match.group(1).strip() if match else None
 
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.host import TIMED_OUT, Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.instance import wait_until_loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import proven_save
@@ -29,6 +30,7 @@ __all__ = [
     "prove_last_word",
     "restart_server",
     "save_before_restart",
+    "sentinel_listens",
     "start_server",
     "systemctl",
     "unit_state",
@@ -38,7 +40,10 @@ __all__ = [
 _PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecStart,DropInPaths"
 _UNITS = ("redis-server", "redis", "valkey-server", "valkey")
 #: Longer than systemd takes to send its signal; short for the clients, should this run be cut off behind the pause.
-_PAUSE_SECONDS = 60
+_PAUSE_SECONDS = 30
+#: Properties of which every drop-in adds to the list.
+_ADDING_UP = ("ReadWritePaths",)
+_HELLO = "__sentinel__:hello"
 
 
 def systemctl(host: Host, *args: str, timeout: t.Optional[float] = None) -> str:
@@ -83,7 +88,7 @@ def prove_last_word(host: Host, state: t.Mapping[str, str], name: str, declared:
         if os.path.basename(later) <= name:
             continue
         for key, value in drop_in_values(host.read(later) or "").items():
-            if key in declared and value != declared[key]:
+            if key in declared and value != declared[key] and key not in _ADDING_UP:
                 raise Problem(
                     "drop_in_overridden", f"{later} sets {key}={value} behind {name}, which declares {declared[key]}",
                     "the last word on that property", f"take {key} out of {later}, declare {value}, or set drop_in to a name that sorts later",
@@ -120,28 +125,60 @@ def start_server(host: Host, unit: str, login: Login, timeout: float) -> Info:
         server.close()
 
 
+def sentinel_listens(server: Server) -> bool:
+    """Whether a Sentinel watches this server: each one subscribes to its hello channel."""
+    try:
+        return int(server.command("PUBSUB", "NUMSUB", _HELLO)[1]) > 0
+    except CommandError:
+        return False
+
+
 def save_before_restart(server: Server, prove: t.Callable[[Info], None], timeout: float) -> None:
-    """A proven save, and the proof that a start would find it. Nothing has been touched yet. Raises Problem."""
+    """A proven save, between two proofs that a start would find it. Nothing has been touched yet. Raises Problem."""
+    prove(server.info())  # before the save: it replaces a file
     prove(proven_save(server, timeout))
 
 
-def _pause(server: Server, prove: t.Callable[[Info], None], timeout: float) -> Info:
+class _Pause:
+    """Writes are not acknowledged while this is renewed; the pause ends by itself soon after a run that was cut off."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._renew_at = 0.0
+
+    def renew(self) -> None:
+        if time.monotonic() >= self._renew_at:
+            self._server.command("CLIENT", "PAUSE", _PAUSE_SECONDS * 1000, "WRITE")
+            self._renew_at = time.monotonic() + _PAUSE_SECONDS / 3
+
+    def end(self) -> None:
+        try:
+            self._server.command("CLIENT", "UNPAUSE")
+        except (CommandError, ServerDown):
+            pass
+
+
+def _hold_writes(server: Server, prove: t.Callable[[Info], None], timeout: float) -> tuple[_Pause, Info]:
     """Stop acknowledging writes, and prove again: what is proven from here on is what there is. Raises Problem."""
-    server.command("CLIENT", "PAUSE", _PAUSE_SECONDS * 1000, "WRITE")
+    pause = _Pause(server)
+    pause.renew()
     try:
         info = server.info()
         prove(info)
-        keeps_nothing = not info.flag("aof_enabled") and not server.config_get("save").get("save")
-        if keeps_nothing and info.number("rdb_changes_since_last_save"):
-            # Neither AOF nor save points: the process would end without saving.
-            server.command("CLIENT", "PAUSE", int(timeout) * 1000, "WRITE")
-            info = proven_save(server, timeout)
+        if not info.flag("aof_enabled") and info.number("rdb_changes_since_last_save"):
+            # Without an AOF the RDB file is all there will be, and how the process ends (shutdown-on-sigterm, a time limit of
+            # systemd) is not ours: take in what was written since the first save.
+            info = proven_save(server, timeout, tick=pause.renew)
+            pause.renew()
     except Problem as problem:
-        server.command("CLIENT", "UNPAUSE")
+        pause.end()
         raise Problem(
             problem.code, f"{problem.saw}; the server has not been restarted", problem.needs, problem.do
         ) from None
-    return info
+    except BaseException:
+        pause.end()
+        raise
+    return pause, info
 
 
 def restart_server(
@@ -152,15 +189,11 @@ def restart_server(
     Comes after save_before_restart(). Between the pause and the end of the process no write is acknowledged. The pause ends
     by itself, should this run be cut off.
     """
-    before = _pause(server, prove, timeout)
+    pause, before = _hold_writes(server, prove, timeout)
     done = host.run("systemctl", "restart", f"{unit}.service", timeout=timeout)
     if done.code:
-        try:
-            server.command(
-                "CLIENT", "UNPAUSE"
-            )  # the old process may still be there: it refuses to end when it cannot save
-        except (CommandError, ServerDown):
-            pass
+        if done.code != TIMED_OUT:
+            pause.end()  # the old process is still there: it refuses to end when it cannot save
         raise Problem(
             "restart_failed", f"systemctl restart {unit}.service failed: {' '.join(done.output.split())[:500]}",
             "", f"look at: journalctl -n 50 -u {unit}; the data was saved before",

@@ -6,29 +6,44 @@
 from __future__ import annotations
 
 import dataclasses
+import posixpath
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import FITS, prove_fits
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PROTECTED, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.info import Keyspace
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE, start_loads
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info, Keyspace
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import (
+    PLACE,
+    prove_rdb_is_the_data,
+    start_loads,
+)
 
 __all__ = [
     "Pending",
     "Process",
     "missing_keys",
     "prove_overrides",
+    "prove_primary",
     "prove_restart",
     "prove_start",
+    "prove_unit_file",
     "restart_reasons",
     "unit_problem",
 ]
 
 #: Directives whose effect does not depend on the process: a difference is no reason for a restart.
 _COSMETIC = frozenset(["daemonize", "supervised", "pidfile", "always-show-logo", "set-proc-title", "disable-thp"])
-_REMOVING = ("del", "unlink", "getdel", "flushdb", "flushall", "rename", "renamenx", "move", "expire", "pexpire", "swapdb",
-             "lpop", "rpop", "spop", "srem", "zrem", "hdel", "eval", "evalsha", "fcall", "restore", "lmpop", "zmpop")  # fmt: skip
+#: Commands that take no key away; where any other ran since the start, counts prove nothing.
+_HARMLESS = frozenset(
+    """acl asking auth bgrewriteaof bgsave bitcount bitpos client cluster command config dbsize debug discard dump echo exists get
+    getbit getrange hello hexists hget hgetall hkeys hlen hmget hscan hstrlen hvals info keys lastsave latency lindex llen lpos
+    lrange memory mget module monitor multi object pfcount ping psubscribe psync pttl publish pubsub quit randomkey readonly
+    replconf role save scan scard script select sentinel sismember slowlog smembers smismember sscan strlen subscribe substr sync
+    time touch ttl type unsubscribe unwatch wait waitaof watch xinfo xlen xrange xread xrevrange zcard zcount zrange zrank zrevrange
+    zscan zscore""".split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +93,9 @@ def restart_reasons(
         reasons.append(f"UMask: the unit says {umask}, the process has {process.umask:04o}")
     score = declared.get("OOMScoreAdjust", "")
     # A negative score takes CAP_SYS_RESOURCE; where no unit can have it (ceiling known), it is no reason to restart for ever.
-    if (
-        score
-        and process.oom_score_adj is not None
-        and open_files_ceiling is None
-        and int(score) != process.oom_score_adj
-    ):
+    # Nor is it where Redis moves its score itself.
+    given = open_files_ceiling is None and live.get("oom-score-adj", "no") == "no"
+    if score and given and process.oom_score_adj is not None and int(score) != process.oom_score_adj:
         reasons.append(f"OOMScoreAdjust: the unit says {score}, the process has {process.oom_score_adj}")
     return reasons
 
@@ -100,6 +112,19 @@ def prove_overrides(overrides: t.Mapping[str, str], in_file: t.Mapping[str, t.Op
             )
 
 
+def prove_unit_file(exec_start: str, config_file: str) -> None:
+    """The unit must start the server with the file that was proven. Raises Refusal."""
+    words = exec_start.partition("argv[]=")[2].partition(" ;")[0].split()
+    started_with = next((word for word in words[1:2] if not word.startswith("-")), "")
+    if started_with and posixpath.normpath(started_with) != posixpath.normpath(config_file):
+        raise Refusal(
+            "other_config_file",
+            f"the unit starts the server with {started_with}, not with {config_file}",
+            "a config_file and a unit that belong together",
+            f"set config_file: {started_with}, or set unit",
+        )
+
+
 def prove_is_the_units(unit: str, state: t.Mapping[str, str], pid: int) -> None:
     """The process that answers must be the unit's own: systemctl would start a second one beside a stranger. Raises Refusal."""
     main = state.get("MainPID", "0")
@@ -112,9 +137,11 @@ def prove_is_the_units(unit: str, state: t.Mapping[str, str], pid: int) -> None:
         )
 
 
-def prove_start(in_file: t.Mapping[str, str], disk: DataFiles) -> None:
+def prove_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> None:
     """A start may not pass over data that lies there. Raises Refusal."""
     loads = start_loads(in_file, disk)
+    if in_file.get("appendonly") == "no":
+        prove_rdb_is_the_data(path, disk)
     if loads == "fails":
         raise Refusal(
             "aof_incomplete", f"{disk.place.manifest} names files that are not there: {', '.join(disk.missing)}", "a complete AOF",
@@ -129,9 +156,30 @@ def prove_start(in_file: t.Mapping[str, str], disk: DataFiles) -> None:
         )
 
 
-def prove_restart(in_file: t.Mapping[str, str], live: t.Mapping[str, str], keys: int, aof_in_use: bool) -> None:
-    """What the process holds must be what the next one loads. Raises Refusal."""
-    if not keys:
+def prove_role(in_file: t.Mapping[str, str], live: t.Mapping[str, str]) -> None:
+    """A restart must not change who replicates whom. Raises Refusal."""
+    said, have = (values.get("replicaof", "").replace("no one", "") for values in (in_file, live))
+    if said != have:
+        raise Refusal(
+            "role_differs",
+            f"the file says replicaof {said or 'no one'}, the process has {have or 'no one'}: a restart would change its role, "
+            "and the data of the one that becomes a replica is thrown away",
+            "a file that says what is",
+            "redis-cli CONFIG REWRITE if the process is right; else correct the file or the process by hand",
+        )
+
+
+def prove_restart(
+    in_file: t.Mapping[str, str], live: t.Mapping[str, str], info: Info, aof_in_use: bool, mended: bool = False
+) -> None:
+    """What the process holds must be what the next one loads. ``in_file`` is read anew for this. Raises Refusal.
+
+    ``mended``: check mode, and what comes before this in the same run sees to the places and the AOF.
+    """
+    prove_role(in_file, live)
+    prove_fits({name: in_file.get(name) for name in FITS}, live, info)
+    keys = info.keys
+    if not keys or mended:
         return
     for name in PLACE:
         if in_file[name] != live[name]:
@@ -155,14 +203,32 @@ def prove_restart(in_file: t.Mapping[str, str], live: t.Mapping[str, str], keys:
             "a proven AOF",
             "run redis_persistence first: it rewrites and proves the AOF",
         )
+    if info.text("aof_last_write_status", "ok") != "ok":
+        raise Refusal(
+            "aof_write_error", "the last write to the AOF failed (aof_last_write_status:err)", "an AOF that holds everything",
+            "free space or mend the file system; Redis writes again within a second, then run again",
+        )  # fmt: skip
+
+
+def prove_primary(info: Info, sentinel_listens: bool) -> None:
+    """A restart of a primary that somebody would fail over loses what is written between the two. Raises Refusal."""
+    watched = sentinel_listens or info.flag("cluster_enabled")
+    if info.text("role") == "master" and info.number("connected_slaves") and watched:
+        raise Refusal(
+            "primary_is_watched",
+            f"this is a primary with {info.number('connected_slaves')} replicas that {'Sentinel' if sentinel_listens else 'the cluster'} "
+            "watches: during a restart a replica would be promoted, and writes that this host acknowledges when it comes back are lost",
+            "another primary first",
+            "fail over (SENTINEL FAILOVER or CLUSTER FAILOVER) and run again when this host is a replica; or set restart: never",
+        )
 
 
 def missing_keys(
-    before: t.Mapping[int, Keyspace], after: t.Mapping[int, Keyspace], calls: t.Callable[[str], int]
+    before: t.Mapping[int, Keyspace], after: t.Mapping[int, Keyspace], called: t.Iterable[str]
 ) -> tuple[bool, str]:
-    """Whether keys without a time to live are missing after a restart, in words; ``calls`` counts a command since the start.
+    """Whether keys without a time to live are missing after a restart, in words; ``called`` names the commands since the start.
 
-    Clients come back at once and may delete what they like; where one removed something, counts prove nothing.
+    Clients come back at once and may delete what they like; where one did more than read, counts prove nothing.
     """
     lost = {
         database: space.keys
@@ -173,8 +239,8 @@ def missing_keys(
     lost = {database: count for database, count in lost.items() if count > 0}
     if not lost:
         return False, "every key without a time to live is there again"
-    if any(calls(name) for name in _REMOVING):
-        return False, "not known: clients removed keys right after the restart"
+    if not set(called) <= _HARMLESS:
+        return False, "not known: clients wrote right after the restart"
     words = ", ".join(f"{count} in db{database}" for database, count in sorted(lost.items()))
     return True, f"keys without a time to live that are missing: {words}"
 

@@ -116,11 +116,16 @@ running:
 """
 
 import difflib
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import client_limit, plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import (
+    client_limit,
+    plan_config,
+    prove_fits,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
     apply_access,
     plan_path_access,
@@ -129,6 +134,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
     NOT_GETTABLE,
     PERSISTENCE,
     SECRET,
+    TEXT,
     masked,
     normal,
 )
@@ -180,6 +186,8 @@ def text_of(name: str, value) -> str:
             "text, a number, a bool or a list",
             f"correct {name}",
         )
+    if name in TEXT:
+        return str(value)
     try:
         split_args(str(value))
     except ValueError as error:
@@ -254,6 +262,7 @@ def body(module: AnsibleModule) -> dict:
     clients = None
     if instance.running:
         prove_known(instance, wanted)
+        prove_fits({name: normal(name, value) for name, value in wanted.items()}, instance.live, instance.info)
     if "maxclients" in wanted and not absent:
         ceiling = host.open_files_ceiling()
         hard = (
@@ -268,6 +277,8 @@ def body(module: AnsibleModule) -> dict:
     )  # fmt: skip
     owner = user_id(params["owner"]) if params["owner"] and not absent else None
     group = group_id(params["group"], "group") if params["group"] and not absent else None
+    if mode is None and not absent and SECRET & set(wanted):
+        mode = os.stat(instance.path).st_mode & 0o770  # a secret is about to stand in it
     access, access_change = (None, None) if absent else plan_path_access(instance.path, owner, group, mode)
     # Of a file that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave it.
     changes: list[Change] = plan.changes + ([access_change] if access_change and not empty else [])
@@ -277,7 +288,7 @@ def body(module: AnsibleModule) -> dict:
     if text != instance.text:
         prove_accepted(instance, text)
     if changes and not module.check_mode:
-        staged = stage(instance, text)
+        staged = stage(instance, text, access=access and (access.uid, access.gid, access.mode))
         try:
             if plan.live:
                 set_live(instance, plan.live)

@@ -220,6 +220,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act 
     bring_aof_up,
     check_rdb,
     convert_offline,
+    prove_rdb_is_known,
     proven_save,
     settle_aof,
 )
@@ -327,14 +328,15 @@ def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) ->
 def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Host, timeout: int) -> None:
     """The planned steps, live first, the file last."""
     server, place = instance.server, now.disk.place
-    text = edited(instance, wanted.spelled)
+    text, instance_says = edited(instance, wanted.spelled), instance.text
     if plan.save_first:
         stage(instance, text).discard()  # a full disk or a read-only directory shows before anything else
         proven_save(server, timeout)
     if plan.disarm_file:
         # Until the AOF is proven a crash must find the RDB file, just saved: "yes" would start empty or from an older AOF.
-        stage(instance, edited(instance, {"appendonly": "no"})).commit()
-    staged = stage(instance, text)
+        instance_says = edited(instance, {"appendonly": "no"})
+        stage(instance, instance_says).commit()
+    staged = stage(instance, text, made_from=instance_says)
     try:
         if plan.live:
             server.config_set(plan.live)
@@ -366,6 +368,8 @@ def body(module: AnsibleModule) -> dict:
     empty = params["baseline"] == "empty"
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     now = situation_of(instance, wanted, host, empty)
+    if instance.running:
+        prove_rdb_is_known(host, instance.info, now.disk)
     plan = plan_persistence(now, wanted)
     absent = empty and not instance.text
     access = Access(-1, -1, mode) if absent else Access(user_id(params["owner"]), group_id(params["group"]), mode)

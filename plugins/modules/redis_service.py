@@ -138,6 +138,8 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import FITS
+from ansible_collections.redisops.recovery.plugins.module_utils.data_access import Access, apply_access
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PERSISTENCE
@@ -145,8 +147,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.files import parse_mode
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import read_instance
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import aof_in_use
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import Instance, read_instance, refreshed
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import (
+    aof_in_use,
+    prove_rdb_is_known,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit, status_field
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
@@ -155,6 +160,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_act impo
     prove_last_word,
     restart_server,
     save_before_restart,
+    sentinel_listens,
     start_server,
     systemctl,
     unit_state,
@@ -166,8 +172,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_plan imp
     missing_keys,
     prove_is_the_units,
     prove_overrides,
+    prove_primary,
     prove_restart,
     prove_start,
+    prove_unit_file,
     restart_reasons,
     unit_problem,
 )
@@ -190,6 +198,7 @@ SPEC = {
     "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
     "timeout": {"type": "int", "default": 3600},
 }
+NAMES = (*PERSISTENCE, *IMMUTABLE, *FITS, "replicaof")
 SYSTEM_UNITS = "/etc/systemd/system"
 
 
@@ -199,6 +208,11 @@ def process_of(host: Host, pid: int) -> Process:
     umask, score = status_field(status, "Umask"), host.read(f"/proc/{pid}/oom_score_adj")
     soft = open_files_limit(host.read(f"/proc/{pid}/limits") or "")[0]
     return Process(soft or None, int(umask, 8) if umask else None, int(score) if score else None)
+
+
+def said_in_file(instance: Instance) -> dict:
+    """What the file says of everything that matters to a restart."""
+    return {name: instance.in_file(name) or ("" if name == "replicaof" else None) for name in NAMES}
 
 
 def disk_of(values: dict) -> Place:
@@ -249,7 +263,7 @@ def body(module: AnsibleModule) -> dict:
         raise problem
     prove_last_word(host, state, params["drop_in"], declared)
     instance = read_instance(params["config_file"], login, host, params["timeout"], bare)
-    in_file = {name: instance.in_file(name) for name in (*PERSISTENCE, *IMMUTABLE)}
+    in_file = said_in_file(instance)
     overrides = command_line_overrides(state.get("ExecStart", ""))
     pending = (
         Pending(frozenset(params["pending"]), frozenset(params["pending_restart"])) if module.check_mode else Pending()
@@ -258,6 +272,8 @@ def body(module: AnsibleModule) -> dict:
     mended = bool(pending.changes & {*PLACE, "appendonly"})
     if not problem and not mended:
         prove_overrides(overrides, in_file)
+    if not problem:
+        prove_unit_file(state.get("ExecStart", ""), params["config_file"])
     changes = plan_unit(unit, state, path, text, host.read(path) or "", params)
     unit_changes = list(changes)
     reasons: list[str] = []
@@ -275,17 +291,19 @@ def body(module: AnsibleModule) -> dict:
     due = bool(reasons) and params["restart"] == "if_needed"
 
     def prove(info: Info) -> None:
-        disk = scan(disk_of(instance.live))
-        prove_restart(in_file, instance.live, info.keys, aof_in_use(host, instance.pid, disk))
+        now = refreshed(instance)
+        disk = scan(disk_of(now.live))
+        prove_rdb_is_known(host, info, disk)
+        prove_primary(info, sentinel_listens(instance.server))
+        prove_restart(said_in_file(now), now.live, info, aof_in_use(host, instance.pid, disk), mended)
 
     if due:
-        if not mended:
-            prove(instance.info)
+        prove(instance.info)
         words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
     if not instance.running or bare:
         if instance.text and in_file["dir"] and not mended:
-            prove_start(in_file, scan(disk_of(in_file)))
+            prove_start(instance.path, in_file, scan(disk_of(in_file)))
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     result = result_of(changes, restart_required=reasons, restarted=False)
     if module.check_mode or not (changes or state.get("NeedDaemonReload") == "yes"):
@@ -298,13 +316,10 @@ def body(module: AnsibleModule) -> dict:
         before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
         rdb = disk_of(instance.live).rdb
         if os.path.exists(rdb) and os.stat(rdb).st_mtime >= int(began):
-            os.chmod(rdb, data_mode)
-        calls = {
-            name[len("cmdstat_") :]: int(text.split(",")[0].split("=")[1])
-            for name, text in after.fields.items()
-            if name.startswith("cmdstat_")
-        }
-        lost, verdict = missing_keys(before.keyspace, after.keyspace, lambda name: calls.get(name, 0))
+            status = os.stat(rdb)
+            apply_access([rdb], Access(status.st_uid, status.st_gid, data_mode))
+        called = [name[len("cmdstat_") :].split("|")[0] for name in after.fields if name.startswith("cmdstat_")]
+        lost, verdict = missing_keys(before.keyspace, after.keyspace, called)
         result.update(restarted=True, keys={"before": before.keys, "after": after.keys, "verdict": verdict})
         if lost:
             raise Problem(
