@@ -13,18 +13,24 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
     DEFAULTS,
     IMMUTABLE,
     PROTECTED,
+    TEXT,
     effective,
     file_lines,
     masked,
     normal,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, RedisConf
+from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import (
+    Directive,
+    RedisConf,
+    join_args,
+    split_args,
+)
 
 __all__ = [
     "FITS", "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "live_change", "needs_restart",
-    "plan_config", "prove_fits",
+    "plan_config", "prove_fits", "text_of",
 ]  # fmt: skip
 
 #: Descriptors that Redis keeps for itself (CONFIG_MIN_RESERVED_FDS in server.h).
@@ -143,9 +149,14 @@ def plan_config(
 FITS = ("maxmemory", "maxmemory-policy", "databases", "cluster-enabled")
 
 
+def _whole(text: t.Optional[str]) -> t.Optional[int]:
+    """A whole number; None for what is none: the server itself says what is wrong with that."""
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
 def prove_fits(wanted: t.Mapping[str, t.Optional[str]], live: t.Mapping[str, str], info: Info) -> None:
     """The data that is there must fit what is declared; ``wanted`` in normal form, None where nothing is. Raises Refusal."""
-    used, maxmemory = info.number("used_memory"), int(wanted.get("maxmemory") or live.get("maxmemory", "0"))
+    used, maxmemory = info.number("used_memory"), _whole(wanted.get("maxmemory") or live.get("maxmemory")) or 0
     changes = any(wanted.get(name) not in (None, live.get(name)) for name in ("maxmemory", "maxmemory-policy"))
     if info.keys and changes and 0 < maxmemory < used:
         raise Refusal(
@@ -154,8 +165,8 @@ def prove_fits(wanted: t.Mapping[str, t.Optional[str]], live: t.Mapping[str, str
             "room for what is there",
             f"set maxmemory above {used}, or 0 for no limit",
         )
-    databases = wanted.get("databases")
-    if databases and info.keyspace and max(info.keyspace) >= int(databases):
+    databases = _whole(wanted.get("databases"))
+    if databases is not None and info.keyspace and max(info.keyspace) >= databases:
         raise Refusal(
             "databases_too_few",
             f"databases would be {databases}, and db{max(info.keyspace)} holds keys: a start would refuse them or mix them up",
@@ -170,3 +181,25 @@ def prove_fits(wanted: t.Mapping[str, t.Optional[str]], live: t.Mapping[str, str
             "an empty server: turning cluster mode on or off is a migration, not a setting",
             "make a new cluster and move the data there",
         )
+
+
+def text_of(name: str, value: t.Any) -> str:
+    """A value from YAML as configuration text. Raises Problem."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return join_args(str(item) for item in value)
+    if value is None or isinstance(value, dict) or any(char in str(value) for char in "\r\n\0"):
+        raise Problem(
+            "invalid_value",
+            f"{name}: {masked(name, str(value))!r} cannot be one line of redis.conf",
+            "text, a number, a bool or a list",
+            f"correct {name}",
+        )
+    if name in TEXT:
+        return str(value)
+    try:
+        split_args(str(value))
+    except ValueError as error:
+        raise Problem("invalid_value", f"{name}: {error}", "balanced quotes", f"correct {name}") from None
+    return str(value)

@@ -40,7 +40,7 @@ def read_access(disk: DataFiles) -> dict[str, Access]:
             status = os.lstat(path)
         except FileNotFoundError:
             continue  # a rewrite just ended
-        if stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
             found[path] = Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
     return found
 

@@ -59,6 +59,7 @@ DEFAULTS = {
     "appenddirname": "appendonlydir", "appendfsync": "everysec", "auto-aof-rewrite-percentage": "100",
     "auto-aof-rewrite-min-size": "67108864", "dbfilename": "dump.rdb", "rdbchecksum": "yes", "aof-load-truncated": "yes",
     "aof-timestamp-enabled": "no", "stop-writes-on-bgsave-error": "yes", "no-appendfsync-on-rewrite": "no",
+    "databases": "16", "cluster-enabled": "no", "maxmemory": "0", "maxmemory-policy": "noeviction",
     "maxclients": "10000", "tcp-backlog": "511", "replica-read-only": "yes",
     "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
 }  # fmt: skip

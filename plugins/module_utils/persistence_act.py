@@ -97,13 +97,16 @@ def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[
 
     That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, beside the only good file.
     """
-    started = now() - info.number("uptime_in_seconds")
-    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started - 1:
+    started = now() - info.number("uptime_in_seconds") - 1
+    loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
+    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started or loaded:
         return
-    if info.keys and disk.rdb_bytes < info.number("used_memory_dataset"):
-        return  # plainly no less in memory than in the file
+    base = disk.manifest and disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    if info.flag("aof_enabled") and os.path.exists(path) and os.stat(path).st_mtime < started:
+        return  # it began with an AOF that was there before, not with one that it had to make
     keys = check_rdb(host, disk.place.rdb).keys
-    if keys > 2 * info.keys:
+    if keys > 0:
         raise Refusal(
             "rdb_never_loaded",
             f"{disk.place.rdb} is older than the running server and holds {keys} keys; the server has {info.keys} and never "

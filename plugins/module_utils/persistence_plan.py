@@ -43,8 +43,8 @@ _MIB = 1024 * 1024
 class Wanted:
     """Declared values in normal form (and as they were spelled); a directive that is not declared is not in ``values``."""
 
-    values: t.Mapping[str, str]
-    spelled: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    values: dict[str, str]
+    spelled: dict[str, str] = dataclasses.field(default_factory=dict)
     allow_no_persistence: bool = False
 
     @property

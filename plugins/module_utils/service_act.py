@@ -126,11 +126,11 @@ def start_server(host: Host, unit: str, login: Login, timeout: float) -> Info:
 
 
 def sentinel_listens(server: Server) -> bool:
-    """Whether a Sentinel watches this server: each one subscribes to its hello channel."""
+    """Whether a Sentinel watches (or may watch) this server: each one subscribes to its hello channel."""
     try:
         return int(server.command("PUBSUB", "NUMSUB", _HELLO)[1]) > 0
     except CommandError:
-        return False
+        return True  # not allowed to ask: a primary with replicas is then taken for a watched one
 
 
 def save_before_restart(server: Server, prove: t.Callable[[Info], None], timeout: float) -> None:

@@ -158,7 +158,7 @@ def prove_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> Non
 
 def prove_role(in_file: t.Mapping[str, str], live: t.Mapping[str, str]) -> None:
     """A restart must not change who replicates whom. Raises Refusal."""
-    said, have = (values.get("replicaof", "").replace("no one", "") for values in (in_file, live))
+    said, have = (values.get("replicaof", "").lower().replace("no one", "") for values in (in_file, live))
     if said != have:
         raise Refusal(
             "role_differs",

@@ -125,6 +125,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.config_plan impo
     client_limit,
     plan_config,
     prove_fits,
+    text_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
     apply_access,
@@ -134,12 +135,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
     NOT_GETTABLE,
     PERSISTENCE,
     SECRET,
-    TEXT,
     masked,
     normal,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
+from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
     Instance,
@@ -150,7 +150,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.instance import 
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.probe import prove_bindable
 from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit
-from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import canonical_name, join_args, split_args
+from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import canonical_name, split_args
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError
 
@@ -171,28 +171,6 @@ NOT_OURS = {
     **dict.fromkeys(NOT_GETTABLE, "its effect in the live server cannot be read back, so drift could not be seen"),
     "replicaof": "who replicates whom is the topology's to say: a file that says otherwise undoes a failover",
 }
-
-
-def text_of(name: str, value) -> str:
-    """A value from YAML as configuration text. Raises Problem."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return join_args(str(item) for item in value)
-    if value is None or isinstance(value, dict) or any(char in str(value) for char in "\r\n\0"):
-        raise Problem(
-            "invalid_value",
-            f"{name}: {masked(name, str(value))!r} cannot be one line of redis.conf",
-            "text, a number, a bool or a list",
-            f"correct {name}",
-        )
-    if name in TEXT:
-        return str(value)
-    try:
-        split_args(str(value))
-    except ValueError as error:
-        raise Problem("invalid_value", f"{name}: {error}", "balanced quotes", f"correct {name}") from None
-    return str(value)
 
 
 def wanted_of(settings: dict) -> dict[str, str]:
@@ -252,6 +230,16 @@ def set_live(instance: Instance, values: dict[str, str]) -> None:
             )  # fmt: skip
 
 
+def commit(staged: StagedFile, instance: Instance, live: dict[str, str]) -> None:
+    """Put the file in place; where that fails, the live values go back. Raises Problem."""
+    try:
+        staged.commit()
+    except Problem:
+        if live:
+            instance.server.config_set({name: instance.live[name] for name in live})
+        raise
+
+
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     wanted = wanted_of(params["settings"])
@@ -293,7 +281,7 @@ def body(module: AnsibleModule) -> dict:
             if plan.live:
                 set_live(instance, plan.live)
             if text != instance.text:
-                staged.commit()
+                commit(staged, instance, plan.live)
         finally:
             staged.discard()
         if access_change and access:

@@ -292,6 +292,13 @@ def wanted_of(params: dict) -> Wanted:
     return Wanted(values, spelled, params["allow_no_persistence"])
 
 
+def respell_dir(wanted: Wanted, instance: Instance) -> None:
+    """A declared directory that is the present one under another spelling (a slash at the end, a link) is no other place."""
+    here, declared = instance.value("dir"), wanted.values.get("dir")
+    if here and declared and os.path.isabs(here) and os.path.realpath(declared) == os.path.realpath(here):
+        wanted.values["dir"] = wanted.spelled["dir"] = here
+
+
 def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) -> Situation:
     """Read everything the plan needs."""
     in_file = {name: instance.in_file(name) or "" for name in PERSISTENCE}
@@ -367,6 +374,7 @@ def body(module: AnsibleModule) -> dict:
     mode = parse_mode(params["mode"])
     empty = params["baseline"] == "empty"
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
+    respell_dir(wanted, instance)
     now = situation_of(instance, wanted, host, empty)
     if instance.running:
         prove_rdb_is_known(host, instance.info, now.disk)

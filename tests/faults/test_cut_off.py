@@ -263,8 +263,8 @@ def test_cut_off_while_redis_judges_the_file(persist, redis_server):
 
 # --- redis_config -----------------------------------------------------------------------------------------------------
 
-SETTINGS = {"maxmemory-policy": "noeviction", "timeout": 77, "tcp-backlog": 600}
-LINES = ["maxmemory-policy noeviction", "timeout 77", "tcp-backlog 600"]
+SETTINGS = {"maxmemory-policy": "volatile-lru", "timeout": 77, "tcp-backlog": 600}
+LINES = ["maxmemory-policy volatile-lru", "timeout 77", "tcp-backlog 600"]
 
 
 @pytest.mark.parametrize("prepare", [running_aof, stopped_rdb])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -112,6 +113,11 @@ class RedisUnderTest:
 
     def tree(self) -> dict[str, bytes]:
         """Every file under the test's directory but the log, for "and nothing changed"."""
+        deadline = time.monotonic() + 5
+        while self.process and self.process.poll() is None and time.monotonic() < deadline:
+            if not re.search(r"^aof_buffer_length:[1-9]", self.raw("INFO", "persistence"), re.M):
+                break
+            time.sleep(0.05)  # while a sync is under way, Redis puts the next write to the AOF off
         return {
             str(path): path.read_bytes() for path in self.home.rglob("*") if path.is_file() and path.name != "redis.log"
         }

@@ -248,7 +248,7 @@ def test_maxclients_that_the_unit_does_not_give_yet(configure, limited, monkeypa
         ("unknown_directive", {"max_memory": "1gb"}),
         ("invalid_value", {"maxmemory": "1 gigabyte"}),
         ("invalid_value", {"maxmemory": None}),
-        ("invalid_value", {"logfile": 'a"b'}),
+        ("invalid_value", {"oom-score-adj-values": '0 200 "800'}),
         ("invalid_value", {"hz": "10\nport 1"}),
         ("invalid_value", {"client-output-buffer-limit": "normal 0 0"}),
         ("conf_rejected", {"tcp-keepalive": "often"}),
@@ -321,3 +321,105 @@ def test_server_down_and_port_taken_by_another_program(configure, redis_server):
     listener.close()
     assert result.code == "not_redis", result.msg
     assert redis_server.tree() == before
+
+
+# --- what is there must fit -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "settings"),
+    [
+        ("maxmemory_too_low", {"maxmemory": "100kb"}),
+        ("maxmemory_too_low", {"maxmemory": "100kb", "maxmemory-policy": "allkeys-lru"}),
+        ("databases_too_few", {"databases": 4}),
+        ("cluster_with_keys", {"cluster-enabled": True}),
+    ],
+)
+def test_what_is_there_must_fit(configure, redis_server, code, settings):
+    redis_server.start().fill(10)
+    redis_server.cli("-n", "9", "SET", "x", "1")
+    refused(configure, redis_server, settings, code)
+
+
+def test_an_empty_server_may_get_any_limit(configure, redis_server):
+    redis_server.start()
+    settled(configure, {"maxmemory": "100kb", "databases": 4})
+    assert redis_server.restart().config("databases") == "4"
+
+
+def test_a_limit_that_is_reached_already_is_no_change(configure, redis_server):
+    redis_server.write_conf("maxmemory 100kb\n")
+    redis_server.start().cli("CONFIG", "SET", "maxmemory", "0")
+    redis_server.fill(10)
+    redis_server.cli("CONFIG", "SET", "maxmemory", "100kb")
+    done = configure({"maxmemory": "100kb", "hz": 20})
+    assert not done.failed, done.msg
+    assert redis_server.keys() == 10
+
+
+@pytest.mark.parametrize("value", ["many", "4 5", "1.5"])
+def test_a_number_that_is_none_is_one_clear_error(configure, redis_server, value):
+    redis_server.start().fill(1)
+    refused(configure, redis_server, {"databases": value}, "conf_rejected")
+
+
+# --- secrets and the file ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", ['pa"ss', "it's", 'two "words" here', "a#b\\n"])
+def test_any_password_works_now_and_after_a_restart(configure, redis_server, secret):
+    redis_server.start()
+    done = configure({"requirepass": secret})
+    assert not done.failed, done.msg
+    redis_server.password = secret
+    for _ in range(2):
+        assert redis_server.config("requirepass") == secret
+        redis_server.restart()
+    assert configure({"requirepass": secret}, login_password=secret).changed is False
+
+
+def test_a_file_that_gets_a_secret_is_not_for_everybody(configure, redis_server):
+    redis_server.start()
+    redis_server.conf.chmod(0o644)
+    done = settled(configure, {"masterauth": "s3cr3t-value"})
+    assert "0644" in done.diff["before"]
+    assert "0640" in done.diff["after"]
+    assert stat.S_IMODE(redis_server.conf.stat().st_mode) == 0o640
+
+
+def test_no_moment_in_which_everybody_can_read_the_secret(configure, redis_server, monkeypatch):
+    redis_server.start()
+    redis_server.conf.chmod(0o644)
+    seen, replace = [], os.replace
+
+    def watched(source, target):
+        replace(source, target)
+        if target == str(redis_server.conf):
+            seen.append(stat.S_IMODE(os.stat(target).st_mode))
+
+    monkeypatch.setattr(os, "replace", watched)
+    assert configure({"masterauth": "s3cr3t-value"}, mode="0640").changed
+    assert seen == [0o640]
+
+
+def test_a_file_that_somebody_else_writes_meanwhile(configure, edited, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+
+    config_set = Server.config_set
+
+    def meanwhile(self, values):
+        config_set(self, values)
+        if edited.conf.read_bytes() == before:
+            with edited.conf.open("a") as handle:
+                handle.write("timeout 77\n")
+
+    before, keepalive = edited.conf.read_bytes(), edited.config("tcp-keepalive")
+    with monkeypatch.context() as patch:
+        patch.setattr(Server, "config_set", meanwhile)
+        result = configure({"tcp-keepalive": 120})
+    assert result.code == "file_changed", result
+    assert edited.conf.read_bytes() == before + b"timeout 77\n"
+    assert edited.config("tcp-keepalive") == keepalive
+    assert not list(edited.home.glob(".*redisops*"))
+    settled(configure, {"tcp-keepalive": 120})
+    assert "timeout 77\n" in edited.conf.read_text()

@@ -292,6 +292,7 @@ def test_stopped_with_a_newer_aof_is_refused(persist, redis_server):
     os.utime(redis_server.data / "dump.rdb", (1, 1))
     redis_server.write_conf(RDB_ONLY)
     refused(persist, redis_server, "which_is_newer")
+    refused(persist, redis_server, "which_is_newer", appendonly=False)
 
 
 def test_stopped_with_only_an_aof_that_is_off_is_refused(persist, redis_server):
@@ -300,6 +301,7 @@ def test_stopped_with_only_an_aof_that_is_off_is_refused(persist, redis_server):
     redis_server.stop()
     redis_server.write_conf(RDB_ONLY)
     refused(persist, redis_server, "aof_switched_off")
+    refused(persist, redis_server, "aof_switched_off", appendonly=False)
 
 
 def test_stopped_with_a_corrupt_rdb_is_refused(persist, redis_server):
@@ -394,6 +396,170 @@ def test_a_data_directory_that_is_not_there_yet(persist, redis_server):
     assert f"make {elsewhere}" in done.actions
     assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o750
     assert redis_server.start().config("dir") == str(elsewhere)
+
+
+@pytest.mark.parametrize("spelled", ["slash", "link"])
+@pytest.mark.parametrize("where", ["file", "option", "both"])
+def test_another_spelling_of_the_directory_is_the_same_place(persist, redis_server, spelled, where):
+    link = redis_server.home / "link"
+    link.symlink_to(redis_server.data)
+    said = f"{redis_server.data}/" if spelled == "slash" else str(link)
+    redis_server.write_conf("appendonly yes\n")
+    if where != "option":
+        text = redis_server.conf.read_text().replace(f"dir {redis_server.data}\n", f"dir {said}\n")
+        redis_server.conf.write_text(text)
+    redis_server.start().fill(10)
+    options = {} if where == "file" else {"dir": said}
+    done = settled(persist, **options)
+    assert done.restart_required == []
+    assert not any(" dir" in action for action in done.actions)
+    redis_server.stop()
+    settled(persist, **options)
+    assert redis_server.start().keys() == 10
+
+
+def test_data_of_an_earlier_installation_is_not_left(persist, redis_server):
+    """The package was just installed, and the data of the one before it is still there."""
+    redis_server.write_conf(RDB_ONLY)
+    redis_server.start().fill(100)
+    redis_server.stop()
+    (redis_server.home / "new").mkdir()
+    refused(persist, redis_server, "place_has_data", baseline="empty", dir=str(redis_server.home / "new"))
+
+
+# --- what a save would replace ----------------------------------------------------------------------------------------
+
+
+def beside(redis_server, keys=100):
+    """What `sed -i s/appendonly no/appendonly yes/` and a restart leave: an empty server beside its data."""
+    redis_server.write_conf(RDB_ONLY)
+    redis_server.start().fill(keys)
+    redis_server.stop()
+    os.utime(redis_server.data / "dump.rdb", (1, 1))
+    redis_server.write_conf("appendonly yes\n")
+    redis_server.start()
+    assert redis_server.keys() == 0
+    return redis_server.data / "dump.rdb"
+
+
+@pytest.mark.parametrize("options", [{}, {"appendonly": False}])
+def test_an_empty_server_beside_its_data(persist, redis_server, options):
+    dump = beside(redis_server)
+    before = dump.read_bytes()
+    result = refused(persist, redis_server, "rdb_never_loaded", **options)
+    assert "100 keys" in result.msg
+    assert dump.read_bytes() == before
+
+
+def test_an_empty_server_beside_its_data_that_got_a_few_keys_since(persist, redis_server):
+    dump = beside(redis_server, 1000)
+    before = dump.read_bytes()
+    redis_server.fill(3, "new")
+    refused(persist, redis_server, "rdb_never_loaded")
+    assert dump.read_bytes() == before
+
+
+def test_the_way_back_that_the_message_tells_works(persist, redis_server):
+    dump = beside(redis_server)
+    shutil.copy2(dump, redis_server.home / "copy")
+    redis_server.cli("CONFIG", "SET", "save", "")
+    redis_server.raw("SHUTDOWN", "NOSAVE")
+    redis_server.process.wait(20)
+    (redis_server.data / "appendonlydir").rename(redis_server.home / "aside")
+    shutil.copy2(redis_server.home / "copy", dump)
+    settled(persist)
+    assert redis_server.start().keys() == 100
+
+
+def test_an_rdb_file_that_was_loaded_or_is_not_wanted(persist, redis_server):
+    redis_server.write_conf(RDB_ONLY)
+    redis_server.start().fill(100)
+    redis_server.stop()
+    os.utime(redis_server.data / "dump.rdb", (1, 1))
+    redis_server.start()
+    assert not persist(check=True).failed  # it was loaded
+    redis_server.stop()
+    beside(redis_server)
+    redis_server.cli("SAVE")
+    assert not persist().failed  # somebody decided
+
+
+def test_a_save_whose_child_was_told_to_end_is_no_proof(redis_server):
+    """Redis leaves rdb_last_bgsave_status:ok behind."""
+    import subprocess
+    import threading
+
+    from ansible_collections.redisops.recovery.plugins.module_utils import persistence_act, server
+    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+
+    redis_server.write_conf("save 900 1\nrdb-key-save-delay 1000\n")
+    redis_server.start().fill(5000)
+    pid = str(redis_server.process.pid)
+
+    def end_the_child():
+        for _ in range(200):
+            children = subprocess.run(["pgrep", "-P", pid], capture_output=True, text=True, check=False).stdout.split()
+            if children:
+                time.sleep(0.2)
+                os.kill(int(children[0]), signal.SIGUSR1)
+                return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=end_the_child)
+    killer.start()
+    with pytest.raises(Problem) as caught:
+        persistence_act.proven_save(server.connect(server.Login(port=redis_server.port)), 20)
+    killer.join()
+    assert caught.value.code == "save_failed", caught.value.message()
+    assert not (redis_server.data / "dump.rdb").exists()
+    assert redis_server.info("rdb_last_bgsave_status") == "ok"
+
+
+# --- what is not the server's -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hard link"])
+def test_a_foreign_file_behind_a_link_is_left_alone(persist, redis_server, kind):
+    redis_server.write_conf("appendonly yes\n")
+    redis_server.start().fill(10)
+    foreign = redis_server.home / "shadow"
+    foreign.write_text("root:secret\n")
+    foreign.chmod(0o600)
+    planted = redis_server.data / "appendonlydir" / "appendonly.aof.99.incr.aof"
+    if kind == "symlink":
+        planted.symlink_to(foreign)
+    else:
+        planted.hardlink_to(foreign)
+    was = foreign.stat()
+    options = (
+        {"group": next(entry.gr_name for entry in grp.getgrall() if entry.gr_gid != was.st_gid)}
+        if not os.getuid()
+        else {}
+    )
+    result = persist(**options)
+    assert not result.failed, result.msg
+    now = foreign.stat()
+    assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+    assert foreign.read_text() == "root:secret\n"
+    again = persist(**options)
+    assert (again.changed, again.actions) == (False, [])
+
+
+def test_a_server_of_another_name_is_not_taken_for_stopped(persist, redis_server):
+    import subprocess
+
+    program = redis_server.home / "redis6-server"
+    shutil.copy(os.path.realpath(shutil.which("redis-server")), program)
+    redis_server.write_conf(RDB_ONLY)
+    redis_server.start().fill(10)
+    redis_server.stop()
+    redis_server.process = subprocess.Popen([str(program), str(redis_server.conf)], cwd="/", stdout=subprocess.DEVNULL)
+    for _ in range(200):
+        if "PONG" in redis_server.raw("PING"):
+            break
+        time.sleep(0.02)
+    redis_server.fill(20, "live")
+    refused(persist, redis_server, "server_elsewhere", login_port=1)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

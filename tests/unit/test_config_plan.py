@@ -12,8 +12,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.config_plan impo
     live_change,
     needs_restart,
     plan_config,
+    prove_fits,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import effective, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info, Keyspace
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import RedisConf, expand
 
 
@@ -178,3 +181,39 @@ def test_clients_that_a_restart_can_give():
 def test_told_against_an_empty_host():
     plan = plan_config({"hz": "50", "requirepass": "x"}, read("hz 50\n"), "f", None, None, baseline_empty=True)
     assert [(change.before, change.after) for change in plan.changes] == [(None, "50"), (None, "********")]
+
+
+LIVE = {"maxmemory": "0", "maxmemory-policy": "noeviction", "cluster-enabled": "no"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "live", "keyspace", "code"),
+    [
+        ({}, {}, {0: 5}, None),
+        ({"maxmemory": "999"}, {}, {0: 5}, "maxmemory_too_low"),
+        ({"maxmemory": "999"}, {}, {}, None),
+        ({"maxmemory": "1000"}, {}, {0: 5}, None),
+        ({"maxmemory": "0"}, {"maxmemory": "999"}, {0: 5}, None),
+        ({"maxmemory": "999"}, {"maxmemory": "999"}, {0: 5}, None),  # it is so already
+        ({"maxmemory-policy": "allkeys-lru"}, {"maxmemory": "999"}, {0: 5}, "maxmemory_too_low"),
+        ({"maxmemory-policy": "allkeys-lru"}, {}, {0: 5}, None),
+        ({"maxmemory": None, "maxmemory-policy": None}, {"maxmemory": "999"}, {0: 5}, None),
+        ({"databases": "4"}, {}, {0: 5, 4: 1}, "databases_too_few"),
+        ({"databases": "4"}, {}, {0: 5, 3: 1}, None),
+        ({"databases": "1"}, {}, {}, None),
+        ({"databases": None}, {}, {9: 1}, None),
+        ({"cluster-enabled": "yes"}, {}, {0: 5}, "cluster_with_keys"),
+        ({"cluster-enabled": "no"}, {"cluster-enabled": "yes"}, {0: 5}, "cluster_with_keys"),
+        ({"cluster-enabled": "no"}, {}, {0: 5}, None),
+        ({"cluster-enabled": "yes"}, {}, {}, None),
+        ({"cluster-enabled": None}, {"cluster-enabled": "yes"}, {0: 5}, None),
+    ],
+)
+def test_the_data_must_fit(wanted, live, keyspace, code):
+    info = Info({"used_memory": "1000"}, {number: Keyspace(keys, 0) for number, keys in keyspace.items()})
+    if code is None:
+        prove_fits(wanted, {**LIVE, **live}, info)
+        return
+    with pytest.raises(Refusal) as caught:
+        prove_fits(wanted, {**LIVE, **live}, info)
+    assert caught.value.code == code

@@ -103,7 +103,9 @@ def test_save_points_that_redis_refuses(args):
         ("oom-score-adj", "relative", "yes"), ("oom-score-adj", "absolute", "absolute"),
         ("timeout", "007", "7"), ("oom-score-adj-values", "0 200 800", "0 200 800"),
         ("dir", "/Data/Redis", "/Data/Redis"), ("dbfilename", "007", "007"), ("requirepass", "SeCret", "SeCret"),
-        ("slave-read-only", "Yes", "yes"), ("replicaof", "Host.Example 6379", "Host.Example 6379"),
+        ("tls-ciphers", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"), ("tls-protocols", "TLSv1.2 TLSv1.3", "TLSv1.2 TLSv1.3"),
+        ("tls-ciphersuites", "TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"), ("locale-collate", "de_DE.UTF-8", "de_DE.UTF-8"),
+        ("requirepass", 'a "B" c', 'a "B" c'), ("slave-read-only", "Yes", "yes"), ("replicaof", "Host.Example 6379", "Host.Example 6379"),
     ],
 )  # fmt: skip
 def test_normal_forms(name, text, form):
@@ -186,6 +188,8 @@ def test_every_default_is_in_normal_form():
         ("dir", "/two words", False, [("/two words",)]),
         ("bind", "127.0.0.1 -::1", False, [("127.0.0.1", "-::1")]),
         ("requirepass", "", False, [("",)]),
+        ("requirepass", 'a"b', False, [('a"b',)]),
+        ("tls-protocols", "TLSv1.2 TLSv1.3", False, [("TLSv1.2 TLSv1.3",)]),
         ("notify-keyspace-events", "", False, [("",)]),
     ],
 )
@@ -212,5 +216,6 @@ def test_secrets_are_masked():
 
 
 def test_tables_do_not_contradict_each_other():
+    assert {name for name in directives.SECRET if name not in directives.NOT_GETTABLE} <= directives.TEXT
     assert directives.IMMUTABLE.isdisjoint(directives.PROTECTED)
     assert set(directives.PERSISTENCE) - {"dir"} <= set(DEFAULTS)

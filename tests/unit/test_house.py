@@ -145,11 +145,6 @@ def documentation(name: str, kind: str = "modules") -> tuple[dict, list, dict]:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_is_tested_against_the_world(name):
-    if name == "redis_service":  # it needs systemd: Molecule calls it, and asserts what it refuses
-        case = (ROOT / "molecule" / "refusals" / "tasks" / "case.yml").read_text()
-        assert f"redisops.recovery.{name}:" in case
-        assert "ansible.builtin.assert" in case
-        return
     path = ROOT / "tests" / "integration" / f"test_{name}.py"
     assert path.is_file() and "def test_" in path.read_text(), name  # noqa: PT018
 

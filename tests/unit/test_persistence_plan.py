@@ -107,15 +107,15 @@ CONVERT, ASIDE, FILE_ONLY = "convert", "convert, older aside", "file only"
     [
         (False, "nothing", FILE_ONLY, FILE_ONLY),
         (False, "rdb", CONVERT, FILE_ONLY),
-        (False, "aof", "aof_switched_off", FILE_ONLY),
-        (False, "aof newer than rdb", "which_is_newer", FILE_ONLY),
+        (False, "aof", "aof_switched_off", "aof_switched_off"),
+        (False, "aof newer than rdb", "which_is_newer", "which_is_newer"),
         (False, "aof older than rdb", ASIDE, FILE_ONLY),
-        (False, "aof incomplete", "aof_switched_off", FILE_ONLY),
+        (False, "aof incomplete", "aof_switched_off", "aof_switched_off"),
         (False, "aof incomplete and rdb", ASIDE, FILE_ONLY),
         (False, "orphans", "aof_without_manifest", FILE_ONLY),
         (False, "orphans and rdb", "aof_without_manifest", FILE_ONLY),
-        (False, "old-style aof", "aof_switched_off", FILE_ONLY),
-        (False, "old-style aof and rdb", "which_is_newer", FILE_ONLY),
+        (False, "old-style aof", "aof_switched_off", "aof_switched_off"),
+        (False, "old-style aof and rdb", "which_is_newer", "which_is_newer"),
         (True, "nothing", FILE_ONLY, FILE_ONLY),
         (True, "rdb", CONVERT, FILE_ONLY),
         (True, "aof", FILE_ONLY, "stopped_with_aof"),
@@ -244,6 +244,14 @@ def test_a_place_with_data_is_not_left(option, live_aof):
     assert caught.value.code == "place_has_data"
     assert option in caught.value.message()
     assert plan_persistence(situation(True, "nothing", live_aof, keys=0), asked)
+
+
+def test_a_package_that_was_just_installed_may_find_data_of_an_earlier_life():
+    """Of a host where Redis was removed and its data was not: "empty" describes the file, not the disk."""
+    with pytest.raises(Refusal) as caught:
+        plan_persistence(situation(baseline_empty=True), wanted(values={"dir": "/elsewhere"}))
+    assert caught.value.code == "place_has_data"
+    assert plan_persistence(situation(baseline_empty=True), wanted(values={"dir": "/data"})).convert
 
 
 # --- declarations -----------------------------------------------------------------------------------------------------

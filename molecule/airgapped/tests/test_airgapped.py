@@ -15,6 +15,16 @@ def test_redis_is_recent_and_durable(lab_host: LabHost) -> None:
     assert lab_host.config("appendonly") == "yes"
 
 
+def test_the_data_is_where_it_was_declared(lab_host: LabHost) -> None:
+    assert lab_host.config("dir") == "/data/redis"
+    assert lab_host.run("stat -c '%U:%G %a' /data/redis") == "redis:redis 750"
+    lab_host.cli("SET", "kept", "1")
+    lab_host.cli("SAVE")
+    lab_host.kill()
+    assert lab_host.cli("GET", "kept") == "1"
+    assert lab_host.run("ls /data/redis/dump.rdb /data/redis/appendonlydir/appendonly.aof.manifest")
+
+
 def test_the_repository_is_the_mirror(lab_host: LabHost) -> None:
     if lab_host.unit == "redis-server":
         assert "file:/opt/mirror" in lab_host.run("apt-cache policy redis-server")

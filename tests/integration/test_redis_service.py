@@ -1,0 +1,297 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""redis_service against a real server under a unit that only pretends; systemd itself is Molecule's. redis-cli is the judge."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import redis
+
+RDB_ONLY = "save 900 1\nappendonly no\n"
+AOF = "appendonly yes\n"
+
+
+class Unit:
+    """What systemctl would say of the server, and do with it."""
+
+    def __init__(self, server):
+        self.server = server
+        self.conf = server.conf
+        self.did = []
+
+    def run(self, *args, timeout=None):
+        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
+
+        if args[0] != "systemctl":
+            return run_command(*args, timeout=timeout)
+        if args[1] == "show":
+            process = self.server.process
+            pid = process.pid if process and process.poll() is None else 0
+            command = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.conf} ; }}"
+            return Completed(
+                0, f"Id=redis.service\nLoadState=loaded\nUnitFileState=enabled\nMainPID={pid}\nExecStart={command}\nDropInPaths=\n"
+            )  # fmt: skip
+        self.did.append(args[1])
+        if args[1] == "restart":
+            self.server.stop()
+        if args[1] in ("start", "restart"):
+            self.server.start()
+        return Completed(0, "")
+
+
+@pytest.fixture(name="unit")
+def _unit(redis_server, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_service
+
+    unit = Unit(redis_server)
+    monkeypatch.setattr(redis_service, "SYSTEM_UNITS", str(redis_server.home / "units"))
+    host = redis_service.Host
+    monkeypatch.setattr(redis_service, "Host", lambda: host("/", unit.run))
+    return unit
+
+
+@pytest.fixture(name="serve")
+def _serve(call_module, redis_server, unit):
+    def run(check=False, **options):
+        return call_module("redis_service", check=check, **redis_server.params(unit="redis", **options))
+
+    return run
+
+
+def due(redis_server, line="tcp-backlog 128\n"):
+    """Something in the file that takes a restart."""
+    with redis_server.conf.open("a") as handle:
+        handle.write(line)
+
+
+def refused(serve, unit, code):
+    """In check mode and for real: the error, nothing changed, and the same process."""
+    server = unit.server
+    before, pid = server.tree(), server.process.pid
+    for check in (True, False):
+        result = serve(check=check)
+        assert result.failed
+        assert result.code == code, result.msg
+        assert "Unexpected" not in result.msg
+        assert (server.tree(), server.process.pid, unit.did) == (before, pid, [])
+    if server.process.poll() is None:
+        assert "PONG" in server.raw("PING")
+    return result
+
+
+@pytest.mark.parametrize("persistence", [AOF, RDB_ONLY])
+def test_a_restart_loses_nothing_and_is_due_once(serve, unit, persistence):
+    unit.server.write_conf(persistence)
+    unit.server.start().fill(100)
+    due(unit.server)
+    assert serve(check=True).restart_required != []
+    done = serve()
+    assert not done.failed, done.msg
+    assert (done.restarted, done.keys["before"], done.keys["after"]) == (True, 100, 100)
+    assert "is there again" in done.keys["verdict"]
+    assert unit.server.config("tcp-backlog") == "128"
+    assert unit.server.cli("SET", "writes", "go on") == "OK"
+    again = serve()
+    assert (again.changed, again.actions, again.restart_required) == (False, [], [])
+
+
+def test_no_acknowledged_write_is_lost_however_the_process_ends(serve, unit):
+    """Without an AOF, and with a server that does not save when it is told to end."""
+    server = unit.server
+    server.write_conf(RDB_ONLY + "shutdown-on-sigterm nosave\n")
+    server.start().fill(2000)
+    server.cli("CONFIG", "SET", "rdb-key-save-delay", "200")
+    due(server)
+    acknowledged, halt = [], threading.Event()
+
+    def write():
+        client = redis.Redis(port=server.port)
+        try:
+            while not halt.is_set():
+                client.set(f"w:{len(acknowledged)}", 1)
+                acknowledged.append(len(acknowledged))
+                time.sleep(0.002)
+        except redis.RedisError:
+            pass
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(0.2)
+    done = serve()
+    halt.set()
+    writer.join()
+    assert not done.failed, done.msg
+    assert done.restarted
+    assert len(acknowledged) > 50
+    client = redis.Redis(port=server.port)
+    assert [number for number in acknowledged if not client.exists(f"w:{number}")] == []
+
+
+def test_the_pause_ends_soon_after_a_run_that_was_cut_off(serve, unit, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+
+    asked, command = [], Server.command
+
+    def watched(self, *words):
+        asked.append(words)
+        return command(self, *words)
+
+    monkeypatch.setattr(Server, "command", watched)
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(10)
+    due(unit.server)
+    assert serve(timeout=3600).restarted
+    pauses = [int(words[2]) for words in asked if words[:2] == ("CLIENT", "PAUSE")]
+    assert pauses
+    assert max(pauses) <= 30000
+
+
+def test_an_empty_server_beside_its_data(serve, unit):
+    server = unit.server
+    server.write_conf(RDB_ONLY)
+    server.start().fill(100)
+    server.stop()
+    os.utime(server.data / "dump.rdb", (1, 1))
+    server.write_conf(AOF)
+    server.start()
+    due(server)
+    before = (server.data / "dump.rdb").read_bytes()
+    refused(serve, unit, "rdb_never_loaded")
+    assert (server.data / "dump.rdb").read_bytes() == before
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_a_role_that_the_file_does_not_know(serve, unit, promoted):
+    server = unit.server
+    server.write_conf(AOF + ("replicaof 127.0.0.1 1\n" if promoted else ""))
+    server.start()
+    if promoted:
+        server.cli("REPLICAOF", "NO", "ONE")
+    server.fill(5)
+    if not promoted:
+        server.cli("REPLICAOF", "127.0.0.1", "1")
+    due(server)
+    refused(serve, unit, "role_differs")
+    assert server.keys() == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("databases_too_few", "databases 4\n"),
+        ("maxmemory_too_low", "maxmemory 100kb\n"),
+        ("cluster_with_keys", "cluster-enabled yes\n"),
+        ("place_differs", "dbfilename other.rdb\n"),
+        ("aof_differs", "appendonly no\n"),
+    ],
+)
+def test_what_the_next_process_would_not_hold(serve, unit, code, line):
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(10)
+    unit.server.cli("-n", "9", "SET", "x", "1")
+    due(unit.server, "tcp-backlog 128\n" + line)
+    refused(serve, unit, code)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_primary_that_a_sentinel_watches(serve, unit, new_redis, watched):
+    server = unit.server
+    server.write_conf(AOF + "repl-diskless-sync-delay 0\n")
+    server.start().fill(10)
+    replica = new_redis("two")
+    replica.write_conf(f"replicaof 127.0.0.1 {server.port}\n")
+    replica.start()
+    for _ in range(200):
+        if replica.info("master_link_status") == "up":
+            break
+        time.sleep(0.05)
+    due(server)
+    if watched:
+        client = redis.Redis(port=server.port).pubsub()
+        client.subscribe("__sentinel__:hello")
+        assert client.get_message(timeout=5)
+        refused(serve, unit, "primary_is_watched")
+    else:
+        assert serve().restarted
+
+
+@pytest.mark.parametrize("spelled", ["slash", "link"])
+def test_another_spelling_of_the_directory_is_the_same_place(serve, unit, spelled):
+    server = unit.server
+    link = server.home / "link"
+    link.symlink_to(server.data)
+    said = f"{server.data}/" if spelled == "slash" else str(link)
+    server.write_conf(AOF)
+    server.conf.write_text(server.conf.read_text().replace(f"dir {server.data}\n", f"dir {said}\n"))
+    server.start().fill(10)
+    assert serve().restart_required == []
+    due(server)
+    assert serve().restarted
+    assert server.keys() == 10
+
+
+def test_a_file_that_changes_behind_the_first_proof(serve, unit, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_service
+
+    save = redis_service.save_before_restart
+
+    def meanwhile(*arguments):
+        save(*arguments)
+        due(unit.server, "appendonly no\n")
+
+    monkeypatch.setattr(redis_service, "save_before_restart", meanwhile)
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(10)
+    due(unit.server)
+    pid = unit.server.process.pid
+    result = serve()
+    assert result.code == "aof_differs", result
+    assert "has not been restarted" in result.msg
+    assert unit.server.process.pid == pid
+    assert unit.server.cli("SET", "writes", "go on") == "OK"
+
+
+def test_a_unit_that_starts_with_another_file(serve, unit):
+    unit.server.start()
+    due(unit.server)
+    unit.conf = "/etc/redis/other.conf"
+    refused(serve, unit, "other_config_file")
+
+
+@pytest.mark.parametrize("keep_rdb", [True, False])
+def test_a_stopped_server_whose_data_is_in_doubt_is_not_started(serve, unit, keep_rdb):
+    server = unit.server
+    server.write_conf(AOF + "save 900 1\n")
+    server.start().fill(10)
+    server.cli("SAVE")
+    server.fill(90, "new")
+    server.stop(signal.SIGKILL)
+    if keep_rdb:
+        os.utime(server.data / "dump.rdb", (1, 1))
+    else:
+        (server.data / "dump.rdb").unlink()
+    server.write_conf(RDB_ONLY)
+    refused(serve, unit, "which_is_newer" if keep_rdb else "aof_switched_off")
+
+
+def test_a_line_that_was_taken_out_of_the_file_counts_as_redis_default(serve, unit):
+    """Where the file is silent the next process has Redis' default (16), not what this process has."""
+    server = unit.server
+    server.write_conf(AOF + "databases 64\n")
+    server.start().cli("-n", "20", "SET", "x", "1")
+    server.write_conf(AOF)
+    due(server)
+    refused(serve, unit, "databases_too_few")
+
+
+def test_the_other_spelling_of_no_one(serve, unit):
+    unit.server.write_conf(AOF + "replicaof NO ONE\n")
+    unit.server.start().fill(10)
+    due(unit.server)
+    done = serve()
+    assert not done.failed, done.msg
+    assert done.restarted
