@@ -9,6 +9,7 @@ import pathlib
 import types
 import typing as t
 
+import hypothesis
 import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
@@ -19,6 +20,9 @@ COLLECTIONS = ROOT / ".cache" / "collections"
 
 
 def pytest_configure() -> None:
+    # How long an example takes says something of the machine, nothing of the code; and CI has to see what a developer saw.
+    hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("house")
     link = COLLECTIONS / "ansible_collections" / "redisops" / "recovery"
     if not (link / "galaxy.yml").exists():
         raise pytest.UsageError("the collection is not linked into .cache/collections: run `make setup` first")
