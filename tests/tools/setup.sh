@@ -58,18 +58,23 @@ recent_redis() {
     [ "${version:-0}" -ge 7 ]
 }
 
+link_redis() {
+    # Debian's redis-tools holds the whole binary, which acts by the name it is called; the package redis-server would start a service here.
+    tool=$(command -v redis-check-rdb) && ln -sf "$tool" .cache/bin/redis-server && recent_redis .cache/bin/redis-server
+}
+
 setup_redis() {
     mkdir -p .cache/bin
-    if recent_redis redis-server || { [ -x .cache/bin/redis-server ] && recent_redis .cache/bin/redis-server; }; then
-        command -v redis-cli >/dev/null && return
+    if command -v redis-cli >/dev/null && { recent_redis redis-server || link_redis; }; then
+        return
     fi
-    # Debian's redis-tools holds the whole binary, which acts by the name it is called; the package redis-server would start a service here.
     if can_apt; then
         apt_install redis-tools
-        ln -sf "$(command -v redis-check-rdb)" .cache/bin/redis-server
     fi
-    recent_redis .cache/bin/redis-server || recent_redis redis-server ||
+    if ! recent_redis redis-server && ! link_redis; then
+        rm -f .cache/bin/redis-server
         stop "the tests need redis-server >= 7.0 and redis-cli in the PATH; on Debian 12, Ubuntu 24.04 or newer run: apt-get install redis-tools redis-server"
+    fi
 }
 
 setup_docker() {
