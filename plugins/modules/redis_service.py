@@ -147,7 +147,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.files import parse_mode
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import Instance, read_instance, refreshed
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
+    Instance,
+    prove_accepted,
+    read_instance,
+    refreshed,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import (
     aof_in_use,
     prove_rdb_is_known,
@@ -289,6 +294,10 @@ def body(module: AnsibleModule) -> dict:
             pending,
         )
     due = bool(reasons) and params["restart"] == "if_needed"
+
+    if instance.text and (due or not instance.running):
+        # A line that was broken by hand shows here, and not when the old process is gone.
+        prove_accepted(instance, instance.text)
 
     def prove(info: Info) -> None:
         now = refreshed(instance)

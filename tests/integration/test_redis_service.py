@@ -99,6 +99,15 @@ def test_a_restart_loses_nothing_and_is_due_once(serve, unit, persistence):
     assert (again.changed, again.actions, again.restart_required) == (False, [], [])
 
 
+@pytest.mark.parametrize("line", ["no-such-directive 1\n", "hz often\n"])
+def test_a_file_that_redis_would_not_start_from_is_refused_before_the_old_process_is_gone(serve, unit, line):
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(10)
+    due(unit.server)
+    due(unit.server, line)
+    assert line.split()[0] in refused(serve, unit, "conf_rejected").msg
+
+
 def test_no_acknowledged_write_is_lost_however_the_process_ends(serve, unit):
     """Without an AOF, and with a server that does not save when it is told to end."""
     server = unit.server
