@@ -1,0 +1,426 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_acl
+short_description: Declare the ACL users of a Redis instance, in its ACL file and live
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Declares the users of one Redis (or Valkey) instance in its ACL file B(and) in the live server, and closes the default user.
+  - Users are compared by what they may do, command by command, so that order, phrasing and the way a server version prints its
+    users make no difference. A user that was changed by hand is shown and put back.
+  - Users in redis.conf itself, and C(requirepass), are moved to the ACL file, since Redis takes one or the other.
+  - All rules are read by the installed server in a throwaway process before any user is changed.
+  - What opens is done first, what closes last. Before anything is closed it is proven that the login of this collection works,
+    and that every connected replica and Sentinel can log in as a user that stays; where not, the users are put back.
+  - Only SHA-256 hashes of passwords are sent and written. The exception is the password with which the server itself logs in to
+    its primary, C(masterauth), which Redis needs as it is.
+extends_documentation_fragment:
+  - redisops.recovery.connection
+  - redisops.recovery.attributes
+options:
+  users:
+    description: The users, beside C(default).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the user.
+        type: str
+        required: true
+      preset:
+        description:
+          - The least rights for a task. V(replication) and V(sentinel) are the documented least for a replica on its primary and for
+            Sentinel on its servers. V(persistence) may save, rewrite the AOF and read state and settings (C(CONFIG GET) shows
+            C(masterauth)). V(monitoring) reads state. V(admin) may do all, and is what this collection needs for itself.
+          - V(application) may run all commands but the administrative and the dangerous ones; its keys have to be named in O(users[].rules).
+        type: str
+        choices: [admin, application, monitoring, persistence, replication, sentinel]
+      rules:
+        description: Rules as C(ACL SETUSER) takes them, behind those of the preset. Selectors in parentheses are one rule.
+        type: list
+        elements: str
+        default: []
+      passwords:
+        description:
+          - Passwords, as plain text or as V(#) and the 64 hexadecimal digits of their SHA-256. Each of them works, so that a
+            password is changed without an outage by having the new one first and the old one second for a while.
+        type: list
+        elements: str
+        default: []
+      nopass:
+        description: Whether any password, or none, lets the user in.
+        type: bool
+        default: false
+      enabled:
+        description: Whether the user may log in.
+        type: bool
+        default: true
+  default_user:
+    description:
+      - What becomes of the user that every connection is before it logs in. V(off) lets nobody in, and ends the connections
+        that are. Its rights stay, since Redis replays the transactions of its AOF as this user. V(restricted) lets it C(PING) and no more, for
+        health checks that cannot log in; that is refused before Redis 8.4.4, which would drop those transactions. V(keep) leaves it as it is, or as O(users) has it.
+    type: str
+    choices: ["off", restricted, keep]
+    default: "off"
+  purge:
+    description: Whether users that are not declared are removed. Where not, they are named in a warning.
+    type: bool
+    default: false
+  withdraw:
+    description:
+      - Whether users, rights and passwords are taken away. V(false) only makes users and adds passwords, on all hosts of a
+        replicated set, before a second call with V(true) takes away on any of them. RV(settled) says whether that has work to do.
+    type: bool
+    default: true
+  replication_user:
+    description:
+      - The user of O(users) that this server is as a replica (C(masteruser), C(masterauth)). Its first password is used, and has to
+        be plain text. Not given, it is the one with the preset V(replication), if there is one. Empty, the two are left alone.
+    type: str
+  acl_file:
+    description: The ACL file.
+    type: path
+    default: /etc/redis/users.acl
+  config_file:
+    description: The configuration file that the server was (or will be) started with.
+    type: path
+    default: /etc/redis/redis.conf
+  owner:
+    description: Owner of the ACL file. Not given, that of O(config_file).
+    type: str
+  group:
+    description: Group of the ACL file. Not given, that of O(config_file).
+    type: str
+  mode:
+    description: Mode of the ACL file, in octal digits.
+    type: str
+    default: "0640"
+  pending:
+    description:
+      - RV(pending) of the call with O(withdraw) V(false) before this one. In check mode that call has changed nothing, and this one
+        then begins with what it would have left. In a run, what that call wrote is not told again with O(baseline) V(empty).
+    type: list
+    elements: str
+    default: []
+  baseline:
+    description:
+      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+        check mode, the files may be missing.
+    type: str
+    choices: [current, empty]
+    default: current
+  timeout:
+    description: Longest wait for a server that is still loading, or for replicas that are being synchronised, in seconds.
+    type: int
+    default: 3600
+seealso:
+  - module: redisops.recovery.redis_config
+  - module: redisops.recovery.redis_service
+"""
+
+EXAMPLES = r"""
+- name: Named users, and a closed default user
+  redisops.recovery.redis_acl:
+    login_user: admin
+    login_password: "{{ vault_redis_admin_password }}"
+    users:
+      - {name: admin, preset: admin, passwords: ["{{ vault_redis_admin_password }}"]}
+      - {name: replication, preset: replication, passwords: ["{{ vault_redis_replication_password }}"]}
+      - {name: backup, preset: persistence, passwords: ["{{ vault_redis_backup_password }}"]}
+      - name: shop
+        preset: application
+        rules: ["~shop:*", "%R~catalogue:*", "&shop.*"]
+        passwords: ["{{ vault_redis_shop_password }}"]
+
+- name: Change a password without an outage, first half; the second leaves the old one out
+  redisops.recovery.redis_acl:
+    login_user: admin
+    login_password: "{{ vault_redis_admin_password_new }}"
+    login_previous_password: "{{ vault_redis_admin_password }}"
+    users:
+      - name: admin
+        preset: admin
+        passwords: ["{{ vault_redis_admin_password_new }}", "{{ vault_redis_admin_password }}"]
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+  sample: ["ACL SETUSER shop", "write user shop to /etc/redis/users.acl"]
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: self_lockout
+pending:
+  description: Users, directives and files that this run changes, or would change in check mode.
+  returned: success
+  type: list
+  elements: str
+restart_required:
+  description: Directives that the running process will only have after a restart; C(aclfile) where it had none.
+  returned: success
+  type: list
+  elements: str
+running:
+  description: Whether the server runs.
+  returned: success
+  type: bool
+settled:
+  description: Whether a call with O(withdraw) V(true) would have nothing left to take away.
+  returned: success
+  type: bool
+unknown_users:
+  description: Users that are not declared, and stay since O(purge) is V(false).
+  returned: success
+  type: list
+  elements: str
+"""
+
+import dataclasses
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import (
+    apply_users,
+    end_sessions,
+    judge,
+    read_dependents,
+    read_state,
+    refused_by_primary,
+    restore_file,
+    undone,
+    wait_until_synchronised,
+    without_users,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.acl_plan import (
+    AclPlan,
+    AclState,
+    declared_users,
+    plan_acl,
+    prove_dependents,
+    prove_own_login,
+    prove_replays,
+    render_file,
+    replication_login,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.acl_presets import PRESETS
+from ansible_collections.redisops.recovery.plugins.module_utils.acl_rules import file_lines
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.config_act import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import ConfigPlan, plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
+    Access,
+    apply_access,
+    plan_path_access,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import (
+    StagedFile,
+    group_id,
+    parse_mode,
+    read_text,
+    user_id,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
+    OPEN_ACL,
+    Instance,
+    edited,
+    read_instance,
+    stage,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+
+_USER = {
+    "name": {"type": "str", "required": True},
+    "preset": {"type": "str", "choices": sorted(PRESETS)},
+    "rules": {"type": "list", "elements": "str", "default": []},
+    "passwords": {"type": "list", "elements": "str", "default": [], "no_log": True},
+    "nopass": {"type": "bool", "default": False, "no_log": False},
+    "enabled": {"type": "bool", "default": True},
+}
+SPEC = {
+    **connection_spec(),
+    "users": {"type": "list", "elements": "dict", "default": [], "options": _USER},
+    "default_user": {"type": "str", "choices": ["off", "restricted", "keep"], "default": "off"},
+    "purge": {"type": "bool", "default": False},
+    "withdraw": {"type": "bool", "default": True},
+    "replication_user": {"type": "str"},
+    "acl_file": {"type": "path", "default": "/etc/redis/users.acl"},
+    "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "str", "default": "0640"},
+    "pending": {"type": "list", "elements": "str", "default": []},
+    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "timeout": {"type": "int", "default": 3600},
+}
+
+
+@dataclasses.dataclass
+class Work:
+    """What is to be done, as it was planned."""
+
+    plan: AclPlan
+    config: ConfigPlan
+    text: str
+    #: Access of the ACL file, and of redis.conf where it holds a password (None: as it is).
+    access: t.Optional[Access] = None
+    conf_access: t.Optional[Access] = None
+    changes: list = dataclasses.field(default_factory=list)
+
+
+def prove_own(path: str) -> None:
+    """The directory is the server's own to write: a link there would lead this run, as root, wherever it likes. Raises Problem."""
+    if not os.path.isabs(path):
+        raise Problem(
+            "invalid_value", f"acl_file: {path!r} is no absolute path", "one file", "set acl_file: /etc/redis/users.acl"
+        )
+    if os.path.islink(path):
+        raise Problem(
+            "acl_file", f"{path} is a link to {os.readlink(path)}", "a file", f"move that file to {path}, or set acl_file to where it is",
+        )  # fmt: skip
+
+
+def plan_access(params: dict, instance: Instance, work: Work, secret: bool) -> None:
+    """Owner, group and mode of the ACL file; redis.conf is closed to others where a password is to stand in it."""
+    like, path = os.stat(instance.path), params["acl_file"]
+    work.access = Access(
+        user_id(params["owner"]) if params["owner"] else like.st_uid,
+        group_id(params["group"], "group") if params["group"] else like.st_gid,
+        parse_mode(params["mode"]),
+    )
+    found = []
+    if secret:
+        work.conf_access, change = plan_path_access(instance.path, None, None, like.st_mode & 0o7770)
+        found.append(change)
+    if os.path.exists(path) and work.plan.file is None:
+        found.append(plan_path_access(path, work.access.uid, work.access.gid, work.access.mode)[1])
+    # Of a host that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave.
+    work.changes += [change for change in found if change and params["baseline"] != "empty"]
+
+
+def prove(instance: Instance, params: dict, state: AclState, whole: AclPlan, text: str, declared: dict) -> list:
+    """Everything that could be wrong with the users as they will be, before any is touched; gives whom to move. Raises Problem."""
+    judge(instance, text, whole.file if whole.file is not None else state.file or {}, declared)
+    started = {**file_lines(OPEN_ACL, ""), **whole.file_after}
+    for after in [whole.live_after, started] if instance.running else [started]:
+        prove_own_login(params["login_user"] or "default", params["login_password"], after, state.table)
+        prove_replays(after["default"], state.table, instance.info.version, instance.info.product)
+    if instance.server is None:
+        return []
+    return prove_dependents(read_dependents(instance.server), state.live, whole.live_after, state.table)
+
+
+def act(instance: Instance, params: dict, state: AclState, work: Work, movers: list) -> None:
+    """Stage both files, set live, put the files in place: the ACL file first, which nothing reads until redis.conf names it."""
+    plan, live, path = work.plan, work.config.live, params["acl_file"]
+    acl = conf = None
+    mine = work.conf_access
+    before = read_text(path) if os.path.exists(path) else None
+    back = []
+    if instance.server and params["withdraw"]:
+        wait_until_synchronised(instance.server, plan, params["timeout"])
+    try:
+        if work.text != instance.text:  # else a run that is cut off would leave a copy that no other one takes away
+            conf = stage(instance, work.text, access=mine and (mine.uid, mine.gid, mine.mode))
+        if plan.file is not None:
+            now = (work.access.uid, work.access.gid, work.access.mode)
+            acl = StagedFile(path, render_file(plan.file), access=now, follow=False)
+        if live:
+            set_live(instance, live)
+            back.append(lambda: instance.server.config_set({name: instance.live[name] for name in live}))
+        if plan.live:
+            movers = movers if params["withdraw"] else []
+            users = apply_users(instance.server, login_of(params), plan, movers, state.table)
+            back.append(users.undo)
+        if acl:
+            back.append(lambda: restore_file(path, before))
+            acl.commit()
+        if conf:
+            commit(conf, instance, {})
+        if plan.live:
+            end_sessions(users, plan)
+    except Exception as error:
+        raise undone(error, *reversed(back)) from None
+    finally:
+        for staged in filter(None, (conf, acl)):
+            staged.discard()
+    apply_access([path], work.access)
+    if mine:
+        apply_access([instance.path], mine)
+
+
+def body(module: AnsibleModule) -> dict:
+    params, host = module.params, Host()
+    declared = declared_users(params["users"], params["default_user"])
+    links = replication_login(params["users"], params["replication_user"])
+    path, empty = params["acl_file"], params["baseline"] == "empty"
+    parse_mode(params["mode"])
+    prove_own(path)
+    instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
+    absent = empty and not instance.text
+    state = AclState(None, None, {}, None) if absent else read_state(instance, path)
+    added = bool(module.check_mode and params["pending"])
+
+    def plan_of(withdraw: bool) -> AclPlan:
+        return plan_acl(declared, state, path, instance.path, withdraw, params["purge"], added)
+
+    wanted = {"aclfile": path, **links}
+    if instance.running:
+        prove_known(instance, wanted)
+    live = instance.live if instance.running else None
+    config = plan_config(
+        {} if added else wanted, instance.directives, instance.path, live, None, empty and not params["pending"]
+    )
+    text = "" if absent else without_users(instance, edited(instance, wanted))
+    work = Work(plan_of(params["withdraw"]), config, text)
+    work.changes = config.changes + work.plan.changes
+    if not absent and not added:
+        plan_access(params, instance, work, bool(links))
+    movers: list = []
+    if work.changes and not absent:
+        movers = prove(instance, params, state, plan_of(True), text, declared)
+    if work.changes and not module.check_mode:
+        act(instance, params, state, work, movers)
+    unknown = [] if params["purge"] else work.plan.unknown_users
+    warnings = (
+        [f"Users that are not declared, and stay: {', '.join(unknown)}. Set purge: true to remove them."]
+        if unknown
+        else []
+    )
+    if instance.running and not module.check_mode and (params["withdraw"] or work.plan.settled):
+        # In the first half of a first run, the primary may yet be about to learn of the user.
+        warnings += refused_by_primary(instance, login_of(params), links)
+    return result_of(
+        work.changes, pending=list(dict.fromkeys(change.name for change in work.changes)), restart_required=config.restart_required,
+        settled=work.plan.settled, running=instance.running, unknown_users=unknown, warnings=warnings,
+    )  # fmt: skip
+
+
+def secrets_of(params: dict) -> t.Iterable[str]:
+    """Passwords and their hashes."""
+    return [secret for user in params["users"] or [] for secret in user.get("passwords") or []]
+
+
+def main() -> None:
+    run_module(SPEC, body, secrets_of)
+
+
+if __name__ == "__main__":
+    main()
