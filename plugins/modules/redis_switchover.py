@@ -1,0 +1,263 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_switchover
+short_description: Move the primary of a replicated set to another member, on purpose and without losing a write
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Checks first (one primary, a replica that is linked, level and of the same version, Sentinels with a quorum and at rest), then holds the
+    writes of the primary, waits until the replica has every byte, promotes it by Sentinel or by hand, and lets writes go on when the
+    old primary is a replica. It tells for how long no server took writes.
+  - It asks and tells all members over the network, so it is run once for a set, on any host that reaches them.
+  - In check mode it does the checks, and says who would take over.
+extends_documentation_fragment:
+  - redisops.recovery.connection
+  - redisops.recovery.attributes
+options:
+  members:
+    description: The servers of the set, as in M(redisops.recovery.redis_replication).
+    type: list
+    elements: str
+    required: true
+  address:
+    description: Which of O(members) the managed host is. It need not be one.
+    type: str
+  address_variables:
+    description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
+    type: list
+    elements: str
+    default: [redis_replication_address, ansible_host]
+  target:
+    description: Which of O(members) shall be primary. Not given, the replica with the best priority that lacks least.
+    type: str
+  away_from:
+    description: Do something only if this one of O(members) is primary now. Another one is left primary.
+    type: str
+  sentinels:
+    description: The Sentinels that watch the set. With none, the servers are told themselves.
+    type: list
+    elements: str
+    default: []
+  primary_name:
+    description: The name by which the Sentinels know the primary.
+    type: str
+    default: redisops
+  sentinel_user:
+    description: ACL user for the Sentinels.
+    type: str
+  sentinel_password:
+    description: Password for the Sentinels.
+    type: str
+  max_behind:
+    description: Bytes that a replica may be behind before writes are held.
+    type: int
+    default: 10485760
+  timeout:
+    description: Longest wait, in seconds, until all other members are linked to the new primary.
+    type: int
+    default: 120
+seealso:
+  - module: redisops.recovery.redis_replication
+"""
+
+EXAMPLES = r"""
+- name: See whether a switch would work, and to whom
+  redisops.recovery.redis_switchover:
+    members: [redis-1, redis-2, redis-3]
+    sentinels: [redis-1, redis-2, redis-3]
+  check_mode: true
+  run_once: true
+
+- name: Move the primary away from a host that needs maintenance
+  redisops.recovery.redis_switchover:
+    members: [redis-1, redis-2, redis-3]
+    sentinels: [redis-1, redis-2, redis-3]
+    away_from: redis-1
+  run_once: true
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: target_unfit
+gap_ms:
+  description: Milliseconds from the moment writes were held until the new primary took them; null where nothing was switched.
+  returned: success
+  type: int
+from_primary:
+  description: The primary before.
+  returned: success
+  type: str
+to_primary:
+  description: The primary after, or the one that would be.
+  returned: success
+  type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import (
+    View,
+    endpoint,
+    split_endpoint,
+    view_of,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, Server, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.switchover_act import (
+    Switch,
+    read_sentinels,
+    wait_for_priority,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.switchover_plan import (
+    Candidate,
+    choose,
+    prove_sentinels,
+    prove_set,
+)
+
+SPEC = {
+    **connection_spec(),
+    "members": {"type": "list", "elements": "str", "required": True},
+    "address": {"type": "str"},
+    "address_variables": {"type": "list", "elements": "str", "default": ["redis_replication_address", "ansible_host"]},
+    "target": {"type": "str"},
+    "away_from": {"type": "str"},
+    "sentinels": {"type": "list", "elements": "str", "default": []},
+    "primary_name": {"type": "str", "default": "redisops"},
+    "sentinel_user": {"type": "str"},
+    "sentinel_password": {"type": "str", "no_log": True},
+    "max_behind": {"type": "int", "default": 10485760},
+    "timeout": {"type": "int", "default": 120},
+}
+#: For the one that shall be promoted, while Sentinel chooses; what a cut leaves behind is a preference, no harm.
+PREFERRED = 1
+
+
+def look_at(members: Members, login: Login) -> tuple[dict[str, Server], list[View]]:
+    """A connection to every member that answers, and everybody's view."""
+    servers, views = {}, []
+    for member in members.all:
+        try:
+            servers[member] = connect(there(login, member), 5.0)
+            views.append(members.spelled(view_of(servers[member].info(), member)))
+        except Problem as problem:
+            views.append(View(member, "unreachable", because=problem.saw))
+    return servers, views
+
+
+def candidate(server: Server, view: View) -> Candidate:
+    """A replica that answers, and whether its disk works."""
+    info = server.info()
+    fault = ""
+    if info.text("rdb_last_bgsave_status", "ok") != "ok" or info.text("aof_last_write_status", "ok") != "ok":
+        fault = "could not write to its disk lately"
+    return Candidate(view, fault=fault, priority=info.number("slave_priority", 100))
+
+
+def switch(
+    module: AnsibleModule,
+    servers: dict,
+    members: Members,
+    primary: View,
+    views: list,
+    target: Candidate,
+    sentinels: list,
+    asked: Login,
+) -> Switch:
+    """Hold, promote, release, and see everybody linked. Raises Problem."""
+    params, chosen, name = module.params, target.view.address, module.params["primary_name"]
+    rivals = [view.address for view in views if sentinels and view.link_up and view.upstream == primary.address]
+    work = Switch(servers, members, primary, target, rivals)
+    prefers = bool(sentinels) and target.priority != PREFERRED
+    if prefers:
+        work.command(chosen, "CONFIG", "SET", "replica-priority", PREFERRED)
+    try:
+        if sentinels and not wait_for_priority(params["sentinels"], name, asked, members, chosen, PREFERRED):
+            raise Problem(
+                "target_unseen", f"the Sentinels did not take notice of {target.view.address} in time; nothing has been switched",
+                "Sentinels that are linked to it", "see SENTINEL REPLICAS on each, then run again",
+            )  # fmt: skip
+        if sentinels:
+            first = connect(there(asked, endpoint(*split_endpoint(sentinels[0].address, 26379))))
+        work.hold_until_level()
+        if sentinels:
+            work.by_sentinel(first, name)
+        else:
+            work.by_hand()
+    finally:
+        if prefers:
+            work.restore_priority(target.priority)
+    loose = work.wait_for_links(params["timeout"])
+    if loose:
+        raise Problem(
+            "link_down", f"{target.view.address} is primary, and {', '.join(loose)} {'is' if len(loose) == 1 else 'are'} not linked to it",
+            "every member linked", "look into their logs; run the role redis_replication",
+        )  # fmt: skip
+    return work
+
+
+def body(module: AnsibleModule) -> dict:
+    params = module.params
+    members = Members(params["members"], params["members"][0] if params["members"] else "")
+    login = login_of(params)
+    asked = Login(
+        **{
+            **vars(login),
+            "user": params["sentinel_user"],
+            "password": params["sentinel_password"],
+            "previous_password": None,
+        }
+    )
+    servers, views = look_at(members, login)
+    primary = prove_set(views)
+    leave = members.of(Members.spelling(params["away_from"])) if params["away_from"] else None
+    wanted = members.of(Members.spelling(params["target"])) if params["target"] else None
+    if leave not in (None, primary.address):
+        return result_of([], gap_ms=None, from_primary=primary.address, to_primary=primary.address)
+    sentinels = read_sentinels(params["sentinels"], params["primary_name"], asked, members)
+    if params["sentinels"]:
+        prove_sentinels(sentinels, len(params["sentinels"]), primary.address)
+    others = [
+        candidate(servers[view.address], view) if view.address in servers else Candidate(view)
+        for view in views
+        if view is not primary
+    ]
+    target = choose(primary, others, wanted, params["max_behind"])
+    if target.view.address == primary.address:
+        return result_of([], gap_ms=None, from_primary=primary.address, to_primary=primary.address)
+    words = f"hold writes on {primary.address}, wait until {target.view.address} has every byte, promote it, let writes go on"
+    changes = [Change("set", "primary", primary.address, target.view.address, words)]
+    gap, warnings = None, []
+    if not module.check_mode:
+        done = switch(module, servers, members, primary, views, target, sentinels, asked)
+        gap, warnings = done.gap_ms, done.warnings
+    return result_of(
+        changes, warnings=warnings, gap_ms=gap, from_primary=primary.address, to_primary=target.view.address
+    )
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()
