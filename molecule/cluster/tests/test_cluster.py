@@ -1,0 +1,198 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A cluster comes to be, fails over, grows and shrinks. A client writes through it all and notes each acknowledgement; redis-cli judges."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import time
+import typing as t
+
+from lab_hosts import ROOT, LabHost, Record, changed
+
+NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
+ADMIN = ("admin", "lab-admin")
+
+
+def admin(host: LabHost, *words: str) -> str:
+    return host.as_user(*ADMIN, *words)
+
+
+def wait(condition: t.Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def own(host: LabHost) -> list[str]:
+    """What a node says of itself: id, flags, whom it replicates, slots."""
+    rows = [line.split() for line in admin(host, "CLUSTER", "NODES").splitlines()]
+    words = next((row for row in rows if len(row) >= 8 and "myself" in row[2]), [])
+    return [words[0], words[2], words[3], " ".join(words[8:])] if words else ["", "", "", ""]
+
+
+def roles(hosts: dict[str, LabHost], names: t.Iterable[str]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(own(hosts[name])) for name in names}
+
+
+def primaries(hosts: dict[str, LabHost], names: t.Iterable[str]) -> list[str]:
+    return [name for name in names if own(hosts[name])[3]]
+
+
+def judged(hosts: dict[str, LabHost], names: t.Sequence[str]) -> None:
+    """Every node finds the cluster whole, and so does redis-cli."""
+    for name in names:
+        wait(lambda name=name: "cluster_state:ok" in admin(hosts[name], "CLUSTER", "INFO"))
+        wait(lambda name=name: f"cluster_known_nodes:{len(names)}" in admin(hosts[name], "CLUSTER", "INFO"))
+    said = admin(hosts[names[0]], "--cluster", "check", "127.0.0.1:6379")
+    assert "[OK] All 16384 slots covered." in said, said
+    assert "[ERR]" not in said, said
+    assert "[WARNING]" not in said, said
+
+
+def environment() -> dict[str, str]:
+    inventory = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    return {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(inventory / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
+    }
+
+
+def play(book: str, **variables: t.Any) -> tuple[int, str]:
+    """Run a playbook as an operator does; how much it changed, and its output."""
+    inventory = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), book, "-e", json.dumps(variables)],
+        capture_output=True, text=True, check=False, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    lines = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8").splitlines()
+    return changed(Record(lines).runs[-1]), done.stdout
+
+
+def cluster(**variables: t.Any) -> int:
+    """How much the role redis_cluster changes."""
+    return play(str(ROOT / "molecule" / "cluster" / "cluster.yml"), **variables)[0]
+
+
+@contextlib.contextmanager
+def writing(host: LabHost, label: str) -> t.Iterator[dict[str, t.Any]]:
+    """A client that writes until the block ends; then how many writes were acknowledged, and its longest wait."""
+    path = f"/tmp/acknowledged-{label}"
+    host.run(f"rm -f {path} {path}.stop")
+    script = (ROOT / "molecule/shared/files/cluster_writer.py").read_text()
+    lab = host.container[: -len(host.name)]
+    process = subprocess.Popen(
+        ["docker", "exec", "-i", host.container, "python3", "-", path, "shop", "lab-shop", *(lab + name for name in reversed(NAMES))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdin.write(script)
+    process.stdin.close()
+    told: dict[str, t.Any] = {}
+    wait(lambda: host.infra.run(f"test -s {path}").rc == 0)
+    try:
+        yield told
+    finally:
+        host.run(f"touch {path}.stop")
+        words = process.stdout.read().split()
+        process.wait(60)
+        told.update(count=int(words[0]), longest=float(words[1]), numbers=host.run(f"cat {path}").split())
+
+
+def acknowledged(host: LabHost, label: str) -> int:
+    return int(host.run(f"wc -l < /tmp/acknowledged-{label}"))
+
+
+def lost(hosts: dict[str, LabHost], told: dict[str, t.Any]) -> list[str]:
+    """The acknowledged writes that no primary has."""
+    there: set[str] = set()
+    for name in primaries(hosts, hosts):
+        keys = admin(hosts[name], "--scan", "--pattern", "w:*").split()
+        there.update(key[2:] for key in keys)
+    return [number for number in told["numbers"] if number not in there]
+
+
+# --- in order: each goes on where the one before ended ------------------------------------------------------------------
+
+
+def test_six_servers_are_a_cluster(hosts: dict[str, LabHost], record: Record) -> None:
+    judged(hosts, NAMES)
+    assert changed(record.converges(check=False)[-1]) == 0
+    domains = {"n1": "a", "n4": "a", "n2": "b", "n5": "b", "n3": "c", "n6": "c"}
+    ids = {own(hosts[name])[0]: name for name in NAMES}
+    assert len(primaries(hosts, NAMES)) == 3
+    for name in NAMES:
+        upstream = own(hosts[name])[2]
+        if upstream in ids:
+            assert domains[name] != domains[ids[upstream]]
+    assert "cluster_known_nodes:1" in admin(hosts["n7"], "CLUSTER", "INFO")
+
+
+def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost]) -> None:
+    old = primaries(hosts, NAMES)[0]
+    left = [name for name in NAMES if name != old]
+    before = set(primaries(hosts, left))
+    with writing(hosts["n7"], "kill") as told:
+        time.sleep(2)
+        unit = hosts[old].unit
+        pid = hosts[old].run(f"systemctl show -p MainPID --value {unit}")
+        hosts[old].run(
+            f"systemctl mask --runtime {unit}; kill -9 {pid}"
+        )  # as a lost machine, it does not come back by itself
+        wait(lambda: len(primaries(hosts, left)) == 3)
+        count = acknowledged(hosts["n7"], "kill")
+        wait(lambda: acknowledged(hosts["n7"], "kill") > count + 100)  # and writes go on
+    gone = lost(hosts, told)
+    new = (set(primaries(hosts, left)) - before).pop()
+    print(
+        f"primary {old} killed: {told['count']} writes acknowledged, {len(gone)} lost, longest wait {told['longest']:.1f} s; new primary {new}"
+    )
+    assert told["count"] > 200
+    picture = roles(hosts, left)
+    assert cluster() == 0
+    assert roles(hosts, left) == picture
+    hosts[old].run(f"systemctl unmask --runtime {unit}; systemctl start {unit}")
+    wait(lambda: own(hosts[old])[2] == own(hosts[new])[0])
+    judged(hosts, NAMES)
+    assert play("redisops.recovery.site")[0] == 0
+    assert own(hosts[old])[2] == own(hosts[new])[0]
+    assert own(hosts[new])[3]
+
+
+def test_a_node_comes_with_slots_and_goes_without(hosts: dict[str, LabHost]) -> None:
+    everybody = [*NAMES, "n7"]
+    shape = {"redis_cluster_replicas_per_primary": 0}
+    with writing(hosts["n5"], "grow") as told:
+        time.sleep(1)
+        began = time.monotonic()
+        assert cluster(redis_cluster_nodes=everybody, redis_cluster_primaries=4, **shape) > 0
+        took = time.monotonic() - began
+        judged(hosts, everybody)
+        assert len(primaries(hosts, everybody)) == 4
+        assert cluster(redis_cluster_nodes=everybody, redis_cluster_primaries=4, **shape) == 0
+    print(
+        f"node added in {took:.0f} s: {told['count']} writes acknowledged, {len(lost(hosts, told))} lost,"
+        f" longest wait {told['longest'] * 1000:.0f} ms"
+    )
+    assert told["count"] > 200
+    assert lost(hosts, told) == []
+    with writing(hosts["n5"], "shrink") as told:
+        time.sleep(1)
+        began = time.monotonic()
+        assert cluster(redis_cluster_remove=["n7"]) > 0
+        took = time.monotonic() - began
+        judged(hosts, NAMES)
+        assert cluster(redis_cluster_remove=["n7"]) == 0
+    print(
+        f"node removed in {took:.0f} s: {told['count']} writes acknowledged, {len(lost(hosts, told))} lost,"
+        f" longest wait {told['longest'] * 1000:.0f} ms"
+    )
+    assert lost(hosts, told) == []
+    assert len(primaries(hosts, NAMES)) == 3
+    assert "cluster_known_nodes:1" in admin(hosts["n7"], "CLUSTER", "INFO")
+    assert admin(hosts["n7"], "DBSIZE") == "0"

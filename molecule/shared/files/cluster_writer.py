@@ -1,0 +1,44 @@
+"""Writes w:0, w:1, … to a cluster, waits for each answer, and notes each acknowledgement. Ends when told to.
+
+Usage: cluster_writer.py ACKNOWLEDGED-FILE USER PASSWORD NODE...
+"""
+
+import os
+import sys
+import time
+
+import redis
+from redis.cluster import RedisCluster
+
+path, user, password, *nodes = sys.argv[1:]
+number, client, last, longest = 0, None, time.monotonic(), 0.0
+
+
+def connect():
+    for node in nodes:
+        try:
+            return RedisCluster(host=node, port=6379, username=user, password=password, socket_timeout=5)
+        except redis.RedisError:
+            continue
+    raise redis.ConnectionError
+
+
+with open(path, "w", buffering=1, encoding="ascii") as acknowledged:
+    while not os.path.exists(path + ".stop"):
+        try:
+            client = client or connect()
+            client.set(f"w:{number}", number)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+            acknowledged.write(f"{number}\n")
+            number += 1
+            time.sleep(0.002)
+        except (
+            redis.RedisError,
+            AttributeError,
+            KeyError,
+            OSError,
+        ):  # it stumbles over an ASK to a node that has no slots yet
+            client = None
+            time.sleep(0.05)
+print(f"{number} {longest:.3f}")
