@@ -21,7 +21,15 @@ options:
     description: ACL user to log in as. Without it, the default user.
     type: str
   login_password:
-    description: Password of that user.
+    description:
+      - Password of that user.
+      - A server that does not know the user or the password yet is logged in to as the default user without a password, as long
+        as it lets that one in. So the run that makes the user can use its name already.
+    type: str
+  login_previous_password:
+    description:
+      - The password before the one in O(login_password), tried where that one is refused. Set it while a password is being changed,
+        and for the first run on a server with C(requirepass).
     type: str
   login_unix_socket:
     description: Path of the server's Unix socket. Set, it is used in place of host and port.

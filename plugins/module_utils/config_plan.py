@@ -29,7 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf impor
 )
 
 __all__ = [
-    "FITS", "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "live_change", "needs_restart",
+    "FITS", "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "is_limit_written_down", "live_change", "needs_restart",
     "plan_config", "prove_fits", "text_of",
 ]  # fmt: skip
 
@@ -94,6 +94,12 @@ def client_limit(wanted: int, hard_limit: int, ceiling: t.Optional[int]) -> Clie
     return ClientLimit(now, ever if ever < wanted else None, now < ever)
 
 
+def is_limit_written_down(directives: t.Sequence[Directive], clients: ClientLimit) -> bool:
+    """Whether the file says what this host can give in place of what is declared: CONFIG REWRITE, which each failover by Sentinel
+    brings, writes down the live value. To correct that would be to fight it for ever."""
+    return clients.limited_to is not None and effective(directives, "maxclients") == str(clients.limited_to)
+
+
 @dataclasses.dataclass
 class ConfigPlan:
     """``live`` goes into one CONFIG SET. ``limited`` names what the host cannot give."""
@@ -137,6 +143,8 @@ def plan_config(
         for name, want in wanted.items():
             _plan_live(plan, live, name, want, clients)
     for name, want in wanted.items():
+        if name == "maxclients" and clients and is_limit_written_down(directives, clients):
+            continue
         if baseline_empty:
             plan.changes.append(Change("file", name, None, masked(name, want or '""'), f"write {name} to {path}"))
         else:

@@ -16,9 +16,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.data_place impor
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import fsync_dir
 
-__all__ = ["Access", "apply_access", "make_directory", "plan_access", "plan_path_access", "read_access"]
+__all__ = [
+    "Access", "apply_access", "close_directories", "make_directory", "plan_access", "plan_directories", "plan_path_access", "read_access",
+]  # fmt: skip
 
-#: Redis opens AOF increments and manifests with 0644, whatever the umask allows beyond it.
+#: Redis opens AOF increments, manifests and the RDB file that a replica receives with 0644, whatever the umask allows beyond it.
 REDIS_OPENS_WITH = 0o644
 
 
@@ -45,13 +47,13 @@ def read_access(disk: DataFiles) -> dict[str, Access]:
     return found
 
 
-def plan_access(found: t.Mapping[str, Access], wanted: Access, rdb: str) -> list[Change]:
-    """What differs. An AOF file with the mode that Redis itself gives new ones (group write missing) is no drift:
-    each rewrite makes new files, and correcting those for ever would be fighting Redis."""
+def plan_access(found: t.Mapping[str, Access], wanted: Access) -> list[Change]:
+    """What differs. The mode that Redis itself gives new files (group write missing) is no drift: each rewrite makes AOF files,
+    each full synchronisation an RDB file, and correcting those for ever would be fighting Redis."""
     changes = []
+    modes = {wanted.mode, wanted.mode & REDIS_OPENS_WITH}
     for path, access in sorted(found.items()):
         same_owner = (access.uid, access.gid) == (wanted.uid, wanted.gid)
-        modes = {wanted.mode} if path == rdb else {wanted.mode, wanted.mode & REDIS_OPENS_WITH}
         if not same_owner or access.mode not in modes:
             changes.append(Change("mode", path, str(access), str(wanted), f"set owner and mode of {path}"))
     return changes
@@ -74,6 +76,30 @@ def apply_access(paths: t.Iterable[str], wanted: Access) -> None:
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
                 os.fchown(descriptor, wanted.uid, wanted.gid)
                 os.fchmod(descriptor, wanted.mode)
+        finally:
+            os.close(descriptor)
+
+
+def plan_directories(paths: t.Iterable[str], uid: int, mode: int) -> list[Change]:
+    """Directories of this user that give more rights than ``mode``; one that gives fewer, or is somebody else's, is left alone."""
+    changes = []
+    for path in dict.fromkeys(paths):
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        found = status.st_mode & 0o7777
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == uid and found & ~mode:
+            changes.append(Change("mode", path, f"{found:04o}", f"{found & mode:04o}", f"set mode of {path}"))
+    return changes
+
+
+def close_directories(changes: t.Iterable[Change], mode: int) -> None:
+    """Take away what ``mode`` does not give, by descriptor."""
+    for change in changes:
+        descriptor = os.open(change.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.fchmod(descriptor, os.fstat(descriptor).st_mode & mode)
         finally:
             os.close(descriptor)
 

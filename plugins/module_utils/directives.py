@@ -55,6 +55,7 @@ PERSISTENCE = (
 )  # fmt: skip
 #: What Redis >= 7.0 uses when no file says otherwise, for the directives that this collection declares.
 DEFAULTS = {
+    "bind": "* -::*",
     "save": "3600 1 300 100 60 10000", "appendonly": "no", "appendfilename": "appendonly.aof",
     "appenddirname": "appendonlydir", "appendfsync": "everysec", "auto-aof-rewrite-percentage": "100",
     "auto-aof-rewrite-min-size": "67108864", "dbfilename": "dump.rdb", "rdbchecksum": "yes", "aof-load-truncated": "yes",
@@ -62,6 +63,8 @@ DEFAULTS = {
     "databases": "16", "cluster-enabled": "no", "maxmemory": "0", "maxmemory-policy": "noeviction",
     "maxclients": "10000", "tcp-backlog": "511", "replica-read-only": "yes",
     "client-output-buffer-limit": "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+    "port": "6379", "tls-port": "0", "tls-auth-clients": "yes", "tls-replication": "no", "tls-cluster": "no",
+    "tls-key-file-pass": "",
 }  # fmt: skip
 
 _MEMORY = frozenset(

@@ -125,16 +125,18 @@ class StagedFile:
         like: t.Optional[str] = None,
         made_from: t.Optional[str] = None,
         access: t.Optional[tuple[int, int, int]] = None,
+        follow: bool = True,
     ) -> None:
         """Stage ``text`` for ``path``. Owner, mode and extended attributes come from the existing file (or ``like``).
 
         ``mode`` is for a file that does not exist yet, ``access`` (user id, group id, mode) for one that shall have another.
         ``made_from`` is the text that ``text`` was edited from: commit() refuses if the file says something else by then.
-        Raises Problem; then nothing is left behind.
+        ``follow`` False: a link at ``path`` is replaced, and what it points to is left alone. Raises Problem; then nothing is left behind.
         """
-        self.path = os.path.realpath(path)
+        directory, name = os.path.split(os.path.realpath(path) if follow else os.path.abspath(path))
+        directory = os.path.realpath(directory)
+        self.path = os.path.join(directory, name)
         self._made_from = made_from
-        directory, name = os.path.split(self.path)
         self._temp = os.path.join(directory, f".{name}{_SUFFIX}")
         try:
             self._unlink()  # what a run that was cut off may have left

@@ -121,6 +121,14 @@ class Host:
                 found.append(int(name))
         return found
 
+    def replaced_program(self, pid: int) -> str:
+        """The program that process ``pid`` runs where another file has taken its place on disk, as an upgrade does; else empty."""
+        try:
+            program, gone, _rest = os.readlink(self.path(f"/proc/{pid}/exe")).partition(" (deleted)")
+        except OSError:
+            return ""
+        return program if gone and os.path.exists(self.path(program)) else ""
+
     def holds_open(self, pid: int, path: str) -> bool:
         """Whether process ``pid`` has ``path`` (that very inode) open."""
         try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import typing as t
@@ -15,7 +16,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.probe import probe, server_binary
+from ansible_collections.redisops.recovery.plugins.module_utils.probe import server_binary, throwaway
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, RedisConf, expand
 from ansible_collections.redisops.recovery.plugins.module_utils.server import (
     CommandError,
@@ -26,7 +27,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server import (
     wait_for,
 )
 
-__all__ = ["Instance", "edited", "prove_accepted", "read_instance", "refreshed", "stage", "wait_until_loaded"]
+__all__ = [
+    "OPEN_ACL", "Instance", "edited", "prove_accepted", "read_instance", "refreshed", "rehearsed", "stage", "wait_until_loaded",
+]  # fmt: skip
 
 OLDEST = (7, 0)
 
@@ -82,6 +85,29 @@ def wait_until_loaded(server: Server, timeout: float) -> Info:
             "wait for it and run again, or set a longer timeout",
         )
     return last[0]
+
+
+def _connect_where_it_is(instance: Instance, login: Login) -> Server:
+    """The declared address, or, while TLS is being brought in, where the file says that the server listens in plain text.
+
+    Only what does not leave this host is tried in plain text. Raises ServerDown or Problem.
+    """
+    try:
+        return connect(login)
+    except Problem as problem:
+        if not (login.tls and login.local and problem.code in ("server_down", "not_redis")):
+            raise
+        plain = dataclasses.replace(login, tls=False)
+        port = instance.in_file("port") or "6379"
+        ways = [dataclasses.replace(plain, port=int(port))] if port.isdigit() and port != "0" else []
+        socket = instance.in_file("unixsocket")
+        ways += [dataclasses.replace(plain, unix_socket=socket)] if socket else []
+        for way in ways:
+            try:
+                return connect(way)
+            except Problem:
+                continue
+        raise
 
 
 def _same_file(one: str, other: str) -> bool:
@@ -159,7 +185,7 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_
             "run with become: true",
         )
     try:
-        instance.server = connect(login)
+        instance.server = _connect_where_it_is(instance, login)
     except ServerDown:
         _prove_it_is_stopped(instance, login)
         return instance
@@ -206,10 +232,15 @@ def edited(instance: Instance, values: t.Mapping[str, str]) -> str:
     return conf.render()
 
 
-def prove_accepted(instance: Instance, text: str) -> None:
-    """Let the installed server read ``text``. Raises Problem where it refuses it."""
+@contextlib.contextmanager
+def rehearsed(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> t.Iterator[t.Optional[Server]]:
+    """A throwaway server that has read ``text`` as the instance's file (and ``acl_text`` as its ACL file), to ask it questions.
+
+    None where no server program is installed. Raises Problem where it refuses to start.
+    """
     binary = server_binary(instance.info.text("executable"))
     if binary is None:
+        yield None
         return
     directives = _directives(text, instance.path)
     data_dir = effective(directives, "dir")
@@ -221,7 +252,19 @@ def prove_accepted(instance: Instance, text: str) -> None:
     user = instance.host.user_of_process(instance.pid) if instance.running else None
     if user is None:  # whoever owns the data is whom the server will run as
         user = instance.host.user_of_file(data_dir if data_dir and os.path.isdir(data_dir) else instance.path)
-    probe(binary, text, instance.path, directives, instance.value("dir") or "/", user)
+    place = instance.value("dir") or "/"
+    with throwaway(binary, text, instance.path, directives, place, user, acl_text) as socket:
+        yield connect(Login(unix_socket=socket)) if acl_text == OPEN_ACL else None
+
+
+#: An ACL file that lets everybody in.
+OPEN_ACL = "user default on nopass ~* &* +@all\n"
+
+
+def prove_accepted(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> None:
+    """Let the installed server read ``text`` (and ``acl_text``). Raises Problem where it refuses it."""
+    with rehearsed(instance, text, acl_text):
+        pass
 
 
 def stage(

@@ -9,6 +9,7 @@ replicates nothing, and is killed as soon as it answers.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -25,7 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.host import User
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import Directive, canonical_name
 from ansible_collections.redisops.recovery.plugins.module_utils.server import wait_for
 
-__all__ = ["probe", "prove_bindable", "server_binary"]
+__all__ = ["end_with_parent", "judgement", "private_server", "prove_bindable", "server_binary", "throwaway"]
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -50,13 +51,15 @@ def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str)
     if "tls-port" in said:
         overrides.append(("tls-port", "0"))
     if "replicaof" in said:
-        overrides.append(("replicaof", "no", "one"))
+        # Not "no one": on top of an earlier line that leaves a server without a primary's name that connects all the same, to loopback,
+        # and the server there would count it among its replicas (seen with 7.0.15). Nobody can listen on port 0.
+        overrides.append(("replicaof", "127.0.0.1", "0"))
     if "aclfile" in said and said["aclfile"].text and not os.path.isabs(said["aclfile"].text):
         overrides.append(("aclfile", os.path.join(data_dir, said["aclfile"].text)))
     return [part for name, *values in overrides for part in ("--" + name, *values)]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: be killed when the run ends before it could do so itself (PR_SET_PDEATHSIG is 1)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -72,7 +75,7 @@ def _answers(path: str) -> bool:
         return False
 
 
-def _judgement(output: str) -> str:
+def judgement(output: str) -> str:
     """Redis' own words for what is wrong, with the line; secrets are left out."""
     # Redis 8 says in its log what 7.0 prints: without the stamps they read alike.
     lines = [re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", line) for line in output.strip().splitlines()]
@@ -92,46 +95,84 @@ def _judgement(output: str) -> str:
     return (telling or lines or ["it ended without a word"])[0]
 
 
-def probe(binary: str, text: str, path: str, directives: t.Sequence[Directive], data_dir: str, user: User) -> None:
-    """Let ``binary`` read ``text`` as its configuration. Raises Problem, with Redis' words, if it refuses.
+@contextlib.contextmanager
+def private_server(
+    command: t.Sequence[str],
+    listening: str,
+    output: t.Any,
+    identity: t.Mapping[str, t.Any],
+    prepare: t.Callable[[], None],
+    timeout: float,
+) -> t.Iterator[subprocess.Popen]:
+    """A server process that listens on one Unix socket; it answers, has ended, or has had ``timeout`` seconds. Killed at the end.
 
-    ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes. Where we are root the
-    throwaway runs as ``user``, who may read what the server may read (keys for TLS by a further group, say).
+    ``identity`` is whom it runs as, ``prepare`` runs in the child before the server does.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/",
+        preexec_fn=prepare, **identity,  # noqa: PLW1509, a module has one thread
+    )  # fmt: skip
+    try:
+        wait_for(lambda: process.poll() is not None or _answers(listening), timeout)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def throwaway(
+    binary: str,
+    text: str,
+    path: str,
+    directives: t.Sequence[Directive],
+    data_dir: str,
+    user: User,
+    acl_text: t.Optional[str] = None,
+) -> t.Iterator[str]:
+    """A server of ``binary`` that has read ``text`` as its configuration; gives the path of its Unix socket.
+
+    ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes, ``acl_text`` what its ACL file
+    should hold in place of what it does. Where we are root the throwaway runs as ``user``, who may read what the server may read
+    (keys for TLS by a further group, say). Raises Problem, with Redis' words, if it refuses to start.
     """
     directory = tempfile.mkdtemp(prefix="redisops-probe-")
     identity: dict[str, t.Any] = {}
     try:
-        candidate, log, listening = (os.path.join(directory, name) for name in ("redis.conf", "log", "s"))
-        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT, 0o600)
-        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            handle.write(text)
+        candidate, listening, acl = (os.path.join(directory, name) for name in ("redis.conf", "s", "users.acl"))
+        arguments = _arguments(directives, directory, data_dir)
+        owned = [candidate]
+        _write(candidate, text)
+        if acl_text is not None:
+            _write(acl, acl_text)
+            arguments += ["--aclfile", acl]
+            owned.append(acl)
         if os.geteuid() == 0 and user.uid:
             identity = {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
-            os.chown(directory, user.uid, user.gid)
-            os.chown(candidate, user.uid, user.gid)
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                [binary, candidate, *_arguments(directives, directory, data_dir)],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/",
-                preexec_fn=_end_with_parent, **identity,  # noqa: PLW1509, a module has one thread
-            )  # fmt: skip
-        try:
-            wait_for(lambda: process.poll() is not None or _answers(listening), _TIMEOUT_SECONDS)
-            accepted = process.poll() is None and _answers(listening)
-        finally:
-            process.kill()
-            process.wait()
-        if not accepted:
-            with open(log, encoding="utf-8", errors="replace") as handle:
-                why = _judgement(handle.read())
-            raise Problem(
-                "conf_rejected",
-                f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
-                "directives and values that this server version knows",
-                "correct the setting named above (or that line of the file, if it stood there before)",
-            )
+            for name in [*owned, directory]:  # the directory last: from then on that user may put links into it
+                os.chown(name, user.uid, user.gid, follow_symlinks=False)
+        with tempfile.TemporaryFile() as output:
+            command = [binary, candidate, *arguments]
+            with private_server(command, listening, output, identity, end_with_parent, _TIMEOUT_SECONDS) as process:
+                if process.poll() is None and _answers(listening):
+                    yield listening
+                    return
+            output.seek(0)
+            why = judgement(output.read().decode("utf-8", "replace")).replace(acl, "the ACL file")
+        raise Problem(
+            "conf_rejected",
+            f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
+            "directives and values that this server version knows",
+            "correct the setting named above (or that line of the file, if it stood there before)",
+        )
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        handle.write(text)
 
 
 def prove_bindable(addresses: t.Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import typing as t
 
 __all__ = ["capability_bounds", "meminfo_bytes", "open_files_limit", "selected", "status_field"]
 
+CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
 
 

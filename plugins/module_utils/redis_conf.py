@@ -23,6 +23,8 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}
 _UNESCAPES = {value: key for key, value in _ESCAPES.items()}
 _SPACE = " \t\r\n\v\f\0"
 _HEX = "0123456789abcdefABCDEF"
+#: Valkey's CONFIG REWRITE writes its own names, whichever the file had.
+_OTHER_NAMES = {"slaveof": "replicaof", "primaryauth": "masterauth", "primaryuser": "masteruser"}
 _MAX_INCLUDE_DEPTH = 16
 
 
@@ -110,10 +112,10 @@ def join_args(args: t.Iterable[str]) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """Today's spelling of a directive: lower case, replica for slave."""
+    """One spelling of a directive: lower case, replica for slave; of Valkey's own names the one that Redis knows, too."""
     name = name.lower()
-    if name == "slaveof":
-        return "replicaof"
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
     if name.startswith("slave-"):
         return "replica-" + name[len("slave-") :]
     if name.startswith("min-slaves-"):

@@ -21,9 +21,8 @@ try:
 except Exception:  # not only ImportError: a redis-py that is too new for this Python fails in its own ways
     redis = None
 
-__all__ = ["CommandError", "Login", "Server", "ServerDown", "connect", "wait_for"]
+__all__ = ["CommandError", "Login", "Server", "ServerDown", "connect", "connect_as", "wait_for"]
 
-_NO_PASSWORD_SET = "without any password configured"
 _POLL_SECONDS = 0.05
 _POLL_MAX_SECONDS = 1.0
 
@@ -49,6 +48,7 @@ class Login:
     port: int = 6379
     user: t.Optional[str] = None
     password: t.Optional[str] = None
+    previous_password: t.Optional[str] = None
     unix_socket: t.Optional[str] = None
     tls: bool = False
     ca_certs: t.Optional[str] = None
@@ -59,6 +59,26 @@ class Login:
     @property
     def address(self) -> str:
         return self.unix_socket or f"{self.host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether what is sent there stays on this host."""
+        return bool(self.unix_socket) or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    def fallbacks(self) -> list[Login]:
+        """Who else to log in as where the declared login is refused, because this run is what brings it.
+
+        A password that is being rotated was another one before; a user that is being made was the default user, with the earlier
+        password or, on a server that is still open, with none.
+        """
+        others = []
+        if self.previous_password:
+            others.append(dataclasses.replace(self, password=self.previous_password))
+            if self.user:
+                others.append(dataclasses.replace(self, user=None, password=self.previous_password))
+        if self.password or self.user:
+            others.append(dataclasses.replace(self, user=None, password=None))
+        return others
 
 
 class Server:
@@ -79,6 +99,33 @@ class Server:
             raise CommandError(str(args[0]), _reply_text(error)) from None
         except OSError as error:
             raise self._broken(str(args[0]), error) from None
+
+    def commands(self, rows: t.Sequence[t.Sequence[t.Union[str, int]]]) -> list[t.Any]:
+        """Send several commands at once, give their answers in order. Raises the first error, after all were carried out."""
+        if not rows:
+            return []
+        name, answers, failed = str(rows[0][0]), [], None
+        try:
+            self._connection.send_packed_command(self._connection.pack_commands(rows))
+            for row in rows:
+                try:
+                    answers.append(self._connection.read_response())
+                except redis.exceptions.RedisError as error:
+                    if not isinstance(error, redis.exceptions.ResponseError) and type(error).__name__ not in _PREFIXES:
+                        raise
+                    failed = failed or CommandError(str(row[0]), _reply_text(error))
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._broken(name, error) from None
+        if failed:
+            raise failed
+        return answers
+
+    def said(self) -> t.Any:
+        """The next thing that the server says by itself, to a connection that subscribed. Raises ServerDown."""
+        try:
+            return self._connection.read_response()
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._broken("SUBSCRIBE", error) from None
 
     def _broken(self, command: str, error: BaseException) -> ServerDown:
         self.close()
@@ -165,11 +212,28 @@ def _connection(login: Login, timeout: float) -> t.Any:
 
 
 def connect(login: Login, timeout: float = 30.0) -> Server:
-    """Log in and make sure that Redis answers.
+    """Log in and make sure that Redis answers; where it refuses the login, as one of ``login.fallbacks()``.
 
     Raises ServerDown if nothing listens, Problem for a wrong password, a program that is no Redis, or a TLS failure.
-    A server that is still loading its data counts as answering.
+    A server that is still loading its data counts as answering. ``server.login`` is the login that was taken.
     """
+    try:
+        return connect_as(login, timeout)
+    except Problem as refused:
+        if refused.code != "login_failed":
+            raise
+        for other in login.fallbacks():
+            try:
+                server = connect_as(other, timeout)
+                server.command("INFO", "server")  # a user that may do no more than PING is no way in
+                return server
+            except Problem:
+                continue
+        raise
+
+
+def connect_as(login: Login, timeout: float = 30.0) -> Server:
+    """As connect(), with this very login or not at all."""
     if redis is None:
         raise Problem(
             "redis_py_missing",
@@ -195,8 +259,6 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
     except redis.exceptions.InvalidResponse as error:
         raise _no_redis(where, _first_line(error)) from None
     except redis.exceptions.ResponseError as error:
-        if _NO_PASSWORD_SET in str(error) and not login.user:
-            return connect(dataclasses.replace(login, password=None), timeout)
         raise _denied(login, _reply_text(error)) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         text = _first_line(error)
@@ -207,10 +269,7 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
                 "a running Redis server",
                 "start it, or set login_host, login_port or login_unix_socket",
             ) from None
-        if _NO_PASSWORD_SET in text and not login.user:
-            # The server is open, and is about to be given this password: the first run has to get in without it.
-            return connect(dataclasses.replace(login, password=None), timeout)
-        if type(error).__name__ in _PREFIXES or "WRONGPASS" in text:
+        if type(error).__name__ in _PREFIXES or "WRONGPASS" in text or "without any password configured" in text:
             raise _denied(login, text) from None
         raise _no_redis(where, text) from None
     return server
@@ -221,7 +280,7 @@ def _denied(login: Login, text: str) -> Problem:
         "login_failed",
         f"Redis at {login.address} does not let {login.user or 'the default user'} in: {text}",
         "a user that may run INFO, CONFIG GET, CONFIG SET and BGSAVE",
-        "set login_user and login_password",
+        "set login_user and login_password (and login_previous_password while the password is being changed)",
     )
 
 

@@ -5,16 +5,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.confinement import (
+    Confined,
+    exposure,
+    prove_reachable,
+    read_confined,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.host import TIMED_OUT, Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import wait_until_loaded
+from ansible_collections.redisops.recovery.plugins.module_utils.instance import Instance, wait_until_loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import proven_save
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.procfs import (
+    CAP_SYS_ADMIN,
+    capability_bounds,
+    open_files_limit,
+    status_field,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.server import (
     CommandError,
     Login,
@@ -23,11 +38,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server import (
     connect,
     wait_for,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.service_plan import Process
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import drop_in_values, parse_show
 
 __all__ = [
+    "disk_of",
+    "exposure_of",
     "find_unit",
+    "process_of",
     "prove_last_word",
+    "prove_paths",
     "restart_server",
     "save_before_restart",
     "sentinel_listens",
@@ -37,12 +57,14 @@ __all__ = [
     "write_drop_in",
 ]
 
-_PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecStart,DropInPaths"
+_PROPERTIES = (
+    "LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload,ExecStart,DropInPaths,ReadWritePaths"
+)
 _UNITS = ("redis-server", "redis", "valkey-server", "valkey")
 #: Longer than systemd takes to send its signal; short for the clients, should this run be cut off behind the pause.
 _PAUSE_SECONDS = 30
 #: Properties of which every drop-in adds to the list.
-_ADDING_UP = ("ReadWritePaths",)
+_ADDING_UP = ("ReadWritePaths", "RestrictAddressFamilies", "SystemCallArchitectures", "SystemCallFilter")
 _HELLO = "__sentinel__:hello"
 
 
@@ -71,6 +93,50 @@ def find_unit(host: Host) -> str:
 def unit_state(host: Host, unit: str) -> dict[str, str]:
     """The unit's properties. Raises Problem where there is no systemd."""
     return parse_show(systemctl(host, "show", "-p", _PROPERTIES, f"{unit}.service"))
+
+
+def exposure_of(host: Host, unit: str) -> t.Optional[float]:
+    """What systemd says of the unit's confinement, 0 to 10; None where this systemd does not say."""
+    return exposure(host.run("systemd-analyze", "security", "--no-pager", f"{unit}.service", timeout=60).output)
+
+
+def process_of(host: Host, pid: int) -> tuple[Process, Confined]:
+    """What the running process was given, and what was taken from it."""
+    status = host.read(f"/proc/{pid}/status") or ""
+    umask, score = status_field(status, "Umask"), host.read(f"/proc/{pid}/oom_score_adj")
+    soft = open_files_limit(host.read(f"/proc/{pid}/limits") or "")[0]
+    given = Process(
+        soft or None, int(umask, 8) if umask else None, int(score) if score else None, host.replaced_program(pid)
+    )
+    confined = read_confined(status, host.read(f"/proc/{pid}/mountinfo") or "")
+    if not capability_bounds(host.read("/proc/1/status") or "", CAP_SYS_ADMIN):
+        # A container whose systemd may not mount: no start of any unit gives it a read-only root.
+        confined = dataclasses.replace(confined, root_read_only=None)
+    return given, confined
+
+
+def disk_of(values: t.Mapping[str, t.Optional[str]]) -> Place:
+    """Where ``values`` say that the data is."""
+    return Place(*(values[name] or "" for name in PLACE))
+
+
+def prove_paths(
+    instance: Instance, unit: str, state: t.Mapping[str, str], drop_in: str, declared: t.Mapping[str, str]
+) -> None:
+    """Confined as ``declared``, the server must reach what its file names. Raises Refusal.
+
+    ``drop_in`` is the text of ours as it is now: its paths are not the package's.
+    """
+    ours = set(drop_in_values(drop_in).get("ReadWritePaths", "").split())
+    packaged = [word for word in state.get("ReadWritePaths", "").split() if word not in ours]
+    # systemd follows links, and so does what is compared with it.
+    packaged += [os.path.realpath(word.lstrip("-+")) for word in packaged + declared.get("ReadWritePaths", "").split()]
+    said = {"dir": instance.in_file("dir"), "config_file": os.path.dirname(os.path.realpath(instance.path))}
+    for name in ("logfile", "unixsocket", "aclfile"):
+        path = instance.in_file(name)
+        said[name] = os.path.dirname(path) if path and path.startswith("/") and path != "/dev/null" else None
+    writes = {name: os.path.realpath(path) for name, path in said.items() if path and os.path.isabs(path)}
+    prove_reachable(declared, " ".join(packaged), writes, unit)
 
 
 def write_drop_in(path: str, text: str) -> None:

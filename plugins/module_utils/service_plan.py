@@ -57,11 +57,15 @@ class Pending:
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """What the running process was given: soft limit of open files, umask and OOM score adjustment (None: not known)."""
+    """What the running process was given: soft limit of open files, umask and OOM score adjustment (None: not known).
+
+    ``replaced`` is its program, where an upgrade has put another file in its place.
+    """
 
     open_files: t.Optional[int] = None
     umask: t.Optional[int] = None
     oom_score_adj: t.Optional[int] = None
+    replaced: str = ""
 
 
 def restart_reasons(
@@ -83,6 +87,8 @@ def restart_reasons(
         differs = said is not None and have is not None and normal(name, said) != normal(name, have)
         if name in pending.restart or (differs and name not in pending.changes):
             reasons.append(f"{name}: the process has {have}")
+    if process.replaced:
+        reasons.append(f"program: {process.replaced} was upgraded, the process is of the one before")
     limit = declared.get("LimitNOFILE", "")
     if limit.isdigit() and process.open_files is not None:
         reachable = int(limit) if open_files_ceiling is None else min(int(limit), open_files_ceiling)
@@ -219,7 +225,8 @@ def prove_primary(info: Info, sentinel_listens: bool) -> None:
             f"this is a primary with {info.number('connected_slaves')} replicas that {'Sentinel' if sentinel_listens else 'the cluster'} "
             "watches: during a restart a replica would be promoted, and writes that this host acknowledges when it comes back are lost",
             "another primary first",
-            "fail over (SENTINEL FAILOVER or CLUSTER FAILOVER) and run again when this host is a replica; or set restart: never",
+            "run the playbook redisops.recovery.rolling_restart, which moves the primary first; in a cluster, CLUSTER FAILOVER on a replica and run "
+            "again; or set restart: never",
         )
 
 

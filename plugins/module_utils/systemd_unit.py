@@ -9,12 +9,19 @@ import re
 import shlex
 import typing as t
 
-__all__ = ["command_line_overrides", "drop_in_values", "parse_show", "render_drop_in"]
+__all__ = ["command_line_overrides", "drop_in_values", "parse_show", "property_text", "render_drop_in"]
 
 
 def parse_show(output: str) -> dict[str, str]:
     """``systemctl show -p …``: one property a line; of a repeated one (ExecStart) the last counts."""
     return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+
+
+def property_text(value: t.Any) -> str:
+    """A value from YAML as systemd writes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
 def render_drop_in(properties: t.Mapping[str, str]) -> str:

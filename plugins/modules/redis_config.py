@@ -115,14 +115,15 @@ running:
   type: bool
 """
 
-import difflib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.config_act import commit, prove_known, set_live
 from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import (
     client_limit,
+    is_limit_written_down,
     plan_config,
     prove_fits,
     text_of,
@@ -135,14 +136,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.directives impor
     NOT_GETTABLE,
     PERSISTENCE,
     SECRET,
-    masked,
     normal,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, group_id, parse_mode, user_id
+from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
-    Instance,
     edited,
     prove_accepted,
     read_instance,
@@ -152,7 +151,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.probe import pro
 from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import canonical_name, split_args
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError
 
 SPEC = {
     **connection_spec(),
@@ -164,11 +162,16 @@ SPEC = {
     "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
     "timeout": {"type": "int", "default": 3600},
 }
+TLS = (
+    "tls-port", "tls-cert-file", "tls-key-file", "tls-key-file-pass", "tls-ca-cert-file", "tls-auth-clients", "tls-replication", "tls-cluster",
+    "tls-protocols",
+)  # fmt: skip
 NOT_OURS = {
     **dict.fromkeys(
         PERSISTENCE, "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"
     ),
     **dict.fromkeys(NOT_GETTABLE, "its effect in the live server cannot be read back, so drift could not be seen"),
+    **dict.fromkeys(TLS, "it belongs to redisops.recovery.redis_tls, which proves a certificate before it is served"),
     "replicaof": "who replicates whom is the topology's to say: a file that says otherwise undoes a failover",
 }
 
@@ -192,54 +195,6 @@ def wanted_of(settings: dict) -> dict[str, str]:
     return wanted
 
 
-def prove_known(instance: Instance, wanted: dict[str, str]) -> None:
-    """Every directive must be one that the live server answers to. Raises Problem."""
-    for name in wanted:
-        if name not in instance.live:
-            instance.live.update(instance.server.config_get(name))
-        if name not in instance.live:
-            near = difflib.get_close_matches(name.replace("_", "-"), instance.live, 1)
-            raise Problem(
-                "unknown_directive",
-                f"{instance.info.product} has no directive {name!r}",
-                "a directive of the version that runs",
-                f"did you mean {near[0]}?" if near else f"correct {name} in settings",
-            )
-
-
-def set_live(instance: Instance, values: dict[str, str]) -> None:
-    """One CONFIG SET, read back. Raises Problem; then the old values are back."""
-    server = instance.server
-    try:
-        server.config_set(values)
-    except CommandError as error:
-        text = error.text
-        for name, value in values.items():
-            text = text.replace(value, masked(name, value) or "") if masked(name, value) != value else text
-        raise Problem(
-            "value_rejected", f"{instance.info.product} refused CONFIG SET {' '.join(values)}: {text}; file and server are unchanged",
-            "values that this server accepts", "correct the setting that it names",
-        ) from None  # fmt: skip
-    got = server.config_get(*values)
-    for name, value in values.items():
-        if normal(name, got.get(name, "")) != normal(name, value):
-            server.config_set({name: instance.live[name] for name in values})
-            raise Problem(
-                "value_clamped", f"{name}: {instance.info.product} accepted {masked(name, value)} and keeps {masked(name, got.get(name, ''))}; "
-                "file and server are as before", "a value within the server's bounds", f"set {name}: {masked(name, got.get(name, ''))}",
-            )  # fmt: skip
-
-
-def commit(staged: StagedFile, instance: Instance, live: dict[str, str]) -> None:
-    """Put the file in place; where that fails, the live values go back. Raises Problem."""
-    try:
-        staged.commit()
-    except Problem:
-        if live:
-            instance.server.config_set({name: instance.live[name] for name in live})
-        raise
-
-
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     wanted = wanted_of(params["settings"])
@@ -247,6 +202,11 @@ def body(module: AnsibleModule) -> dict:
     mode = parse_mode(params["mode"]) if params["mode"] else None
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     absent = empty and not instance.text
+    if "requirepass" in wanted and (instance.value("aclfile") or instance.in_file("aclfile")):
+        raise Problem(
+            "requirepass_with_aclfile", f"settings names requirepass, and the users of {instance.path} are in an ACL file, which Redis lets win",
+            "one place for the password of the default user", "take requirepass out of settings, and declare the user default in redis_acl",
+        )  # fmt: skip
     clients = None
     if instance.running:
         prove_known(instance, wanted)
@@ -272,7 +232,10 @@ def body(module: AnsibleModule) -> dict:
     changes: list[Change] = plan.changes + ([access_change] if access_change and not empty else [])
     if "bind" in wanted:
         prove_bindable(split_args(wanted["bind"]))
-    text = "" if absent else edited(instance, wanted)
+    in_file = dict(wanted)
+    if clients and is_limit_written_down(instance.directives, clients):
+        del in_file["maxclients"]
+    text = "" if absent else edited(instance, in_file)
     if text != instance.text:
         prove_accepted(instance, text)
     if changes and not module.check_mode:

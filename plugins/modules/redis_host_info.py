@@ -192,6 +192,10 @@ package_manager:
   description: V(apt) or V(dnf), null for another one.
   returned: always
   type: str
+selinux:
+  description: Whether the kernel has SELinux enabled.
+  returned: always
+  type: bool
 virtualization:
   description: What systemd-detect-virt says, C(type) (V(none) on bare metal) and whether it is a C(container); null where it cannot be told.
   returned: always
@@ -298,6 +302,7 @@ def body(module):
         "os": release,
         "package_manager": probes.package_manager(host, release),
         "virtualization": probes.virtualization(host),
+        "selinux": host.read("/sys/fs/selinux/enforce") is not None,
     }
     failing = preflight.failing(found, policies, "fail", expect)
     if failing:

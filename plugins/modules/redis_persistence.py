@@ -100,10 +100,16 @@ options:
   mode:
     description:
       - Mode of the RDB file and of every AOF file.
-      - Redis itself creates AOF files without group write. After a rewrite that is accepted too, so that this module does not
-        correct Redis for ever; anything else is drift.
+      - Redis itself creates AOF files, and the RDB file that a replica receives, without group write. That is accepted too, so that
+        this module does not correct Redis for ever; anything else is drift.
     type: str
     default: '0660'
+  dir_mode:
+    description:
+      - The most that the data directory and the AOF directory may give to others. A directory that gives less, or that is not
+        O(owner)'s, is left alone.
+    type: str
+    default: '0750'
   allow_no_persistence:
     description: Accept O(appendonly=false) together with an empty O(save). For pure caches.
     type: bool
@@ -193,13 +199,16 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import prove_aof_replays
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import pending_names
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
     Access,
     apply_access,
+    close_directories,
     make_directory,
     plan_access,
+    plan_directories,
     read_access,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
@@ -255,6 +264,7 @@ SPEC = {
     "owner": {"type": "str", "default": "redis"},
     "group": {"type": "str", "default": "redis"},
     "mode": {"type": "str", "default": "0660"},
+    "dir_mode": {"type": "str", "default": "0750"},
     "allow_no_persistence": {"type": "bool", "default": False},
     "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
     "timeout": {"type": "int", "default": 3600},
@@ -276,12 +286,8 @@ def wanted_of(params: dict) -> Wanted:
         elif isinstance(value, bool):
             value = "yes" if value else "no"
         if name in PLACE and name != "dir" and (not value or "/" in value):
-            raise Problem(
-                "invalid_value",
-                f"{name}: {value!r} is no file name",
-                "a name without a path",
-                f"set {name.replace('-', '_')}",
-            )
+            what = f"{name}: {value!r} is no file name"
+            raise Problem("invalid_value", what, "a name without a path", f"set {name.replace('-', '_')}")
         if name == "dir" and not value.startswith("/"):
             raise Problem("invalid_value", f"dir: {value!r} is not absolute", "an absolute path", "set dir")
         if name == "auto-aof-rewrite-percentage" and value < 0:
@@ -379,6 +385,8 @@ def body(module: AnsibleModule) -> dict:
     if instance.running:
         prove_rdb_is_known(host, instance.info, now.disk)
     plan = plan_persistence(now, wanted)
+    if plan.aof_live == "on":
+        prove_aof_replays(instance.server, instance.info)
     absent = empty and not instance.text
     access = Access(-1, -1, mode) if absent else Access(user_id(params["owner"]), group_id(params["group"]), mode)
     runs_as = host.process_uid(instance.pid) if instance.running else None
@@ -389,8 +397,10 @@ def body(module: AnsibleModule) -> dict:
             "data files that the server can write",
             "set owner and group to the user that the server runs as",
         )
-    access_changes = plan_access(read_access(now.disk), access, now.disk.place.rdb)
-    changes = plan.changes + access_changes
+    access_changes = plan_access(read_access(now.disk), access)
+    dir_mode = parse_mode(params["dir_mode"], "dir_mode")
+    dirs = [] if empty else plan_directories([now.disk.place.dir, now.disk.place.aof_dir], access.uid, dir_mode)
+    changes = plan.changes + access_changes + dirs
     new_text = "" if absent else edited(instance, wanted.spelled)
     if new_text != instance.text:
         prove_accepted(instance, new_text)
@@ -399,8 +409,11 @@ def body(module: AnsibleModule) -> dict:
             make_directory(plan.make_dir, access)
         act(instance, wanted, plan, now, host, params["timeout"])
         made_new_files = plan.aof_live or plan.save_first or plan.convert
-        apply_access(
-            scan(now.disk.place).paths if made_new_files else [change.name for change in access_changes], access
+        paths = scan(now.disk.place).paths if made_new_files else [change.name for change in access_changes]
+        apply_access(paths, access)
+        # What Redis just made, with a umask that its unit has yet to set, is closed with the rest.
+        close_directories(
+            plan_directories([now.disk.place.dir, now.disk.place.aof_dir], access.uid, dir_mode), dir_mode
         )
     info = instance.server.info("persistence") if instance.running else instance.info
     pending = pending_names(plan.changes) + (["appendonly"] if plan.convert or plan.aof_live else [])

@@ -44,6 +44,12 @@ options:
     description: What the C([Service]) section of the drop-in says.
     type: dict
     default: {}
+  confinement:
+    description:
+      - Further properties of that section, those that take rights away from the process, V(ProtectSystem) and its kin.
+      - It is refused where the server could then not reach what its file names. Booleans become V(yes) and V(no).
+    type: dict
+    default: {}
   data_mode:
     description:
       - Mode of the RDB file that the old process writes before a restart. Its umask may be another than the unit's by now.
@@ -66,9 +72,11 @@ options:
     elements: str
     default: []
   restart:
-    description: V(if_needed) restarts a process that differs from its file or unit; V(never) only reports it.
+    description:
+      - V(if_needed) restarts a process that differs from its file or unit; V(never) only reports it; V(always) restarts it in any case, with the
+        same proofs.
     type: str
-    choices: [if_needed, never]
+    choices: [if_needed, never, always]
     default: if_needed
   baseline:
     description:
@@ -96,6 +104,11 @@ EXAMPLES = r"""
       TimeoutStartSec: infinity
       TimeoutStopSec: infinity
       UMask: "0007"
+      ReadWritePaths: -/var/lib/redis -/var/log/redis -/run/redis -/etc/redis
+    confinement:
+      NoNewPrivileges: true
+      ProtectSystem: strict
+      ProtectHome: true
 
 - name: Only say whether a restart is due
   redisops.recovery.redis_service:
@@ -120,6 +133,13 @@ keys:
   returned: when the server was restarted
   type: dict
   sample: {"before": 10000, "after": 10000, "verdict": "every key without a time to live is there again"}
+exposure:
+  description:
+    - The exposure level that C(systemd-analyze security) gives the unit before and after, from 0 (confined) to 10; C(after) is null
+      in check mode.
+  returned: when the drop-in differs
+  type: dict
+  sample: {"before": 9.2, "after": 1.8}
 restart_required:
   description: Why the running process differs from its file and unit, before this run.
   returned: success
@@ -136,12 +156,13 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import prove_aof_replays
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import FITS
+from ansible_collections.redisops.recovery.plugins.module_utils.confinement import confinement_reasons
 from ansible_collections.redisops.recovery.plugins.module_utils.data_access import Access, apply_access
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import parse_mode
@@ -158,11 +179,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act 
     prove_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
-from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit, status_field
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.service_act import (
+    disk_of,
+    exposure_of,
     find_unit,
+    process_of,
     prove_last_word,
+    prove_paths,
     restart_server,
     save_before_restart,
     sentinel_listens,
@@ -173,7 +197,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_act impo
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service_plan import (
     Pending,
-    Process,
     missing_keys,
     prove_is_the_units,
     prove_overrides,
@@ -186,6 +209,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_plan imp
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import (
     command_line_overrides,
+    property_text,
     render_drop_in,
 )
 
@@ -195,11 +219,12 @@ SPEC = {
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "drop_in": {"type": "str", "default": "zz-redisops.conf"},
     "properties": {"type": "dict", "default": {}},
+    "confinement": {"type": "dict", "default": {}},
     "data_mode": {"type": "str", "default": "0660"},
     "enabled": {"type": "bool", "default": True},
     "pending": {"type": "list", "elements": "str", "default": []},
     "pending_restart": {"type": "list", "elements": "str", "default": []},
-    "restart": {"type": "str", "choices": ["if_needed", "never"], "default": "if_needed"},
+    "restart": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "if_needed"},
     "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
     "timeout": {"type": "int", "default": 3600},
 }
@@ -207,21 +232,9 @@ NAMES = (*PERSISTENCE, *IMMUTABLE, *FITS, "replicaof")
 SYSTEM_UNITS = "/etc/systemd/system"
 
 
-def process_of(host: Host, pid: int) -> Process:
-    """What the running process was given."""
-    status = host.read(f"/proc/{pid}/status") or ""
-    umask, score = status_field(status, "Umask"), host.read(f"/proc/{pid}/oom_score_adj")
-    soft = open_files_limit(host.read(f"/proc/{pid}/limits") or "")[0]
-    return Process(soft or None, int(umask, 8) if umask else None, int(score) if score else None)
-
-
 def said_in_file(instance: Instance) -> dict:
     """What the file says of everything that matters to a restart."""
     return {name: instance.in_file(name) or ("" if name == "replicaof" else None) for name in NAMES}
-
-
-def disk_of(values: dict) -> Place:
-    return Place(*(values[name] or "" for name in PLACE))
 
 
 def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, params: dict) -> list[Change]:
@@ -256,10 +269,7 @@ def body(module: AnsibleModule) -> dict:
     unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
     bare = params["baseline"] == "empty"
     data_mode = parse_mode(params["data_mode"], "data_mode")
-    declared = {
-        name: "yes" if value is True else "no" if value is False else str(value)
-        for name, value in params["properties"].items()
-    }
+    declared = {name: property_text(value) for name, value in {**params["properties"], **params["confinement"]}.items()}
     path = os.path.join(SYSTEM_UNITS, f"{unit}.service.d", params["drop_in"])
     text = render_drop_in(declared)
     state = unit_state(host, unit)
@@ -279,21 +289,21 @@ def body(module: AnsibleModule) -> dict:
         prove_overrides(overrides, in_file)
     if not problem:
         prove_unit_file(state.get("ExecStart", ""), params["config_file"])
-    changes = plan_unit(unit, state, path, text, host.read(path) or "", params)
+    now_text = host.read(path) or ""
+    if instance.text:
+        prove_paths(instance, unit, state, now_text, declared)
+    changes = plan_unit(unit, state, path, text, now_text, params)
     unit_changes = list(changes)
     reasons: list[str] = []
     if instance.running:
         prove_is_the_units(unit, state, instance.pid)
+        given, confined = process_of(host, instance.pid)
         reasons = restart_reasons(
-            in_file,
-            instance.live,
-            overrides,
-            declared,
-            process_of(host, instance.pid),
-            host.open_files_ceiling(),
-            pending,
-        )
-    due = bool(reasons) and params["restart"] == "if_needed"
+            in_file, instance.live, overrides, declared, given, host.open_files_ceiling(), pending
+        ) + confinement_reasons(declared, confined)
+        if params["restart"] == "always":
+            reasons = reasons or ["restart: always"]
+    due = bool(reasons) and params["restart"] != "never"
 
     if instance.text and (due or not instance.running):
         # A line that was broken by hand shows here, and not when the old process is gone.
@@ -303,6 +313,8 @@ def body(module: AnsibleModule) -> dict:
         now = refreshed(instance)
         disk = scan(disk_of(now.live))
         prove_rdb_is_known(host, info, disk)
+        if info.flag("aof_enabled"):
+            prove_aof_replays(instance.server, info)
         prove_primary(info, sentinel_listens(instance.server))
         prove_restart(said_in_file(now), now.live, info, aof_in_use(host, instance.pid, disk), mended)
 
@@ -315,12 +327,16 @@ def body(module: AnsibleModule) -> dict:
             prove_start(instance.path, in_file, scan(disk_of(in_file)))
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     result = result_of(changes, restart_required=reasons, restarted=False)
+    if now_text != text and not problem:
+        result["exposure"] = {"before": exposure_of(host, unit), "after": None}
     if module.check_mode or not (changes or state.get("NeedDaemonReload") == "yes"):
         return result
     began = time.time()
     if due:
         save_before_restart(instance.server, prove, params["timeout"])
     act(host, params, state, unit_changes, (unit, path, text))
+    if "exposure" in result:
+        result["exposure"]["after"] = exposure_of(host, unit)
     if due:
         before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
         rdb = disk_of(instance.live).rdb

@@ -41,6 +41,7 @@ _redis_server = integration._redis_server
 
 #: Functions that change something which outlives the process, and is not the content of a file nobody reads yet.
 _EFFECTS = {os: ("replace", "rename", "fsync", "mkdir", "rmdir", "chown"), shutil: ("rmtree",)}
+_SETTERS = (("CONFIG", "SET"), ("ACL", "SETUSER"), ("ACL", "DELUSER"))
 _COMMANDS = ("BGSAVE", "BGREWRITEAOF", "SAVE", "CLIENT")
 
 
@@ -113,7 +114,7 @@ def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
 
     def command(self: t.Any, *args: t.Any) -> t.Any:
         words = " ".join(str(word) for word in args)
-        telling = args[:2] == ("CONFIG", "SET") or args[0] in _COMMANDS
+        telling = args[:2] in _SETTERS or args[0] in _COMMANDS
         if telling:
             countdown.point(f"before {words}")
         answer = real_command(self, *args)

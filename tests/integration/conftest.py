@@ -39,7 +39,7 @@ class RedisUnderTest:
     def __init__(self, home: pathlib.Path) -> None:
         self.home = home
         self.data = home / "data"
-        self.data.mkdir()
+        self.data.mkdir(0o750)
         self.conf = home / "redis.conf"
         self.port = free_port()
         self.password: str | None = None
@@ -51,9 +51,9 @@ class RedisUnderTest:
             f"# made for a test\nbind 127.0.0.1\nport {self.port}\ndir {self.data}\nlogfile {self.home}/redis.log\n{extra}"
         )
 
-    def start(self, *arguments: str) -> RedisUnderTest:
+    def start(self, *arguments: str, umask: int = 0o007) -> RedisUnderTest:
         self.process = subprocess.Popen(
-            ["redis-server", str(self.conf), *arguments], cwd="/", umask=0o007, stdout=subprocess.DEVNULL
+            ["redis-server", str(self.conf), *arguments], cwd="/", umask=umask, stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

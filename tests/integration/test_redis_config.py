@@ -423,3 +423,35 @@ def test_a_file_that_somebody_else_writes_meanwhile(configure, edited, monkeypat
     assert not list(edited.home.glob(".*redisops*"))
     settled(configure, {"tcp-keepalive": 120})
     assert "timeout 77\n" in edited.conf.read_text()
+
+
+def test_requirepass_beside_an_acl_file_is_refused(configure, redis_server):
+    acl = redis_server.home / "users.acl"
+    acl.write_text("user default on nopass ~* &* +@all\n")
+    redis_server.write_conf(f"aclfile {acl}\n")
+    redis_server.start()
+    before = redis_server.tree()
+    for check in (True, False):
+        result = configure({"requirepass": "s3cret"}, check=check)
+        assert (result.failed, result.code) == (True, "requirepass_with_aclfile")
+        assert "s3cret" not in result.msg
+    assert redis_server.tree() == before
+
+
+def test_what_config_rewrite_leaves_of_a_declaration_is_no_drift(configure, redis_server, monkeypatch):
+    """As each failover by Sentinel does: default values are dropped, and the live maxclients is written down."""
+    from ansible_collections.redisops.recovery.plugins.modules import redis_config
+
+    monkeypatch.setattr(redis_config.Host, "open_files_ceiling", lambda self: 1032)
+    redis_server.start()
+    declared = {"bind": ["*", "-::*"], "maxclients": 50000, "hz": 20}
+    assert configure(declared).changed
+    assert redis_server.config("maxclients") == "1000"
+    assert redis_server.cli("CONFIG", "REWRITE") == "OK"
+    assert "maxclients 1000" in redis_server.conf.read_text()
+    again = configure(declared)
+    assert (again.changed, again.diff["after"]) == (False, "")
+    assert again.limited[0]["declared"] == 50000
+    # what is neither the declared value nor the limit is drift
+    redis_server.conf.write_text(redis_server.conf.read_text().replace("maxclients 1000", "maxclients 900"))
+    assert "maxclients 50000" in configure(declared).diff["after"]

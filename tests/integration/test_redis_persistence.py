@@ -699,3 +699,38 @@ def test_rewrite_that_cannot_be_written_leaves_aof_off(persist, redis_server):
     assert redis_server.config("appendonly") == "no"
     assert redis_server.config("appendfsync") == "everysec"
     assert redis_server.conf.read_text() == text
+
+
+def test_a_directory_that_redis_made_too_open_is_closed_in_the_same_run(persist, redis_server):
+    redis_server.start(umask=0o022).fill(3)
+    assert persist().changed
+    assert stat.S_IMODE((redis_server.data / "appendonlydir").stat().st_mode) == 0o750
+    assert not persist().changed
+
+
+def test_directories_that_are_too_open_are_closed(persist, redis_server):
+    redis_server.start().fill(3)
+    assert persist().changed
+    for path, mode in ((redis_server.data, 0o777), (redis_server.data / "appendonlydir", 0o755)):
+        path.chmod(mode)
+    told, done = persist(check=True), persist()
+    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert len(done.actions) == 2
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (redis_server.data, redis_server.data / "appendonlydir")] == [
+        0o750,
+        0o750,
+    ]
+    redis_server.data.chmod(0o700)
+    assert not persist().changed
+    assert stat.S_IMODE(redis_server.data.stat().st_mode) == 0o700
+
+
+def test_no_aof_is_turned_on_whose_transactions_would_be_dropped(persist, redis_server):
+    """Redis before 8.4.4 replays them as the default user, who may not do all here."""
+    redis_server.start().fill(3)
+    redis_server.cli("ACL", "SETUSER", "default", "-flushall")
+    refused(persist, redis_server, "aof_needs_default")
+    assert redis_server.config("appendonly") == "no"
+    redis_server.cli("ACL", "SETUSER", "default", "+@all")
+    assert not persist().failed
+    assert redis_server.config("appendonly") == "yes"

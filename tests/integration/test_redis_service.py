@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -304,3 +305,53 @@ def test_the_other_spelling_of_no_one(serve, unit):
     done = serve()
     assert not done.failed, done.msg
     assert done.restarted
+
+
+def test_a_restart_that_is_asked_for_is_done_with_the_same_proofs(serve, unit):
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(100)
+    assert serve().restarted is False
+    pid = unit.server.process.pid
+    told = serve(check=True, restart="always")
+    assert (told.restart_required, unit.server.process.pid) == (["restart: always"], pid)
+    done = serve(restart="always")
+    assert not done.failed, done.msg
+    assert (done.restarted, done.keys["after"]) == (True, 100)
+    assert unit.server.process.pid != pid
+    unit.server.cli("CONFIG", "SET", "appendonly", "no")
+    assert serve(restart="always").code == "aof_differs"
+
+
+def test_a_server_that_would_not_replay_its_transactions_is_not_restarted(serve, unit):
+    """Redis before 8.4.4 runs the transactions of its AOF as the default user."""
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(10)
+    due(unit.server)
+    unit.server.cli("ACL", "SETUSER", "default", "-flushall")
+    assert "MULTI" in refused(serve, unit, "aof_needs_default").msg
+    unit.server.cli("ACL", "SETUSER", "default", "+@all")
+    assert serve().restarted
+
+
+def test_a_program_that_was_upgraded_under_the_process_is_a_reason_for_a_restart(serve, unit, tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "redis-server"
+    program.parent.mkdir()
+    shutil.copy(os.path.realpath(shutil.which("redis-server")), program)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    unit.server.write_conf(AOF)
+    unit.server.start().fill(50)
+    pid = unit.server.process.pid
+    assert serve().restart_required == []
+    newer = program.with_suffix(".new")
+    shutil.copy(program, newer)
+    newer.rename(program)  # as dpkg and rpm do it
+    waits = serve(restart="never")
+    assert (waits.restarted, unit.server.process.pid) == (False, pid)
+    assert waits.restart_required == [f"program: {program} was upgraded, the process is of the one before"]
+    done = serve()
+    assert not done.failed, done.msg
+    assert (done.restarted, done.keys["after"]) == (True, 50)
+    assert os.readlink(f"/proc/{unit.server.process.pid}/exe") == str(program)
+    assert serve().changed is False
+    program.unlink()  # removed, not upgraded: a restart would find nothing to start
+    assert serve(restart="never").restart_required == []

@@ -40,6 +40,14 @@ class LabHost:
         assert done.returncode == 0, f"redis-cli {' '.join(words)} on {self.name}: {done.stdout}{done.stderr}"
         return done.stdout.rstrip("\n")
 
+    def as_user(self, user: str, password: str, *words: str) -> str:
+        """What redis-cli prints, errors included, logged in as one user; words may begin with options (-h, --tls)."""
+        done = subprocess.run(
+            ["docker", "exec", "-e", f"REDISCLI_AUTH={password}", self.container, "redis-cli", "--no-auth-warning", "--user", user, *words],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return (done.stdout + done.stderr).strip()
+
     def config(self, name: str) -> str:
         return "\n".join(self.cli("CONFIG", "GET", name).splitlines()[1:])
 
@@ -145,7 +153,10 @@ def ours(run: t.Sequence[dict[str, t.Any]], host: str) -> list[dict[str, t.Any]]
             "actions": _own(entry["actions"]),
         }
         for entry in run
-        if entry["host"] == host and entry.get("action", "").startswith(OURS) and not entry["action"].endswith("_info")
+        if entry["host"] == host
+        and entry.get("action", "").startswith(OURS)
+        and not entry["action"].endswith("_info")
+        and "diff" in entry  # not a call that failed, and was mended by the one behind it
     ]
 
 

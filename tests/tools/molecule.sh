@@ -12,9 +12,16 @@ for scenario in "$@"; do
     began=$(date +%s)
     rm -f ".cache/lab/record-$scenario.jsonl"
     code=0
-    molecule test -s "$scenario" --destroy=always || code=$?
+    log=".cache/lab/log-$scenario.txt"
+    # A pipe would hide molecule's own exit code, hence the file.
+    { molecule test -s "$scenario" --destroy=always 2>&1 || code=$?; echo "$code" >"$log.code"; } | tee "$log"
+    code=$(cat "$log.code")
     # What Molecule believes of a lab that was cut off may be wrong; the lab itself knows.
     python tests/lab/lab.py down --lab "mol-$scenario" >/dev/null 2>&1 || true
-    [ "$code" = 0 ] || { printf '==> scenario %s failed\n' "$scenario" >&2; exit "$code"; }
+    [ "$code" = 0 ] || {
+        printf '==> scenario %s failed; what failed in it:\n' "$scenario" >&2
+        python tests/tools/failures.py "$log" >&2
+        exit "$code"
+    }
     printf '==> scenario %s passed in %s s\n' "$scenario" "$(($(date +%s) - began))" >&2
 done

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets this checkout up for work: virtual environment, collection path, a redis-server for the tests, Docker.
+# Sets this checkout up for work: virtual environment, collection path, a redis-server and nft for the tests, Docker.
 # Usage: setup.sh venv | redis | docker
 # What can be installed is installed, and said; what cannot is one sentence with the command to run.
 set -eu
@@ -77,6 +77,15 @@ setup_redis() {
     fi
 }
 
+setup_nft() {
+    # Only the tools: the tests load their rules in network namespaces of their own.
+    if (PATH="$PATH:/usr/sbin:/sbin"; command -v nft && command -v ip) >/dev/null; then
+        return
+    fi
+    can_apt || stop "the tests need nft and ip in the PATH; on Debian or Ubuntu run: apt-get install nftables iproute2"
+    apt_install nftables iproute2
+}
+
 setup_docker() {
     if docker info >/dev/null 2>&1; then
         return
@@ -106,7 +115,7 @@ setup_docker() {
 mkdir -p .cache
 case "${1:-}" in
     venv) setup_venv ;;
-    redis) setup_redis ;;
+    redis) setup_redis; setup_nft ;;
     docker) setup_docker ;;
     *) stop "usage: setup.sh venv | redis | docker" ;;
 esac

@@ -16,6 +16,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 UTILS = sorted(path.stem for path in (ROOT / "plugins" / "module_utils").glob("*.py") if path.stem != "__init__")
 MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
+INVENTORIES = sorted(path.stem for path in (ROOT / "plugins" / "inventory").glob("*.py"))
 FILTERS = sorted(path.stem for path in (ROOT / "plugins" / "filter").glob("*.py"))
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 PREFIX = "ansible_collections.redisops.recovery.plugins"
@@ -23,14 +24,23 @@ PREFIX = "ansible_collections.redisops.recovery.plugins"
 #: Tier of every file in module_utils; imports point to the same tier or down. A new file needs its line here.
 TIERS = {
     # 0: pure; text in, values out
-    "aof_manifest": 0, "check_output": 0, "data_place": 0, "directives": 0, "errors": 0, "info": 0, "procfs": 0,
-    "redis_conf": 0, "sysctl_conf": 0, "systemd_unit": 0, "tmpfiles_conf": 0,
+    "acl_presets": 0, "acl_rules": 0, "aof_manifest": 0, "aof_scan": 0, "check_output": 0, "data_place": 0, "directives": 0, "errors": 0,
+    "info": 0, "net_tcp": 0, "nft_ruleset": 0, "other_firewalls": 0, "procfs": 0, "redis_conf": 0, "replication_view": 0,
+    "sentinel_conf": 0, "sentinel_view": 0,
+    "cluster_topology": 0, "cluster_view": 0, "inventory_hosts": 0, "sentinel_topology": 0, "server_details": 0,
+    "sysctl_conf": 0, "systemd_unit": 0, "tmpfiles_conf": 0, "x509": 0,
     # 1: decisions, pure
-    "changes": 1, "config_plan": 1, "install_plan": 1, "persistence_plan": 1, "preflight": 1, "service_plan": 1,
-    "sysctl_plan": 1, "thp_plan": 1,
+    "acl_plan": 1, "changes": 1, "config_plan": 1, "confinement": 1, "firewall_plan": 1, "firewall_sources": 1,
+    "install_plan": 1, "persistence_plan": 1, "preflight": 1, "replication_plan": 1, "selinux_plan": 1, "service_plan": 1, "switchover_plan": 1,
+    "sentinel_plan": 1, "sentinel_users": 1,
+    "cluster_findings": 1, "cluster_layout": 1, "cluster_plan": 1, "cluster_proof": 1,
+    "sysctl_plan": 1, "thp_plan": 1, "tls_plan": 1,
     # 2: the world
-    "data_access": 2, "data_files": 2, "files": 2, "host": 2, "instance": 2, "kernel_files": 2, "persistence_act": 2, "probe": 2,
-    "probes": 2, "server": 2, "service_act": 2,
+    "acl_act": 2, "config_act": 2, "data_access": 2, "data_files": 2, "file_verdict": 2, "files": 2, "firewall_host": 2, "host": 2, "instance": 2,
+    "kernel_files": 2, "openssl": 2, "persistence_act": 2, "primary_guard": 2, "probe": 2, "probes": 2, "replication_act": 2, "server": 2,
+    "sentinel_act": 2, "sentinel_service": 2,
+    "cluster_act": 2, "cluster_read": 2, "slot_moves": 2,
+    "service_act": 2, "switchover_act": 2, "tls_act": 2, "tls_material": 2, "tls_trial": 2, "topology_read": 2,
     # 3: Ansible
     "argspec": 3, "runner": 3,
 }  # fmt: skip
@@ -169,8 +179,9 @@ def shape(spec: dict) -> dict:
     kept = {key: spec.get(key) for key in ("type", "default", "choices", "elements", "aliases")}
     kept["type"] = kept["type"] or "str"
     kept["required"] = bool(spec.get("required"))
-    if "options" in spec:
-        kept["options"] = {name: shape(value) for name, value in spec["options"].items()}
+    inner = spec.get("options") or spec.get("suboptions")  # the one in an argument spec, the other in documentation
+    if inner:
+        kept["options"] = {name: shape(value) for name, value in inner.items()}
     return kept
 
 
@@ -242,6 +253,36 @@ def test_filters_equal_their_documentation(name):
         assert tuple(default) == defaults[key] if isinstance(default, list) else default == defaults[key], key
     assert examples
     assert returned["_value"]["description"]
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_inventory_plugins_are_documented_and_tested(name):
+    module = importlib.import_module(f"{PREFIX}.inventory.{name}")
+    documented, example = yaml.safe_load(module.DOCUMENTATION), yaml.safe_load(module.EXAMPLES)
+    options = dict(documented["options"])
+    for fragment in documented["extends_documentation_fragment"]:
+        collection, _dot, part = fragment.rpartition(".")
+        base = "ansible.plugins" if collection == "ansible.builtin" else PREFIX
+        source = importlib.import_module(f"{base}.doc_fragments.{part}").ModuleDocFragment
+        options.update(yaml.safe_load(source.DOCUMENTATION)["options"])
+    assert {"short_description", "version_added", "author", "description"} <= set(documented)
+    assert (documented["name"], not documented["short_description"].endswith(".")) == (name, True)
+    assert f"redisops.recovery.{name}" == module.InventoryModule.NAME == example["plugin"]
+    assert options["plugin"]["choices"] == [example["plugin"]]
+    for key, option in options.items():
+        assert option.get("description"), key
+        assert {"type", "default"} & set(option), key
+    # what the code asks for is documented, and what is documented here is asked for
+    code = "".join(
+        (ROOT / "plugins" / place).read_text()
+        for place in (f"inventory/{name}.py", "plugin_utils/topology_inventory.py")
+    )
+    asked = set(re.findall(r'(?:get_option|\.texts?|_worked_out)\("(\w+)"', code))
+    assert asked <= set(options)
+    assert set(documented["options"]) - {"plugin"} <= {word for word in options if f'"{word}"' in code}
+    assert set(example) <= set(options)
+    text = (ROOT / "tests" / "integration" / f"test_inventory_{name}.py").read_text()
+    assert "def test_" in text
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -106,6 +106,7 @@ def test_plain_words_stay_plain(word, written):
     [
         ("SAVE", "save"), ("slaveof", "replicaof"), ("slave-read-only", "replica-read-only"),
         ("min-slaves-to-write", "min-replicas-to-write"), ("slaves", "slaves"), ("masterauth", "masterauth"),
+        ("primaryauth", "masterauth"), ("primaryuser", "masteruser"),
     ],
 )  # fmt: skip
 def test_todays_names(name, today):

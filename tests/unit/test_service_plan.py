@@ -85,6 +85,7 @@ def test_what_earlier_tasks_would_have_done_in_check_mode(pending, names):
         ({"OOMScoreAdjust": "-800"}, Process(oom_score_adj=-800), None, []),
         ({"OOMScoreAdjust": "-800"}, Process(oom_score_adj=0), 20000, []),  # a container that cannot give it
         ({"Restart": "always"}, Process(10, 0, 0), None, []),
+        ({}, Process(replaced="/usr/bin/redis-server"), None, ["program"]),
     ],
 )
 def test_what_the_unit_gives_at_a_start_only(declared, process, ceiling, names):

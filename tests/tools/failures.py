@@ -1,0 +1,32 @@
+"""What failed in a run of Ansible or pytest, from its output: the end of a long log says only that something did. Usage: failures.py LOG"""
+
+import re
+import sys
+from pathlib import Path
+
+#: Colours; as much of a line as fits a screen.
+_ESCAPES, _WIDTH = re.compile(r"\x1b\[[0-9;]*m"), 1500
+
+_FAILED = re.compile(r"^(fatal:|failed:|FAILED |ERROR |E  |\[ERROR\])|UNREACHABLE!")
+
+
+def failures(lines: list[str]) -> list[str]:
+    """The lines that tell a failure, each after the task that it belongs to; at most the last forty."""
+    found: list[str] = []
+    task = ""
+    for line in (_ESCAPES.sub("", raw).rstrip() for raw in lines):
+        if line.startswith("TASK ["):
+            task = line
+        elif _FAILED.search(line):
+            if task:
+                found.append(task)
+                task = ""
+            found.append("  " + line[:_WIDTH])
+    return found[-40:]
+
+
+if __name__ == "__main__":
+    print(
+        "\n".join(failures(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace").splitlines()))
+        or "  nothing that looks like it; see the log above"
+    )
