@@ -9,6 +9,7 @@ import time
 
 import redis
 from redis.cluster import RedisCluster
+from redis.exceptions import RedisClusterException
 
 path, user, password, *nodes = sys.argv[1:]
 number, client, last, longest = 0, None, time.monotonic(), 0.0
@@ -18,7 +19,7 @@ def connect():
     for node in nodes:
         try:
             return RedisCluster(host=node, port=6379, username=user, password=password, socket_timeout=5)
-        except redis.RedisError:
+        except (redis.RedisError, RedisClusterException):  # the second is none of the first
             continue
     raise redis.ConnectionError
 
@@ -35,6 +36,7 @@ with open(path, "w", buffering=1, encoding="ascii") as acknowledged:
             time.sleep(0.002)
         except (
             redis.RedisError,
+            RedisClusterException,
             AttributeError,
             KeyError,
             OSError,
