@@ -3,6 +3,7 @@
 Usage: cluster_writer.py ACKNOWLEDGED-FILE USER PASSWORD NODE...
 """
 
+import logging
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ import redis
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisClusterException
 
+logging.disable(logging.CRITICAL)  # it tells every redirection with a traceback
 path, user, password, *nodes = sys.argv[1:]
 number, client, last, longest = 0, None, time.monotonic(), 0.0
 
