@@ -22,10 +22,11 @@ _NO_SERVERS = ("-cli", "-sentinel", "exporter", "benchmark")
 
 @dataclasses.dataclass(frozen=True)
 class Completed:
-    """The end of a command: exit code, and what it printed on both streams."""
+    """The end of a command: exit code, and what it printed on both streams; ``partial`` is that of a run which was out of time."""
 
     code: int
     output: str
+    partial: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +42,34 @@ Runner = t.Callable[..., Completed]
 TIMED_OUT = 124
 
 
-def run_command(*args: str, timeout: t.Optional[float] = None) -> Completed:
-    """Run a command with the C locale; a missing program is exit code 127, a run over ``timeout`` seconds is 124."""
-    environment = dict(os.environ, LC_ALL="C", LANG="C")
+def run_command(
+    *args: str,
+    timeout: t.Optional[float] = None,
+    environment: t.Optional[t.Mapping[str, str]] = None,
+    directory: t.Optional[str] = None,
+) -> Completed:
+    """Run a command with the C locale; a missing program is exit code 127, a run over ``timeout`` seconds is 124.
+
+    ``environment`` is added to the process' own: the place for secrets, which a command line would show to everybody.
+    ``directory`` is where it runs; one that cannot be entered is exit code 126.
+    A test double takes these three keywords as well, or leaves the two later ones to those who never get them.
+    """
+    variables = {**os.environ, **(environment or {}), "LC_ALL": "C", "LANG": "C"}
     try:
         done = subprocess.run(
             args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=timeout, env=environment, errors="replace", check=False,
+            timeout=timeout, env=variables, cwd=directory, errors="replace", check=False,
         )  # fmt: skip
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if directory is not None and error.filename == directory:
+            return Completed(126, f"{directory}: {os.strerror(error.errno or 0)}")
+        if isinstance(error, PermissionError):
+            return Completed(126, f"{args[0]}: permission denied")
         return Completed(127, f"{args[0]}: not found")
-    except PermissionError:
-        return Completed(126, f"{args[0]}: permission denied")
-    except subprocess.TimeoutExpired:
-        return Completed(TIMED_OUT, f"{args[0]}: no answer within {timeout} seconds")
+    except subprocess.TimeoutExpired as error:
+        said = error.output or b""  # bytes, also where text was asked for
+        partial = said if isinstance(said, str) else said.decode("utf-8", "replace")
+        return Completed(TIMED_OUT, f"{args[0]}: no answer within {timeout} seconds", partial)
     return Completed(done.returncode, done.stdout)
 
 

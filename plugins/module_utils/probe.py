@@ -103,13 +103,14 @@ def private_server(
     identity: t.Mapping[str, t.Any],
     prepare: t.Callable[[], None],
     timeout: float,
+    directory: str = "/",
 ) -> t.Iterator[subprocess.Popen]:
     """A server process that listens on one Unix socket; it answers, has ended, or has had ``timeout`` seconds. Killed at the end.
 
-    ``identity`` is whom it runs as, ``prepare`` runs in the child before the server does.
+    ``identity`` is whom it runs as, ``prepare`` runs in the child before the server does, ``directory`` is where it starts.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/",
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=directory,
         preexec_fn=prepare, **identity,  # noqa: PLW1509, a module has one thread
     )  # fmt: skip
     try:

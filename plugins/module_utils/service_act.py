@@ -45,6 +45,7 @@ __all__ = [
     "disk_of",
     "exposure_of",
     "find_unit",
+    "hold_writes",
     "process_of",
     "prove_last_word",
     "prove_paths",
@@ -224,7 +225,7 @@ class _Pause:
             pass
 
 
-def _hold_writes(server: Server, prove: t.Callable[[Info], None], timeout: float) -> tuple[_Pause, Info]:
+def hold_writes(server: Server, prove: t.Callable[[Info], None], timeout: float) -> tuple[_Pause, Info]:
     """Stop acknowledging writes, and prove again: what is proven from here on is what there is. Raises Problem."""
     pause = _Pause(server)
     pause.renew()
@@ -255,7 +256,7 @@ def restart_server(
     Comes after save_before_restart(). Between the pause and the end of the process no write is acknowledged. The pause ends
     by itself, should this run be cut off.
     """
-    pause, before = _hold_writes(server, prove, timeout)
+    pause, before = hold_writes(server, prove, timeout)
     done = host.run("systemctl", "restart", f"{unit}.service", timeout=timeout)
     if done.code:
         if done.code != TIMED_OUT:

@@ -1,0 +1,149 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_backup_info
+short_description: Say which backups there are, and what each is worth
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Reads the manifests and proofs of the backups on the managed host. Nothing is changed.
+  - The status of a set is a number that stays what it is, for monitoring, and a text for people.
+extends_documentation_fragment:
+  - redisops.recovery.attributes.info
+options:
+  directory:
+    description: Where backups are kept, on the managed host.
+    type: path
+    default: /var/backups/redis
+  set_name:
+    description: Only this set. Not given, all of them.
+    type: str
+  max_age:
+    description: Seconds after which the last proven backup is too old; 0 for any age.
+    type: int
+    default: 0
+  verify:
+    description: Whether every file of every backup is read and compared with its hash.
+    type: bool
+    default: false
+seealso:
+  - module: redisops.recovery.redis_backup
+"""
+
+EXAMPLES = r"""
+- name: See the backups
+  redisops.recovery.redis_backup_info:
+    max_age: 93600
+  register: found
+
+- name: Insist on a proven backup of the last 26 hours
+  redisops.recovery.redis_backup_info:
+    set_name: orders
+    max_age: 93600
+    verify: true
+  register: found
+  failed_when: found.failed or found.status != 0
+"""
+
+RETURN = r"""
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: unreadable
+sets:
+  description: One row for each set.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    set:
+      description: Its name.
+      type: str
+    status:
+      description: V(0) ok, V(1) no backup, V(2) no proven backup, V(3) the last proven one is too old, V(4) the latest one failed or is damaged.
+      type: int
+    backups:
+      description:
+        - Oldest first. RV(ignore:state) is V(damaged), V(failed), V(taken), V(checksummed), V(loaded) or V(proven); times are seconds since 1970.
+      type: list
+      elements: dict
+status:
+  description: The highest status of all sets; V(1) where there is none.
+  returned: success
+  type: int
+text:
+  description: The same for people.
+  returned: success
+  type: str
+"""
+
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_status import render_text, row_of, status_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import run_module
+
+SPEC = {
+    "directory": {"type": "path", "default": "/var/backups/redis"},
+    "set_name": {"type": "str"},
+    "max_age": {"type": "int", "default": 0},
+    "verify": {"type": "bool", "default": False},
+}
+
+
+def set_names(directory: str) -> list[str]:
+    try:
+        return sorted(
+            name
+            for name in os.listdir(directory)
+            if not name.startswith(".") and os.path.isdir(os.path.join(directory, name))
+        )
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Problem(
+            "unreadable", f"{directory}: {error.strerror}", "a directory that can be read (root)", "run with become"
+        ) from None
+
+
+def rows_of(store: Store, verify: bool) -> list[dict]:
+    rows = []
+    for one in store.all():
+        row = row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.keep)
+        differences = verify_files(one.directory, one.manifest) if verify and one.manifest else []
+        if differences:
+            row.update(state="damaged", differences=differences, why="files are not as they were written")
+        rows.append(row)
+    return rows
+
+
+def body(module: AnsibleModule) -> dict:
+    params, now = module.params, time.time()
+    names = [params["set_name"]] if params["set_name"] else set_names(params["directory"])
+    sets, text = [], ""
+    for name in names:
+        rows = rows_of(Store(params["directory"], name), params["verify"])
+        status = status_of(rows, params["max_age"], now)
+        sets.append({"set": name, "status": status, "backups": rows})
+        text += render_text(name, rows, status, now)
+    worst = max((one["status"] for one in sets), default=1)
+    return {"changed": False, "sets": sets, "status": worst, "text": text or f"no backups in {params['directory']}\n"}
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()

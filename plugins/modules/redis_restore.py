@@ -1,0 +1,235 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_restore
+short_description: Put a backup in the place of a server's data, or take that back
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Verifies the backup's hashes, copies it beside the data in the form that the server reads (AOF or RDB, whatever the backup is), loads that
+    copy with the server's own program and compares it, and only then stops the server, lets the copy and the data change places in one step
+    of the file system, starts the server and looks at its keys. If it does not come up as it should, the data goes back.
+  - What was there before is kept beside the data in a directory C(redisops-restore-TIME) until O(state=cleaned).
+  - A run that was cut off leaves the old data or the new, never a mixture and never nothing.
+  - In check mode it says what it would do, with figures, after the same checks.
+extends_documentation_fragment:
+  - redisops.recovery.connection
+  - redisops.recovery.attributes
+options:
+  state:
+    description:
+      - V(present) restores O(backup).
+      - V(rolled_back) puts back what the last restore replaced. What was there is kept in turn.
+      - V(cleaned) deletes what restores have left to go back to.
+    type: str
+    choices: [present, rolled_back, cleaned]
+    default: present
+  backup:
+    description: Label of a backup, V(latest_proven), V(latest) or V(oldest).
+    type: str
+    default: latest_proven
+  directory:
+    description: Where backups are kept, on the managed host.
+    type: path
+    default: /var/backups/redis
+  set_name:
+    description: Name of the set that the backup is of.
+    type: str
+    default: redis
+  allow_unproven:
+    description: Whether a backup that was not proven may be restored. It is loaded and compared in any case, if O(rehearse=true).
+    type: bool
+    default: false
+  rehearse:
+    description: Whether the copy is loaded beside the running server first. That takes memory for both.
+    type: bool
+    default: true
+  config_file:
+    description: Configuration file of the server.
+    type: path
+    default: /etc/redis/redis.conf
+  unit:
+    description: Name of the systemd service without C(.service); V(auto) finds the packaged one.
+    type: str
+    default: auto
+  timeout:
+    description: Longest time of one step, in seconds.
+    type: int
+    default: 3600
+seealso:
+  - module: redisops.recovery.redis_backup
+  - module: redisops.recovery.redis_backup_info
+"""
+
+EXAMPLES = r"""
+- name: See what a restore would do
+  redisops.recovery.redis_restore:
+    set_name: orders
+  check_mode: true
+  register: plan
+
+- name: Restore a certain backup
+  redisops.recovery.redis_restore:
+    set_name: orders
+    backup: 20261124T020000Z-rdb
+
+- name: Put back what was there before
+  redisops.recovery.redis_restore:
+    set_name: orders
+    state: rolled_back
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: slots_differ
+keys:
+  description: Keys before and after; null where that is not known.
+  returned: success
+  type: dict
+kept:
+  description: Where the data from before is kept; in check mode empty.
+  returned: success
+  type: str
+plan:
+  description: The backup, its bytes and keys, what it takes, and for how many seconds the server would be away (null where that is not known).
+  returned: success
+  type: dict
+seconds:
+  description: For how long the server was away; null in check mode.
+  returned: success
+  type: float
+"""
+
+import shutil
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import discard_unfinished, holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import (
+    Target,
+    bring,
+    prove_backup_fits,
+    put_back,
+    read_target,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+
+SPEC = {
+    **connection_spec(),
+    "state": {"type": "str", "choices": ["present", "rolled_back", "cleaned"], "default": "present"},
+    "backup": {"type": "str", "default": "latest_proven"},
+    "directory": {"type": "path", "default": "/var/backups/redis"},
+    "set_name": {"type": "str", "default": "redis"},
+    "allow_unproven": {"type": "bool", "default": False},
+    "rehearse": {"type": "bool", "default": True},
+    "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
+    "unit": {"type": "str", "default": "auto"},
+    "timeout": {"type": "int", "default": 3600},
+}
+
+
+def target_of(params: dict) -> Target:
+    return read_target(params["config_file"], login_of(params), Host(), params["unit"], params["timeout"])
+
+
+def chosen(params: dict, store: Store) -> Backup:
+    """The backup that was asked for. Raises Problem or Refusal."""
+    backup = store.find(params["backup"])
+    if backup.manifest is None:
+        raise Problem(
+            "manifest_damaged", f"{backup.label}: {backup.problem}", "a whole manifest", "name another backup"
+        )
+    if not backup.proven and not params["allow_unproven"]:
+        raise Refusal(
+            "not_proven",
+            f"{backup.label} was not proven ({backup.proof.get('state', 'taken')}: {backup.proof.get('why') or 'no proof was tried'})",
+            "a backup that was loaded and compared",
+            "prove it (redis_backup, state: proven), name another one, or set allow_unproven: true",
+        )
+    return backup
+
+
+def present(module: AnsibleModule) -> dict:
+    params = module.params
+    store, target = Store(params["directory"], params["set_name"]), target_of(params)
+    backup = chosen(params, store)
+    plan = prove_backup_fits(target, backup, params["set_name"], params["rehearse"])
+    words = [
+        f"verify {backup.label} and copy it beside the data",
+        *(["load the copy and compare it"] if params["rehearse"] else []),
+        f"stop {target.unit}, let the two change places, start it and look at its keys, else put the data back",
+    ]
+    changes = [
+        Change("data", target.place.dir, target.told, f"{backup.label}: {plan['keys']} keys", word) for word in words
+    ]
+    changes = [changes[0], *(Change("data", change.name, None, None, change.action) for change in changes[1:])]
+    if module.check_mode:
+        return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
+    discard_unfinished(target.place)
+    done = bring(target, backup, params["rehearse"])
+    return result_of(
+        changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
+    )
+
+
+def rolled_back(module: AnsibleModule) -> dict:
+    target = target_of(module.params)
+    found = [one for one in holders(target.place) if one.swapped or one.stays]
+    if not found:
+        raise Problem(
+            "nothing_to_bring_back",
+            f"beside {target.place.dir} lies nothing that a restore replaced",
+            "an earlier restore that was not cleaned",
+            "restore a backup",
+        )
+    holder = found[-1]
+    words = f"stop {target.unit}, put back what {holder.path} holds, start it and look at its keys"
+    changes = [Change("data", target.place.dir, target.told, f"what was there before {holder.label}", words)]
+    plan = {"backup": holder.label, "from": holder.path}
+    if module.check_mode:
+        return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
+    done = put_back(target, holder)
+    return result_of(
+        changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
+    )
+
+
+def cleaned(module: AnsibleModule) -> dict:
+    target = target_of(module.params)
+    found = holders(target.place)
+    changes = [Change("data", one.path, "kept", None, f"delete {one.path}") for one in found]
+    if not module.check_mode:
+        for one in found:
+            shutil.rmtree(one.path)
+    return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
+
+
+def body(module: AnsibleModule) -> dict:
+    return {"present": present, "rolled_back": rolled_back, "cleaned": cleaned}[module.params["state"]](module)
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()

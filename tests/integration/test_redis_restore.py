@@ -1,0 +1,265 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""redis_restore against a real server under a unit that only pretends; systemd itself is Molecule's. DEBUG DIGEST is the judge."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from tests.integration.data_of_all_kinds import fill
+
+FORMS = {"aof": 'save ""\nappendonly yes\n', "rdb": "save 3600 1\nappendonly no\n"}
+DEBUG = "enable-debug-command local\n"
+
+
+class Unit:
+    """What systemctl would say of the server, and do with it."""
+
+    def __init__(self, server):
+        self.server = server
+        self.did = []
+        self.broken = False
+
+    def run(self, *args, timeout=None, environment=None, directory=None):
+        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
+
+        if args[0] != "systemctl":
+            return run_command(*args, timeout=timeout, environment=environment, directory=directory)
+        if args[1] == "show":
+            process = self.server.process
+            pid = process.pid if process and process.poll() is None else 0
+            command = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.server.conf} ; }}"
+            return Completed(
+                0,
+                f"Id=redis.service\nLoadState=loaded\nUnitFileState=enabled\nMainPID={pid}\nExecStart={command}\nDropInPaths=\n",
+            )
+        self.did.append(args[1])
+        if args[1] == "stop":
+            self.server.stop()
+        if args[1] == "start":
+            if self.broken:
+                self.broken = False
+                return Completed(1, "Job for redis.service failed")
+            self.server.start()
+        return Completed(0, "")
+
+
+@pytest.fixture(name="unit")
+def _unit(redis_server, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    unit = Unit(redis_server)
+    host = redis_restore.Host
+    monkeypatch.setattr(redis_restore, "Host", lambda: host("/", unit.run))
+    return unit
+
+
+@pytest.fixture(name="restore")
+def _restore(call_module, unit):
+    def run(check=False, **options):
+        return call_module(
+            "redis_restore", check=check, **unit.server.params(unit="redis", directory=str(unit.server.home / "backups"), set_name="orders", **options)
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(name="back_up")
+def _back_up(call_module, unit):
+    def run(**options):
+        done = call_module(
+            "redis_backup", **unit.server.params(directory=str(unit.server.home / "backups"), set_name="orders", sentinel_file="", **options)
+        )  # fmt: skip
+        assert not done.failed, done.msg
+        return done
+
+    return run
+
+
+def kept(server) -> list[str]:
+    return sorted(name for name in os.listdir(server.data) if name.startswith("redisops-restore-"))
+
+
+@pytest.mark.parametrize("form", ["aof", "rdb"])
+@pytest.mark.parametrize("method", ["rdb", "aof", "stream"])
+def test_a_backup_is_restored_and_taken_back(restore, back_up, unit, form, method):
+    server = unit.server
+    server.write_conf('save ""\nappendonly yes\n' + DEBUG)
+    server.start()
+    fill(server.cli)
+    saved = server.cli("DEBUG", "DIGEST")
+    label = back_up(method=method).backup["label"]
+    server.write_conf(FORMS[form] + DEBUG)
+    if form == "rdb":
+        server.cli("CONFIG", "SET", "appendonly", "no", "save", "3600 1")
+        shutil.rmtree(server.data / "appendonlydir")
+    server.cli("FLUSHALL")
+    server.fill(7, "after")
+    other = server.cli("DEBUG", "DIGEST")
+    before, pid = server.tree(), server.process.pid
+
+    foretold = restore(check=True)
+    assert not foretold.failed, foretold.msg
+    assert (server.tree(), server.process.pid, unit.did) == (before, pid, [])
+    done = restore()
+    assert not done.failed, done.msg
+    assert (foretold.diff, foretold.actions, foretold.plan) == (done.diff, done.actions, done.plan)
+    assert server.cli("DEBUG", "DIGEST") == saved
+    assert (done.plan["backup"], done.keys["before"]) == (label, 7)
+    assert server.cli("FCALL", "one", "0") == "1"
+    assert [os.path.basename(done.kept)] == kept(server)
+    server.restart()  # and it stays so
+    assert server.cli("DEBUG", "DIGEST") == saved
+    server.cli("SET", "written", "since")
+    since = server.cli("DEBUG", "DIGEST")
+
+    back = restore(state="rolled_back")
+    assert not back.failed, back.msg
+    assert server.cli("DEBUG", "DIGEST") == other
+    server.restart()
+    assert server.cli("DEBUG", "DIGEST") == other
+    again = restore(state="rolled_back")  # and forth: what was written since is there as well
+    assert not again.failed, again.msg
+    assert server.cli("DEBUG", "DIGEST") == since
+
+    cleaned = restore(state="cleaned")
+    assert (cleaned.changed, kept(server)) == (True, [])
+    assert not restore(state="cleaned").changed
+    assert server.cli("DEBUG", "DIGEST") == since
+
+
+def test_a_stopped_server_whose_data_is_gone_is_restored(restore, back_up, unit):
+    server = unit.server
+    server.write_conf(FORMS["aof"] + DEBUG)
+    server.start()
+    fill(server.cli)
+    saved = server.cli("DEBUG", "DIGEST")
+    back_up()
+    server.stop()
+    shutil.rmtree(server.data / "appendonlydir")
+    done = restore()
+    assert not done.failed, done.msg
+    assert server.cli("DEBUG", "DIGEST") == saved
+
+
+@pytest.mark.parametrize("form", ["aof", "rdb"])
+def test_a_server_that_does_not_come_up_goes_back_to_its_data(restore, back_up, unit, form):
+    server = unit.server
+    server.write_conf(FORMS[form] + DEBUG)
+    server.start()
+    fill(server.cli)
+    back_up()
+    server.cli("SET", "later", "write")
+    present = server.cli("DEBUG", "DIGEST")
+    unit.broken = True
+    done = restore()
+    assert (done.failed, done.code) == (True, "restore_undone")
+    assert server.cli("DEBUG", "DIGEST") == present
+    assert unit.did == ["stop", "start", "stop", "start"]
+    # what had been staged is no data that anybody had; the next run removes it
+    assert not restore().failed
+    assert len(kept(server)) == 1
+
+
+def test_a_restore_under_writes_keeps_every_acknowledged_write_to_go_back_to(restore, back_up, unit):
+    server = unit.server
+    server.write_conf(FORMS["rdb"].replace("3600 1", '""') + DEBUG)
+    server.start().fill(50)
+    back_up()
+    server.fill(500, "later")
+    assert not restore().failed
+    assert server.keys() == 50
+    assert not restore(state="rolled_back").failed
+    assert server.keys() == 550
+
+
+# --- refused, and nothing changed ------------------------------------------------------------------------------------------
+
+
+def refused(restore, unit, code, **options):
+    server = unit.server
+    before, pid = server.tree(), server.process.pid
+    for check in (True, False):
+        done = restore(check=check, **options)
+        assert (done.failed, done.code) == (True, code), done.msg
+        assert (server.tree(), server.process.pid, unit.did) == (before, pid, [])
+    return done
+
+
+@pytest.fixture(name="saved")
+def _saved(back_up, unit):
+    unit.server.write_conf(FORMS["aof"])
+    unit.server.start().fill(100)
+    return back_up()
+
+
+def test_an_empty_store_and_an_unknown_name_are_refused(restore, unit, saved):
+    assert saved.backup["label"] in refused(restore, unit, "unknown_backup", backup="20200101T000000Z-rdb").msg
+    refused(restore, unit, "nothing_to_bring_back", state="rolled_back")
+    shutil.rmtree(unit.server.home / "backups" / "orders" / saved.backup["label"])
+    refused(restore, unit, "no_backup")
+
+
+def test_a_damaged_backup_is_refused_and_the_file_named(restore, unit, saved):
+    path = pathlib.Path(saved.path) / "data" / "dump.rdb"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:50] + bytes([raw[50] ^ 1]) + raw[51:])
+    assert "data/dump.rdb was changed" in refused(restore, unit, "backup_damaged").msg
+
+
+def test_an_unproven_backup_is_refused_unless_asked_for(restore, unit, saved):
+    os.unlink(pathlib.Path(saved.path) / "proof.json")
+    refused(restore, unit, "not_proven", backup="latest")
+    unit.server.cli("FLUSHALL")
+    assert not restore(backup="latest", allow_unproven=True).failed
+    assert unit.server.keys() == 100
+
+
+def test_a_backup_of_another_set_is_refused(restore, unit, saved):
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
+
+    path = unit.server.home / "backups" / "orders" / saved.backup["label"] / "manifest.json"
+    content = unseal(path.read_text(), "x")
+    content.pop("seal")
+    path.write_text(seal({**content, "set_name": "sessions"}))
+    refused(restore, unit, "wrong_set", backup="latest", allow_unproven=True)
+    path.write_text(seal({**content, "slots": ["0-100"]}))
+    refused(restore, unit, "slots_differ", backup="latest", allow_unproven=True)
+    path.write_text(seal({**content, "used_memory": 1 << 50}))
+    refused(restore, unit, "memory", backup="latest", allow_unproven=True)
+
+
+def test_a_maxmemory_that_would_evict_is_refused(restore, unit, saved):
+    unit.server.cli("CONFIG", "SET", "maxmemory", "500000", "maxmemory-policy", "allkeys-lru")
+    refused(restore, unit, "maxmemory_too_small")
+
+
+def test_a_replica_is_refused(restore, unit, saved, new_redis):
+    primary = new_redis("primary").start()
+    unit.server.cli("REPLICAOF", "127.0.0.1", str(primary.port))
+    done = restore()
+    assert (done.failed, done.code, unit.did) == (True, "is_replica", [])
+
+
+def test_a_newer_redis_file_is_not_brought(restore, unit, saved, monkeypatch):
+    """A version that this server cannot read: found by loading it, before anything live is touched."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup_take import digest_of
+
+    home = pathlib.Path(saved.path)
+    raw = (home / "data/dump.rdb").read_bytes()
+    (home / "data/dump.rdb").write_bytes(b"REDIS0099" + raw[9:])
+    content = unseal((home / "manifest.json").read_text(), "x")
+    content.pop("seal")
+    content["files"] = [
+        {**file, "sha256": digest_of(str(home / "data/dump.rdb"))[1]} if file["path"] == "data/dump.rdb" else file for file in content["files"]
+    ]  # fmt: skip
+    (home / "manifest.json").write_text(seal(content))
+    pid = unit.server.process.pid
+    done = restore(backup="latest", allow_unproven=True)
+    assert (done.failed, done.code) == (True, "does_not_load")
+    assert "format version 99" in done.msg
+    assert (unit.did, unit.server.process.pid, unit.server.keys()) == ([], pid, 100)
