@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
 
-__all__ = ["connection_spec", "login_of"]
+__all__ = ["backup_spec", "connection_spec", "job_of", "login_of"]
 
 
 def connection_spec() -> dict[str, dict[str, t.Any]]:
@@ -44,3 +47,53 @@ def login_of(params: t.Mapping[str, t.Any]) -> Login:
         client_key_file=params["client_key_file"],
         validate_certs=params["validate_certs"],
     )
+
+
+def backup_spec() -> dict[str, dict[str, t.Any]]:
+    """Argument spec of the doc fragment ``redisops.recovery.backup``."""
+    return {
+        "directory": {"type": "path", "default": "/var/backups/redis"},
+        "set_name": {"type": "str", "default": "redis"},
+        "method": {"type": "str", "choices": ["auto", "rdb", "aof", "stream"], "default": "auto"},
+        "members": {"type": "list", "elements": "str", "default": []},
+        "address": {"type": "str"},
+        "address_variables": {
+            "type": "list",
+            "elements": "str",
+            "default": ["redis_replication_address", "ansible_host"],
+        },
+        "max_behind": {"type": "int", "default": 10485760},
+        "max_lag": {"type": "int", "default": 10},
+        "max_age": {"type": "int", "default": 0},
+        "prove": {"type": "bool", "default": True},
+        "sample": {"type": "int", "default": 100},
+        "assertions": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "key": {"type": "str", "required": True, "no_log": False},
+                "database": {"type": "int", "default": 0},
+                "type": {"type": "str"},
+                "min_count": {"type": "int"},
+            },
+        },
+        "fork_headroom_percent": {"type": "int", "default": 25},
+        "config_file": {"type": "str", "default": "/etc/redis/redis.conf"},
+        "sentinel_file": {"type": "str", "default": "/etc/redis/sentinel.conf"},
+        "timeout": {"type": "int", "default": 3600},
+    }
+
+
+def job_of(params: t.Mapping[str, t.Any]) -> Job:
+    """The backup options of a module's parameters. Raises Problem for what cannot be."""
+    names = (
+        "directory", "set_name", "method", "sample", "timeout", "fork_headroom_percent", "config_file", "sentinel_file",
+    )  # fmt: skip
+    if params["sample"] < 0 or params["timeout"] < 1 or params["fork_headroom_percent"] < 0:
+        raise Problem(
+            "invalid_value", "sample, timeout or fork_headroom_percent is negative", "whole numbers from 0 on (timeout from 1)", "set them"
+        )  # fmt: skip
+    settings = Settings(**{name: params[name] for name in names}, assertions=tuple(params["assertions"]))
+    rest = {name: params[name] for name in ("max_behind", "max_lag", "max_age", "prove")}
+    return Job(settings, login_of(params), tuple(params["members"]), params["address"] or "", **rest)

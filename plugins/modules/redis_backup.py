@@ -20,6 +20,7 @@ description:
     does no harm, and a run that was cut off leaves nothing but a directory without a label, which the next run removes.
   - In check mode it does the checks, and says what it would do.
 extends_documentation_fragment:
+  - redisops.recovery.backup
   - redisops.recovery.connection
   - redisops.recovery.attributes
 options:
@@ -36,93 +37,6 @@ options:
     description: Label of a backup, V(latest), V(oldest) or V(latest_proven); not for V(present).
     type: str
     default: latest
-  directory:
-    description: Where backups are kept, on the managed host. It is closed to everybody but root.
-    type: path
-    default: /var/backups/redis
-  set_name:
-    description: Name of the set that the server is of; backups are told apart by it.
-    type: str
-    default: redis
-  method:
-    description:
-      - V(rdb) is BGSAVE and a copy of its file. Its numbers are exact, and its file carries a checksum.
-      - V(aof) copies base and increments of the AOF, without a fork.
-      - V(stream) is C(redis-cli --rdb), which works from another host too. What only the server's own host has (O(config_file), the ACL file
-        of a remote server) is not in it.
-      - V(auto) is V(rdb).
-    type: str
-    choices: [auto, rdb, aof, stream]
-    default: auto
-  members:
-    description: Servers of the set. Given, only one of them takes the backup; on the others nothing is done.
-    type: list
-    elements: str
-    default: []
-  address:
-    description: Which of O(members) the managed host is.
-    type: str
-  address_variables:
-    description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
-    type: list
-    elements: str
-    default: [redis_replication_address, ansible_host]
-  max_behind:
-    description: Bytes that a replica may be behind to be chosen.
-    type: int
-    default: 10485760
-  max_lag:
-    description: Seconds that a replica may have been silent to be chosen.
-    type: int
-    default: 10
-  max_age:
-    description: Take no backup if a proven one is younger than this many seconds; 0 always takes one.
-    type: int
-    default: 0
-  prove:
-    description: Whether the backup is loaded and compared at once.
-    type: bool
-    default: true
-  sample:
-    description: How many keys are compared by type, value and expiry.
-    type: int
-    default: 100
-  assertions:
-    description: What you know of your data, and want to see in every backup.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      key:
-        description: A key that has to be there.
-        type: str
-        required: true
-      database:
-        description: Its database.
-        type: int
-        default: 0
-      type:
-        description: Its type, such as V(hash).
-        type: str
-      min_count:
-        description: Elements that it has at least; for a string its bytes.
-        type: int
-  fork_headroom_percent:
-    description: Memory that has to be left for a fork, in percent of what Redis uses.
-    type: int
-    default: 25
-  config_file:
-    description: The server's configuration file, which goes into the backup; empty leaves it out.
-    type: str
-    default: /etc/redis/redis.conf
-  sentinel_file:
-    description: Sentinel's file, which goes into the backup where it is there; empty leaves it out.
-    type: str
-    default: /etc/redis/sentinel.conf
-  timeout:
-    description: Longest time of one step (save, copy, load), in seconds.
-    type: int
-    default: 3600
 seealso:
   - module: redisops.recovery.redis_backup_info
   - module: redisops.recovery.redis_restore
@@ -173,132 +87,39 @@ state:
   type: str
 """
 
-import time
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_plan import choose_source
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings, prove_backup, ready, take
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_status import row_of
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import backup_spec, connection_spec, job_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job, run, told
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import prove_backup
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members, there
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import View, view_of
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
 
 SPEC = {
     **connection_spec(),
+    **backup_spec(),
     "state": {"type": "str", "choices": ["present", "proven", "kept", "released", "absent"], "default": "present"},
     "backup": {"type": "str", "default": "latest"},
-    "directory": {"type": "path", "default": "/var/backups/redis"},
-    "set_name": {"type": "str", "default": "redis"},
-    "method": {"type": "str", "choices": ["auto", "rdb", "aof", "stream"], "default": "auto"},
-    "members": {"type": "list", "elements": "str", "default": []},
-    "address": {"type": "str"},
-    "address_variables": {"type": "list", "elements": "str", "default": ["redis_replication_address", "ansible_host"]},
-    "max_behind": {"type": "int", "default": 10485760},
-    "max_lag": {"type": "int", "default": 10},
-    "max_age": {"type": "int", "default": 0},
-    "prove": {"type": "bool", "default": True},
-    "sample": {"type": "int", "default": 100},
-    "assertions": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "key": {"type": "str", "required": True, "no_log": False},
-            "database": {"type": "int", "default": 0},
-            "type": {"type": "str"},
-            "min_count": {"type": "int"},
-        },
-    },
-    "fork_headroom_percent": {"type": "int", "default": 25},
-    "config_file": {"type": "str", "default": "/etc/redis/redis.conf"},
-    "sentinel_file": {"type": "str", "default": "/etc/redis/sentinel.conf"},
-    "timeout": {"type": "int", "default": 3600},
 }
 
 
-def settings_of(params: dict) -> Settings:
-    names = (
-        "directory",
-        "set_name",
-        "method",
-        "sample",
-        "timeout",
-        "fork_headroom_percent",
-        "config_file",
-        "sentinel_file",
-    )
-    if params["sample"] < 0 or params["timeout"] < 1 or params["fork_headroom_percent"] < 0:
-        raise Problem(
-            "invalid_value",
-            "sample, timeout or fork_headroom_percent is negative",
-            "whole numbers from 0 on (timeout from 1)",
-            "set them",
-        )
-    return Settings(**{name: params[name] for name in names}, assertions=tuple(params["assertions"]))
-
-
-def source_of(params: dict, login: Login) -> tuple[bool, str]:
-    """Whether this host gives the backup, and who does and why."""
-    if not params["members"]:
-        return True, "it was asked for here"
-    members = Members(params["members"], params["address"] or "")
-    views = []
-    for member in members.all:
-        try:
-            server = connect(login if member == members.own else there(login, member), 5.0)
-            views.append(members.spelled(view_of(server.info(), member)))
-            server.close()
-        except Problem as problem:
-            views.append(View(member, "unreachable", because=problem.saw))
-    chosen, why = choose_source(views, params["max_behind"], params["max_lag"])
-    return chosen == members.own, f"{chosen}: {why}"
-
-
-def told(backup: Backup) -> dict:
-    row = row_of(backup.label, backup.at, backup.manifest, backup.problem, backup.proof, backup.copies, backup.keep)
+def shown(backup: Backup) -> dict:
+    row = told(backup)
     return {"backup": row, "state": row["state"], "path": backup.directory}
 
 
-def present(module: AnsibleModule, store: Store, settings: Settings, host: Host) -> dict:
-    params, login = module.params, login_of(module.params)
-    mine, source = source_of(params, login)
-    if not mine:
-        return result_of([], backup=None, state="elsewhere", path="", source=source)
-    young = [one for one in store.all() if one.proven and 0 <= time.time() - one.at < params["max_age"]]
-    if young:
-        return result_of([], source=source, **told(young[-1]))
-    server = connect(login)
-    method = ready(server, settings, host)[1]
-    words = f"take a backup by {method}" + (", load it and compare" if params["prove"] else "")
-    changes = [Change("backup", settings.set_name, None, f"taken by {method}", words)]
-    if module.check_mode:
-        return result_of(changes, backup=None, state="taken", path="", source=source)
-    store.prepare()
-    with store.locked():
-        backup = take(server, store, settings, host, source)
-        if params["prove"]:
-            backup = prove_backup(store, backup, settings, host)
-    state = told(backup)
-    if state["state"] == "failed":
-        differences = "; ".join(backup.proof["differences"][:5])
-        raise Problem(
-            "backup_not_proven",
-            f"{backup.label} was taken and failed its proof: {backup.proof['why']}: {differences}",
-            "a backup that loads to what the server had",
-            "it is left in place to be looked at; see the memory and disk of this host (dmesg), take another one",
-        )
-    return result_of(changes, source=source, **state)
+def present(module: AnsibleModule, job: Job, host: Host) -> dict:
+    done = run(job, host, module.check_mode)
+    about = shown(done.backup) if done.backup else {"backup": None, "path": ""}
+    return result_of(done.changes, source=done.source, **{**about, "state": done.state})
 
 
-def existing(module: AnsibleModule, store: Store, settings: Settings, host: Host) -> dict:
+def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     """Something about a backup that is there."""
-    wanted, backup = module.params["state"], store.find(module.params["backup"])
+    store, wanted = job.store, module.params["state"]
+    backup = store.find(module.params["backup"])
     before, after, words = {
         "proven": (told(backup)["state"], "proven again", f"load {backup.label} and compare"),
         "kept": ("kept" if backup.keep else "by policy", "kept", f"keep {backup.label}"),
@@ -316,20 +137,19 @@ def existing(module: AnsibleModule, store: Store, settings: Settings, host: Host
     if changes and not module.check_mode:
         with store.locked():
             if wanted == "proven":
-                backup = prove_backup(store, backup, settings, host)
+                backup = prove_backup(store, backup, job.settings, host)
             elif wanted == "absent":
                 store.delete(backup.label)
             else:
                 store.set_keep(backup, wanted == "kept")
     if wanted == "absent":
         return result_of(changes, backup=None, state="absent", path="", source="")
-    return result_of(changes, source="", **told(backup if module.check_mode else store.read(backup.label)))
+    return result_of(changes, source="", **shown(backup if module.check_mode else store.read(backup.label)))
 
 
 def body(module: AnsibleModule) -> dict:
-    params, host = module.params, Host()
-    settings, store = settings_of(params), Store(params["directory"], params["set_name"])
-    return (present if params["state"] == "present" else existing)(module, store, settings, host)
+    job = job_of(module.params)
+    return (present if module.params["state"] == "present" else existing)(module, job, Host())
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ TIERS = {
     "cluster_topology": 0, "cluster_view": 0, "inventory_hosts": 0, "sentinel_topology": 0, "server_details": 0,
     "sysctl_conf": 0, "systemd_unit": 0, "tmpfiles_conf": 0, "x509": 0,
     "backup_manifest": 0,
+    "restic_output": 0, "restic_repository": 0,
     # 1: decisions, pure
     "backup_plan": 1, "backup_status": 1, "restore_plan": 1,
     "acl_plan": 1, "changes": 1, "config_plan": 1, "confinement": 1, "firewall_plan": 1, "firewall_sources": 1,
@@ -38,14 +39,16 @@ TIERS = {
     "cluster_findings": 1, "cluster_layout": 1, "cluster_plan": 1, "cluster_proof": 1,
     "sysctl_plan": 1, "thp_plan": 1, "tls_plan": 1,
     "aof_window": 1,
+    "retention": 1,
     # 2: the world
+    "restic": 2,
     "acl_act": 2, "config_act": 2, "data_access": 2, "data_files": 2, "file_verdict": 2, "files": 2, "firewall_host": 2, "host": 2, "instance": 2,
     "kernel_files": 2, "openssl": 2, "persistence_act": 2, "primary_guard": 2, "probe": 2, "probes": 2, "replication_act": 2, "server": 2,
     "sentinel_act": 2, "sentinel_service": 2,
     "cluster_act": 2, "cluster_read": 2, "slot_moves": 2,
     "service_act": 2, "switchover_act": 2, "tls_act": 2, "tls_material": 2, "tls_trial": 2, "topology_read": 2,
     "aof_cut": 2, "aof_history": 2,
-    "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "backup_take": 2,
+    "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "backup_take": 2,
     "restore_act": 2, "restore_run": 2,
     # 3: Ansible
     "argspec": 3, "runner": 3,

@@ -1,0 +1,99 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of how a set's backups are taken, now or by a timer."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  directory:
+    description: Where backups are kept, on the managed host. It is closed to everybody but root.
+    type: path
+    default: /var/backups/redis
+  set_name:
+    description: Name of the set that the server is of; backups are told apart by it.
+    type: str
+    default: redis
+  method:
+    description:
+      - V(rdb) is BGSAVE and a copy of its file. Its numbers are exact, and its file carries a checksum.
+      - V(aof) copies base and increments of the AOF, without a fork.
+      - V(stream) is C(redis-cli --rdb), which works from another host too. What only the server's own host has (O(config_file), the ACL file
+        of a remote server) is not in it.
+      - V(auto) is V(rdb).
+    type: str
+    choices: [auto, rdb, aof, stream]
+    default: auto
+  members:
+    description: Servers of the set. Given, only one of them takes the backup; on the others nothing is done.
+    type: list
+    elements: str
+    default: []
+  address:
+    description: Which of O(members) the managed host is.
+    type: str
+  address_variables:
+    description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
+    type: list
+    elements: str
+    default: [redis_replication_address, ansible_host]
+  max_behind:
+    description: Bytes that a replica may be behind to be chosen.
+    type: int
+    default: 10485760
+  max_lag:
+    description: Seconds that a replica may have been silent to be chosen.
+    type: int
+    default: 10
+  max_age:
+    description: Take no backup if a proven one is younger than this many seconds; 0 always takes one.
+    type: int
+    default: 0
+  prove:
+    description: Whether the backup is loaded and compared at once.
+    type: bool
+    default: true
+  sample:
+    description: How many keys are compared by type, value and expiry.
+    type: int
+    default: 100
+  assertions:
+    description: What you know of your data, and want to see in every backup.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      key:
+        description: A key that has to be there.
+        type: str
+        required: true
+      database:
+        description: Its database.
+        type: int
+        default: 0
+      type:
+        description: Its type, such as V(hash).
+        type: str
+      min_count:
+        description: Elements that it has at least; for a string its bytes.
+        type: int
+  fork_headroom_percent:
+    description: Memory that has to be left for a fork, in percent of what Redis uses.
+    type: int
+    default: 25
+  config_file:
+    description: The server's configuration file, which goes into the backup; empty leaves it out.
+    type: str
+    default: /etc/redis/redis.conf
+  sentinel_file:
+    description: Sentinel's file, which goes into the backup where it is there; empty leaves it out.
+    type: str
+    default: /etc/redis/sentinel.conf
+  timeout:
+    description: Longest time of one step (save, copy, load), in seconds.
+    type: int
+    default: 3600
+"""
