@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets this checkout up for work: virtual environment, collection path, a redis-server and nft for the tests, Docker.
+# Sets this checkout up for work: virtual environment, collection path, redis-server, nft and restic for the tests, Docker.
 # Usage: setup.sh venv | redis | docker
 # What can be installed is installed, and said; what cannot is one sentence with the command to run.
 set -eu
@@ -86,6 +86,17 @@ setup_nft() {
     apt_install nftables iproute2
 }
 
+setup_restic() {
+    # The repositories of backups; SFTP is spoken to the server's program itself, without a daemon.
+    missing=""
+    command -v restic >/dev/null || missing="restic"
+    [ -x /usr/lib/openssh/sftp-server ] || missing="$missing openssh-sftp-server"
+    [ -n "$missing" ] || return 0
+    can_apt || stop "the tests need restic and /usr/lib/openssh/sftp-server; on Debian or Ubuntu run: apt-get install restic openssh-sftp-server"
+    # shellcheck disable=SC2086
+    apt_install $missing
+}
+
 setup_docker() {
     if docker info >/dev/null 2>&1; then
         return
@@ -115,7 +126,7 @@ setup_docker() {
 mkdir -p .cache
 case "${1:-}" in
     venv) setup_venv ;;
-    redis) setup_redis; setup_nft ;;
+    redis) setup_redis; setup_nft; setup_restic ;;
     docker) setup_docker ;;
     *) stop "usage: setup.sh venv | redis | docker" ;;
 esac
