@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the commands of an append only file end, and how it stops being one (tier 0). Format: RESP arrays and ``#`` lines."""
+"""The commands of an append only file, and how it stops being one (tier 0). Format: RESP arrays and ``#`` lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import dataclasses
 import re
 import typing as t
 
-__all__ = ["AofScan", "scan_aof"]
+__all__ = ["AofCommands", "AofScan", "Command", "commands", "scan_aof"]
 
 #: Longer than any count and any annotation that Redis writes.
 _LINE = 1024
 _STEP = 1024 * 1024
+#: What is kept of a command: so many arguments, of each so many bytes; of the name more, since some are long.
+_ARGS, _FIRST, _NAME = 8, 16, 64
+
+# One match for the count and the name, one for the end of a value and the next length: what Redis writes nearly always.
+_HEAD = re.compile(rb"\*([1-9]\d{0,5})\r\n\$(\d{1,2})\r\n([A-Za-z._|-]{1,64})(?=\r\n)")
+_NEXT = re.compile(rb"\r\n\$(\d{1,9})\r\n")
+_STAMP = re.compile(rb"#TS:(\d{1,12})\r\n")
+_COMMAND = tuple.__new__  # a NamedTuple's own way takes three times as long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +30,7 @@ class AofScan:
 
     ``ends`` is ``clean``, ``truncated`` (the file stops within a command, as after a crash) or ``corrupt`` (what stands at ``at`` is no part
     of any command, for the reason ``why``). ``timestamp``: the last ``#TS:`` up to there, seconds since 1970; None where there is none.
+    ``first_timestamp`` and ``latest_timestamp``: the first one and the greatest; ``unstamped``: commands before the first.
     """
 
     good_up_to: int
@@ -30,6 +39,27 @@ class AofScan:
     at: int
     why: str = ""
     timestamp: t.Optional[int] = None
+    first_timestamp: t.Optional[int] = None
+    latest_timestamp: t.Optional[int] = None
+    unstamped: int = 0
+    commands_end: int = 0
+
+
+class Command(t.NamedTuple):
+    """One command. ``start`` is where it or the ``#`` lines before it begin, ``end`` the first byte behind it.
+
+    ``database`` is None as long as no SELECT was seen: Redis begins every file with one. ``timestamp`` is the ``#TS:`` in force, seconds
+    since 1970, or None. ``args`` are the first 16 bytes of the first 8 arguments, without the name. ``multi`` is the start of the MULTI
+    that the command is part of (MULTI and EXEC as well), None outside.
+    """
+
+    name: str
+    database: t.Optional[int]
+    start: int
+    end: int
+    timestamp: t.Optional[int]
+    args: tuple[bytes, ...]
+    multi: t.Optional[int]
 
 
 class _Stop(Exception):
@@ -38,6 +68,9 @@ class _Stop(Exception):
     def __init__(self, ends: str, at: int, why: str) -> None:
         super().__init__(why)
         self.ends, self.at, self.why = ends, at, why
+
+
+# --- one command, from the file: every case, and where it fails ---------------------------------------------------------
 
 
 def _line(handle: t.BinaryIO, begins: bytes) -> bytes:
@@ -60,18 +93,18 @@ def _number(handle: t.BinaryIO, mark: bytes, least: int) -> int:
     return int(match.group(1))
 
 
-def _argument(handle: t.BinaryIO) -> bytes:
+def _argument(handle: t.BinaryIO, keep: int) -> bytes:
     """One argument's first bytes; the rest is skipped. Raises _Stop."""
     length = _number(handle, b"$", 0)
     at = handle.tell()
-    first = handle.read(min(length, 16))
+    first = handle.read(min(length, keep))
     left = length - len(first)
-    while left and len(first) == min(length, 16):
+    while left and len(first) == min(length, keep):
         step = len(handle.read(min(left, _STEP)))
         if not step:
             break
         left -= step
-    end = handle.read(2) if not left and len(first) == min(length, 16) else b""
+    end = handle.read(2) if not left and len(first) == min(length, keep) else b""
     if len(end) < 2:
         raise _Stop("truncated", at, "the file ends within a value")
     if end != b"\r\n":
@@ -79,29 +112,131 @@ def _argument(handle: t.BinaryIO) -> bytes:
     return first
 
 
+def _stamp(handle: t.BinaryIO) -> t.Optional[int]:
+    """The time of a ``#`` line, None where it is another annotation. Raises _Stop."""
+    match = re.fullmatch(rb"#TS:(\d{1,12})", _line(handle, rb"#[ -~]*\r?"))
+    return int(match.group(1)) if match else None
+
+
+def _whole(handle: t.BinaryIO) -> tuple[bytes, tuple[bytes, ...]]:
+    """Name and first arguments of the command at which the file stands. Raises _Stop."""
+    count = _number(handle, b"*", 1)
+    name = _argument(handle, _NAME)
+    kept = []
+    for number in range(1, count):
+        first = _argument(handle, _FIRST)
+        if number <= _ARGS:
+            kept.append(first)
+    return name, tuple(kept)
+
+
+# --- one command, from a block of the file: the usual case, quickly ------------------------------------------------------
+
+
+def _quick(block: bytes, at: int) -> t.Optional[tuple[bytes, tuple[bytes, ...], int]]:
+    """Name, first arguments and end of the command at ``at``; None where the block does not hold it whole, or it is not the usual case."""
+    head = _HEAD.match(block, at)
+    if not head:
+        return None
+    count, length, name = head.groups()
+    if int(length) != len(name):
+        return None
+    at = head.end()
+    kept = []
+    for number in range(int(count) - 1):
+        match = _NEXT.match(block, at)
+        if not match:
+            return None
+        begin = match.end()
+        at = begin + int(match[1])
+        if number < _ARGS:
+            kept.append(block[begin : begin + _FIRST] if at - begin > _FIRST else block[begin:at])
+    if block[at : at + 2] != b"\r\n":
+        return None
+    return name, tuple(kept), at + 2
+
+
+class AofCommands:
+    """The commands of a file from where it stands, one by one, in constant memory; ``scan`` says at the end how it ended.
+
+    Commands that end behind ``scan.good_up_to`` belong to a MULTI without its EXEC: no server runs them.
+    """
+
+    def __init__(self, handle: t.BinaryIO) -> None:
+        self._handle = handle
+        self.scan: t.Optional[AofScan] = None
+
+    def finish(self) -> AofScan:
+        """Read what is left, to the end."""
+        for _command in self:
+            pass
+        assert self.scan is not None
+        return self.scan
+
+    def __iter__(self) -> t.Iterator[Command]:
+        handle = self._handle
+        block, origin, at = b"", handle.tell(), 0  # origin: where in the file the block begins
+        good = origin
+        start = -1  # where the # lines before the next command begin
+        total = waiting = unstamped = 0
+        timestamp = seen = first = latest = database = multi = None
+        try:
+            while True:
+                quick = _quick(block, at)
+                begin = origin + at
+                if quick is None:
+                    stamp = _STAMP.match(block, at)
+                    if not stamp:
+                        handle.seek(begin)
+                        mark = handle.read(1)
+                        if not mark:
+                            break
+                        handle.seek(begin)
+                    if stamp or mark == b"#":  # it belongs to the command behind it: Redis cuts before it
+                        start = begin if start < 0 else start
+                        time = int(stamp[1]) if stamp else _stamp(handle)
+                        seen = seen if time is None else time
+                    else:
+                        quick = (*_whole(handle), 0)
+                    if stamp:
+                        at = stamp.end()
+                    else:
+                        origin, at = handle.tell(), 0
+                        block = handle.read(_STEP)
+                    if quick is None:
+                        continue
+                word, args, at = quick
+                begin, start, end = (begin if start < 0 else start), -1, origin + at
+                name = word.decode("latin-1").upper()
+                if name == "SELECT" and args:
+                    database = int(args[0]) if args[0].isdigit() else database
+                elif name == "MULTI":
+                    multi = begin
+                waiting += 1
+                if seen is None:
+                    unstamped += 1
+                yield _COMMAND(Command, (name, database, begin, end, seen, args, multi))
+                if name == "EXEC":
+                    multi = None
+                if multi is None:
+                    good, total, waiting = end, total + waiting, 0
+                    if seen != timestamp:
+                        first = seen if first is None else first
+                        latest, timestamp = max(seen, latest or 0), seen
+            if multi is not None:
+                raise _Stop("truncated", begin, "the file ends between MULTI and EXEC")
+            self.scan = AofScan(begin, total, "clean", begin, "", timestamp, first, latest, unstamped, good)
+        except _Stop as stop:
+            self.scan = AofScan(
+                good, total, stop.ends, stop.at, stop.why, timestamp, first, latest, min(unstamped, total), good
+            )
+
+
+def commands(handle: t.BinaryIO) -> AofCommands:
+    """The commands of ``handle`` from where it is. Damage ends them without an error; AofCommands.scan tells of it."""
+    return AofCommands(handle)
+
+
 def scan_aof(handle: t.BinaryIO) -> AofScan:
     """Read ``handle`` from where it is to its end, in constant memory."""
-    good, commands, inside, waiting = handle.tell(), 0, False, 0
-    timestamp: t.Optional[int] = None
-    seen: t.Optional[int] = None
-    try:
-        while True:
-            at = handle.tell()
-            first = handle.read(1)
-            if not first:
-                if inside:
-                    raise _Stop("truncated", at, "the file ends between MULTI and EXEC")
-                return AofScan(at, commands, "clean", at, timestamp=timestamp)
-            handle.seek(at)
-            if first == b"#":
-                match = re.fullmatch(rb"#TS:(\d{1,12})", _line(handle, rb"#[ -~]*\r?"))
-                seen = int(match.group(1)) if match else seen
-                continue  # it belongs to the command behind it: Redis cuts before it
-            words = [_argument(handle) for _ in range(_number(handle, b"*", 1))]
-            name = words[0].upper()
-            inside = name == b"MULTI" or (inside and name != b"EXEC")
-            waiting += 1
-            if not inside:
-                good, commands, waiting, timestamp = handle.tell(), commands + waiting, 0, seen
-    except _Stop as stop:
-        return AofScan(good, commands, stop.ends, stop.at, stop.why, timestamp)
+    return AofCommands(handle).finish()

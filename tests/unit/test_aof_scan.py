@@ -6,7 +6,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import scan_aof
+from ansible_collections.redisops.recovery.plugins.module_utils import aof_scan
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import commands, scan_aof
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def command(*words: bytes) -> bytes:
@@ -63,3 +66,101 @@ def test_zeros_behind_the_end_are_damage(count):
 
 def test_nothing_is_clean():
     assert scan(b"").ends == "clean"
+
+
+# --- the commands one by one ------------------------------------------------------------------------------------------
+
+
+def rows(data: bytes):
+    found = commands(io.BytesIO(data))
+    return list(found), found.scan
+
+
+def test_commands_come_with_their_place_database_and_time():
+    found, end = rows(WHOLE)
+    assert end == scan(WHOLE)
+    assert [(row.name, row.database, row.timestamp) for row in found] == [
+        ("SELECT", 0, 1795340219), ("SET", 0, 1795340219), ("MULTI", 0, 1795340221), ("SET", 0, 1795340221),
+        ("SET", 0, 1795340221), ("EXEC", 0, 1795340221), ("SET", 0, 1795340221),
+    ]  # fmt: skip
+    assert [(row.start, row.end) for row in found[:2]] == [(0, ENDS[1]), (ENDS[1], ENDS[2])]
+    assert found[1].args == (b"binary", b"\x00\r\n*3\r\n#TS:1\r\n\xff"[:16])
+    assert (found[2].start, found[6].end) == (ENDS[2], len(WHOLE))
+    assert [row.multi for row in found] == [None, None, *[ENDS[2]] * 4, None]
+    assert (found[4].args, found[6].args) == ((b"b", b""), (b"big", b"x" * 16))
+
+
+def test_the_database_is_unknown_before_select_and_follows_it_within_multi():
+    data = (
+        command(b"set", b"a", b"1")
+        + command(b"MULTI")
+        + command(b"SELECT", b"12")
+        + command(b"exec")
+        + command(b"FLUSHDB")
+    )
+    assert [row.database for row in rows(data)[0]] == [None, None, 12, 12, 12]
+
+
+def test_the_times_of_a_file_that_begins_without_one():
+    data = (
+        command(b"SET", b"a", b"1") * 3
+        + b"#TS:20\r\n"
+        + command(b"SET", b"a", b"1")
+        + b"#TS:10\r\n"
+        + command(b"DEL", b"a")
+    )
+    found, end = rows(data)
+    assert [row.timestamp for row in found] == [None, None, None, 20, 10]
+    assert (end.first_timestamp, end.timestamp, end.latest_timestamp, end.unstamped) == (20, 10, 20, 3)
+
+
+def test_annotations_belong_to_the_command_behind_them():
+    first, second = command(b"SET", b"a", b"1"), command(b"SET", b"b", b"2")
+    data = first + b"#TS:5\r\n# words\r\n#TS:6\r\n" + second
+    found, end = rows(data + b"#TS:7\r\n")
+    assert [(row.start, row.end, row.timestamp) for row in found] == [(0, len(first), None), (len(first), len(data), 6)]
+    assert (end.ends, end.commands_end, end.good_up_to, end.timestamp) == ("clean", len(data), len(data) + 7, 6)
+
+
+def test_many_arguments_and_long_names():
+    data = command(b"x" * 70, *[b"%020d" % number for number in range(5000)])
+    row = rows(data)[0][0]
+    assert (row.name, row.args, row.end) == ("X" * 64, tuple(b"%016d" % 0 for _ in range(8)), len(data))
+
+
+def test_a_file_that_stands_elsewhere_than_at_its_beginning():
+    handle = io.BytesIO(b"junk" + WHOLE)
+    handle.seek(4)
+    assert [row.start for row in commands(handle)][:2] == [4, 4 + ENDS[1]]
+
+
+words = st.lists(st.binary(max_size=40), min_size=1, max_size=5) | st.sampled_from(
+    [[b"MULTI"], [b"EXEC"], [b"SELECT", b"3"]]
+)
+
+
+@given(st.lists(words, max_size=12), st.integers(1, 40), st.data())
+def test_where_the_blocks_end_makes_no_difference(parts, step, data):
+    whole = b"".join(b"#TS:%d\r\n" % number * (number % 3 == 1) + command(*part) for number, part in enumerate(parts))
+    cut = whole[: data.draw(st.integers(0, len(whole)))]
+    expected = rows(cut)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aof_scan, "_STEP", step)
+        in_blocks = rows(cut)
+        patch.setattr(aof_scan, "_quick", lambda block, at: None)
+        one_by_one = rows(cut)
+    assert in_blocks == expected == one_by_one
+    if cut == whole:
+        assert [row.name for row in expected[0]] == [part[0].decode("latin-1").upper() for part in parts]
+
+
+@given(st.lists(words, max_size=6), st.binary(max_size=30), st.data())
+def test_damage_is_an_end_and_no_error(parts, junk, data):
+    whole = b"".join(command(*part) for part in parts)
+    at = data.draw(st.integers(0, len(whole)))
+    broken = whole[:at] + junk + whole[at:]
+    found, end = rows(broken)
+    assert end.ends in ("clean", "truncated", "corrupt")
+    assert end.commands_end <= end.good_up_to <= len(broken)
+    assert scan(broken[: end.good_up_to]).ends == "clean"
+    assert [row.end for row in found] == sorted(row.end for row in found)
