@@ -92,6 +92,102 @@ options:
     description: Sentinel's file, which goes into the backup where it is there; empty leaves it out.
     type: str
     default: /etc/redis/sentinel.conf
+  retention:
+    description:
+      - What stays on the host; what any rule keeps, stays. With every rule off (V(0)) nothing is deleted.
+      - The newest proven backup is never deleted, nor one that was marked V(kept).
+    type: dict
+    suboptions:
+      keep_last:
+        description: The newest so many.
+        type: int
+        default: 0
+      keep_within_days:
+        description: What is not older than so many days.
+        type: int
+        default: 0
+      keep_daily:
+        description: The newest of each of so many days (UTC) that have one.
+        type: int
+        default: 0
+      keep_weekly:
+        description: Likewise of weeks.
+        type: int
+        default: 0
+      keep_monthly:
+        description: Likewise of months.
+        type: int
+        default: 0
+      keep_yearly:
+        description: Likewise of years.
+        type: int
+        default: 0
+      minimum_redundancy:
+        description: So many proven ones stay whatever the rules say.
+        type: int
+        default: 1
+  repositories:
+    description:
+      - Repositories of C(restic), which every backup is sent to after its proof. One that is not there yet is made.
+      - A backup that failed its proof is sent nowhere. A repository that cannot be reached is an error, after all others were tried.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What it is called in results.
+        type: str
+        required: true
+      location:
+        description: A path, V(sftp:USER@HOST:/PATH), V(s3:https://HOST/BUCKET) or whatever else restic takes.
+        type: str
+        required: true
+      password:
+        description: What the repository is encrypted with. Lost, the backups in it are lost.
+        type: str
+        required: true
+      environment:
+        description: What the location needs, such as C(AWS_ACCESS_KEY_ID) and C(AWS_SECRET_ACCESS_KEY).
+        type: dict
+        default: {}
+      options:
+        description: Options for C(restic -o), such as V(sftp.command=…). They are visible to everybody on the host.
+        type: list
+        elements: str
+        default: []
+      retention:
+        description:
+          - As O(retention), in this repository. Marks do not count there.
+        type: dict
+        suboptions:
+          keep_last:
+            description: The newest so many.
+            type: int
+            default: 0
+          keep_within_days:
+            description: What is not older than so many days.
+            type: int
+            default: 0
+          keep_daily:
+            description: The newest of each of so many days (UTC) that have one.
+            type: int
+            default: 0
+          keep_weekly:
+            description: Likewise of weeks.
+            type: int
+            default: 0
+          keep_monthly:
+            description: Likewise of months.
+            type: int
+            default: 0
+          keep_yearly:
+            description: Likewise of years.
+            type: int
+            default: 0
+          minimum_redundancy:
+            description: So many proven ones stay whatever the rules say.
+            type: int
+            default: 1
   timeout:
     description: Longest time of one step (save, copy, load), in seconds.
     type: int

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import Elsewhere
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.retention import Policy, prove_policy
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
 
 __all__ = ["backup_spec", "connection_spec", "job_of", "login_of"]
@@ -51,6 +54,14 @@ def login_of(params: t.Mapping[str, t.Any]) -> Login:
 
 def backup_spec() -> dict[str, dict[str, t.Any]]:
     """Argument spec of the doc fragment ``redisops.recovery.backup``."""
+    rules = ("keep_last", "keep_within_days", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly")
+    retention: dict[str, t.Any] = {
+        "type": "dict",
+        "options": {
+            **{name: {"type": "int", "default": 0} for name in rules},
+            "minimum_redundancy": {"type": "int", "default": 1},
+        },
+    }
     return {
         "directory": {"type": "path", "default": "/var/backups/redis"},
         "set_name": {"type": "str", "default": "redis"},
@@ -81,8 +92,43 @@ def backup_spec() -> dict[str, dict[str, t.Any]]:
         "fork_headroom_percent": {"type": "int", "default": 25},
         "config_file": {"type": "str", "default": "/etc/redis/redis.conf"},
         "sentinel_file": {"type": "str", "default": "/etc/redis/sentinel.conf"},
+        "retention": retention,
+        "repositories": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "name": {"type": "str", "required": True},
+                "location": {"type": "str", "required": True},
+                "password": {"type": "str", "required": True, "no_log": True},
+                "environment": {"type": "dict", "default": {}, "no_log": True},
+                "options": {"type": "list", "elements": "str", "default": []},
+                "retention": retention,
+            },
+        },
         "timeout": {"type": "int", "default": 3600},
     }
+
+
+def _policy(given: t.Optional[t.Mapping[str, t.Any]]) -> Policy:
+    """A policy from its option. Raises Problem for one that says nothing sensible."""
+    policy = Policy(**{name: value for name, value in (given or {}).items() if value is not None})
+    prove_policy(policy)
+    return policy
+
+
+def _elsewhere(row: t.Mapping[str, t.Any]) -> Elsewhere:
+    environment = {str(name): str(value) for name, value in (row["environment"] or {}).items()}
+    repository = Repository(
+        row["name"],
+        row["location"],
+        row["password"],
+        environment,
+        tuple(row["options"] or ()),
+        "/var/cache/redisops/restic",
+    )
+    repository.prove()
+    return Elsewhere(repository, _policy(row["retention"]))
 
 
 def job_of(params: t.Mapping[str, t.Any]) -> Job:
@@ -96,4 +142,10 @@ def job_of(params: t.Mapping[str, t.Any]) -> Job:
         )  # fmt: skip
     settings = Settings(**{name: params[name] for name in names}, assertions=tuple(params["assertions"]))
     rest = {name: params[name] for name in ("max_behind", "max_lag", "max_age", "prove")}
-    return Job(settings, login_of(params), tuple(params["members"]), params["address"] or "", **rest)
+    places = tuple(_elsewhere(row) for row in params["repositories"])
+    if len({place.repository.name for place in places}) != len(places):
+        raise Problem("invalid_value", "two repositories have the same name", "a name for each", "set repositories")
+    return Job(
+        settings, login_of(params), tuple(params["members"]), params["address"] or "", **rest,
+        retention=_policy(params["retention"]), repositories=places,
+    )  # fmt: skip

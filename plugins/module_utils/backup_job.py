@@ -15,6 +15,7 @@ import sys
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import Elsewhere, let_go, send
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_plan import choose_source
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings, prove_backup, ready, take
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_status import row_of
@@ -25,6 +26,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.files import rea
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import View, view_of
+from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.retention import Policy
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
 
 __all__ = ["Job", "Outcome", "main", "run", "told"]
@@ -42,6 +45,8 @@ class Job:
     max_lag: int = 10
     max_age: int = 0
     prove: bool = True
+    retention: Policy = dataclasses.field(default_factory=Policy)
+    repositories: tuple[Elsewhere, ...] = ()
 
     @property
     def store(self) -> Store:
@@ -57,6 +62,14 @@ class Job:
         settings = content.pop("settings")
         settings["assertions"] = tuple(settings["assertions"])
         login = Login(**content.pop("login"))
+        content["retention"] = Policy(**content["retention"])
+        content["repositories"] = tuple(
+            Elsewhere(
+                Repository(**{**row["repository"], "options": tuple(row["repository"]["options"])}),
+                Policy(**row["retention"]),
+            )
+            for row in content["repositories"]
+        )
         return cls(Settings(**settings), login, tuple(content.pop("members")), **content)
 
 
@@ -104,7 +117,19 @@ def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] 
     server = connect(job.login)
     method = ready(server, job.settings, host)[1]
     words = f"take a backup by {method}" + (", load it and compare" if job.prove else "")
-    changes = (Change("backup", job.settings.set_name, None, f"taken by {method}", words),)
+    changes = (
+        Change("backup", job.settings.set_name, None, f"taken by {method}", words),
+        *(
+            Change(
+                "repository",
+                place.repository.name,
+                None,
+                "a copy",
+                f"send it to {place.repository.name}, and let go there what its policy does not keep",
+            )
+            for place in job.repositories
+        ),
+    )
     if check:
         return Outcome(changes, None, "taken", source)
     store.prepare()
@@ -120,6 +145,11 @@ def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] 
             "a backup that loads to what the server had",
             "it is left in place to be looked at; see the memory and disk of this host (dmesg), take another one",
         )
+    with store.locked():
+        try:
+            backup = send(backup, store, job.repositories, host, job.settings.timeout, clock())
+        finally:
+            let_go(store, job.retention, clock())
     return Outcome(changes, backup, row["state"], source)
 
 

@@ -134,10 +134,12 @@ def loaded(
         arguments = _lay_out(data, scratch)
         identity: dict[str, t.Any] = {}
         if os.geteuid() == 0:
-            group = os.stat(data).st_gid if gid is None else gid
+            nobody = pwd.getpwnam(_NOBODY)
+            # Root's group is no group for a scratch server: a backup that was brought from another host may have it.
+            group = (os.stat(data).st_gid if gid is None else gid) or nobody.pw_gid
             _hand_over(scratch, group)
-            identity = {"user": pwd.getpwnam(_NOBODY).pw_uid, "group": group, "extra_groups": []}
-            os.chown(meeting, identity["user"], 0)
+            identity = {"user": nobody.pw_uid, "group": group, "extra_groups": []}
+            os.chown(meeting, nobody.pw_uid, 0)
         listening = os.path.join(meeting, "s")
         command = [
             "/bin/sh",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import hashlib
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info, parse_info
@@ -21,6 +20,9 @@ __all__ = ["Moment", "SampleKey", "choose_sample", "encode", "read_moment"]
 
 #: A key whose copy is larger than this, in bytes of memory, is left out of the sample: DUMP would hold the server up.
 LARGEST = 64 * 1024
+#: Bytes that one read of Redis takes (16 kB, PROTO_IOBUF_LEN in its server.h), less what is asked beside the sample.
+ONE_READ = 15 * 1024
+_Row = t.Tuple[t.Union[str, int], ...]
 
 
 def encode(text: str) -> str:
@@ -34,14 +36,8 @@ class SampleKey:
 
     database: int
     key: str
-    type: str
     expires_at: int
     dump: str
-
-    @property
-    def short(self) -> str:
-        """Hash of the value, for a look by eye."""
-        return hashlib.sha256(self.dump.encode()).hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +68,22 @@ def choose_sample(server: Server, info: Info, count: int) -> list[tuple[int, str
             found += [(database, name) for name, size in zip(names, sizes) if size is not None and size <= LARGEST][
                 :each
             ]
-        server.commands(_ask(found[:1]))  # the moment itself is no time to find out that it may not
+        server.commands(_ask(found[:1])[0])  # the moment itself is no time to find out that it may not
     except CommandError:
         found = []
     _back(server)
-    return found
+    return _what_fits(found)
+
+
+def _what_fits(sample: t.Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """As many keys as can be asked for in what Redis reads at once: between two reads it turns to others."""
+    room, fit = ONE_READ, []
+    for database, key in sample:
+        room -= 2 * len(key.encode("utf-8", "surrogateescape")) + 110
+        if room < 0:
+            break
+        fit.append((database, key))
+    return fit
 
 
 def _back(server: Server) -> None:
@@ -87,11 +94,17 @@ def _back(server: Server) -> None:
         pass  # then it never left
 
 
-def _ask(sample: t.Sequence[tuple[int, str]]) -> list[tuple[t.Union[str, int], ...]]:
-    rows: list[tuple[t.Union[str, int], ...]] = []
+def _ask(sample: t.Sequence[tuple[int, str]]) -> tuple[list[_Row], list[int]]:
+    """What is asked of the sample (it begins and ends in database 0), and where in it the two questions for each key stand."""
+    rows: list[_Row] = []
+    places, at = [], 0
     for database, key in sample:
-        rows += [("SELECT", database), ("TYPE", key), ("PEXPIRETIME", key), ("DUMP", key)]
-    return [*rows, ("SELECT", 0)] if rows else []
+        if database != at:
+            rows.append(("SELECT", database))
+            at = database
+        places.append(len(rows))
+        rows += [("PEXPIRETIME", key), ("DUMP", key)]
+    return [*rows, *([("SELECT", 0)] if at else [])], places
 
 
 def _may_list_functions(server: Server) -> bool:
@@ -102,19 +115,17 @@ def _may_list_functions(server: Server) -> bool:
     return True
 
 
-def read_moment(
-    server: Server, sample: t.Sequence[tuple[int, str]] = (), then: t.Sequence[tuple[t.Union[str, int], ...]] = ()
-) -> Moment:
+def read_moment(server: Server, sample: t.Sequence[tuple[int, str]] = (), then: t.Sequence[_Row] = ()) -> Moment:
     """Numbers, sample and functions of one moment; ``then`` (BGSAVE, say) is carried out in it. Raises CommandError."""
     functions = [("FUNCTION", "LIST")] if _may_list_functions(server) else []
-    asked = _ask(sample)
+    asked, places = _ask(sample)
     rows = [("INFO", "everything"), *asked, *functions, *then, ("INFO", "stats")]
     answers = server.commands(rows)
     begun, ended = parse_info(answers[0]), parse_info(answers[-1])
     slack = ended.number("total_commands_processed") - begun.number("total_commands_processed") - len(rows) + 1
     found = []
-    for index, (database, key) in enumerate(sample):
-        kind, expires, dump = answers[2 + 4 * index : 5 + 4 * index]
+    for (database, key), place in zip(sample, places):
+        expires, dump = answers[1 + place : 3 + place]
         if dump is not None:
-            found.append(SampleKey(database, encode(key), str(kind), int(expires), encode(dump)))
+            found.append(SampleKey(database, encode(key), int(expires), encode(dump)))
     return Moment(begun, max(slack, 0), tuple(found), len(answers[1 + len(asked)]) if functions else -1)

@@ -59,8 +59,8 @@ def _differs(server: Server, one: SampleKey, now_ms: int) -> str:
         return ""
     key, where = decode(one.key), f"database {one.database}, key {decode(one.key)[:60]!r}"
     kind, expires = server.commands([("SELECT", one.database), ("TYPE", key), ("PEXPIRETIME", key)])[1:]
-    if kind != one.type:
-        return f"{where} is of type {kind}, and was {one.type}"
+    if kind == "none":
+        return f"{where} is not there"
     if int(expires) != one.expires_at:
         return f"{where} expires at {expires}, and did at {one.expires_at} (milliseconds)"
     when = ("ABSTTL",) if one.expires_at >= 0 else ()

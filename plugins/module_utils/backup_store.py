@@ -38,8 +38,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BEGUN = ".begun-"
 _GOING = ".going-"
 MANIFEST, PROOF, KEEP, COPIES = "manifest.json", "proof.json", "keep", "copies.json"
-#: What may lie in a backup beside the files that its manifest names: written after it, by us.
-BESIDE = frozenset([MANIFEST, PROOF, KEEP, COPIES])
+#: What may lie in a backup beside the files that its manifest names: written after it, by us; with what a cut leaves of them.
+_NAMES = (MANIFEST, PROOF, KEEP, COPIES)
+BESIDE = frozenset([*_NAMES, *(f".{name}.redisops-new" for name in _NAMES)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +180,20 @@ class Store:
                 "backup_write", f"{target} could not be made: {error.strerror or error}", "", "see to the directory"
             ) from None
         return self.read(manifest.label)
+
+    def adopt(self, path: str, label: str) -> Backup:
+        """Give a directory that was filled elsewhere its label, if its manifest is whole and of this set. Raises Problem."""
+        manifest = parse_backup_manifest(read_text(os.path.join(path, MANIFEST)), f"manifest of {label}")
+        if (manifest.label, manifest.set_name) != (label, self.set_name):
+            raise Problem(
+                "manifest_invalid",
+                f"what was fetched as {label} of {self.set_name} is {manifest.label} of {manifest.set_name}",
+                "the backup that was asked for",
+                "find out who wrote it there",
+            )
+        os.rename(path, os.path.join(self.directory, label))
+        fsync_dir(self.directory)
+        return self.read(label)
 
     def labels(self) -> list[str]:
         """Oldest first."""

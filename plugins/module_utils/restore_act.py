@@ -91,6 +91,7 @@ def prove_exchange(directory: str) -> None:
     pair = [os.path.join(directory, f".redisops-exchange-{number}") for number in (1, 2)]
     try:
         for path in pair:
+            shutil.rmtree(path, ignore_errors=True)  # what a run that was cut off may have left
             os.mkdir(path, 0o700)
         exchange(*pair)
     except OSError as error:

@@ -106,7 +106,8 @@ class Server:
             return []
         name, answers, failed = str(rows[0][0]), [], None
         try:
-            self._connection.send_packed_command(self._connection.pack_commands(rows))
+            # One packet: Redis works off what it reads at once before it turns to anybody else.
+            self._connection.send_packed_command([b"".join(self._connection.pack_commands(rows))])
             for row in rows:
                 try:
                     answers.append(self._connection.read_response())

@@ -30,8 +30,10 @@ options:
       - V(proven) proves the one that O(backup) names again.
       - V(kept) marks it, so that it is never deleted by policy; V(released) takes the mark away.
       - V(absent) deletes it. The last proven backup is never deleted.
+      - V(fetched) brings it from the first of O(repositories), verified; to prove or to restore it here.
+      - V(pruned) deletes what O(retention) does not keep, on this host. V(present) does so after each backup.
     type: str
-    choices: [present, proven, kept, released, absent]
+    choices: [present, proven, kept, released, absent, fetched, pruned]
     default: present
   backup:
     description: Label of a backup, V(latest), V(oldest) or V(latest_proven); not for V(present).
@@ -73,10 +75,15 @@ code:
   returned: failure
   type: str
   sample: fork_memory
-path:
+directory:
   description: Where it lies.
   returned: success
   type: str
+decisions:
+  description: For V(pruned), what becomes of each backup and why, newest first.
+  returned: O(state=pruned)
+  type: list
+  elements: dict
 source:
   description: Who of RV(ignore:members) gives the backup, and why.
   returned: success
@@ -87,32 +94,39 @@ state:
   type: str
 """
 
+import time
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import backup_spec, connection_spec, job_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import fetch, let_go, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job, run, told
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import prove_backup
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
 
 SPEC = {
     **connection_spec(),
     **backup_spec(),
-    "state": {"type": "str", "choices": ["present", "proven", "kept", "released", "absent"], "default": "present"},
+    "state": {
+        "type": "str",
+        "choices": ["present", "proven", "kept", "released", "absent", "fetched", "pruned"],
+        "default": "present",
+    },
     "backup": {"type": "str", "default": "latest"},
 }
 
 
 def shown(backup: Backup) -> dict:
     row = told(backup)
-    return {"backup": row, "state": row["state"], "path": backup.directory}
+    return {"backup": row, "state": row["state"], "directory": backup.directory}
 
 
 def present(module: AnsibleModule, job: Job, host: Host) -> dict:
     done = run(job, host, module.check_mode)
-    about = shown(done.backup) if done.backup else {"backup": None, "path": ""}
+    about = shown(done.backup) if done.backup else {"backup": None, "directory": ""}
     return result_of(done.changes, source=done.source, **{**about, "state": done.state})
 
 
@@ -143,13 +157,54 @@ def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
             else:
                 store.set_keep(backup, wanted == "kept")
     if wanted == "absent":
-        return result_of(changes, backup=None, state="absent", path="", source="")
+        return result_of(changes, backup=None, state="absent", directory="", source="")
     return result_of(changes, source="", **shown(backup if module.check_mode else store.read(backup.label)))
+
+
+def fetched(module: AnsibleModule, job: Job, host: Host) -> dict:
+    if not job.repositories:
+        raise Problem(
+            "invalid_value", "state: fetched, and no repository was named", "one of repositories", "set repositories"
+        )
+    store, place = job.store, job.repositories[0].repository
+    snapshot, label = named(store, module.params["backup"], place, host)
+    if label in store.labels():
+        return result_of([], source=place.name, **shown(store.read(label)))
+    changes = [Change("backup", label, None, f"from {place.name}", f"fetch {label} from {place.name} and verify it")]
+    if module.check_mode:
+        return result_of(changes, source=place.name, backup=None, state="taken", directory="")
+    store.prepare()
+    with store.locked():
+        backup = fetch(store, snapshot, place, host, job.settings.timeout)
+    return result_of(changes, source=place.name, **shown(backup))
+
+
+def pruned(module: AnsibleModule, job: Job, _host: Host) -> dict:
+    store = job.store
+    store.find("latest")  # or say that there is none
+    decisions = let_go(store, job.retention, time.time(), check=True)
+    changes = [
+        Change("backup", one.label, "present", None, f"delete {one.label}: {one.why}")
+        for one in decisions
+        if not one.keep
+    ]
+    if changes and not module.check_mode:
+        with store.locked():
+            let_go(store, job.retention, time.time())
+    return result_of(
+        changes,
+        backup=None,
+        state="absent" if changes else "present",
+        directory="",
+        source="",
+        decisions=[vars(one) for one in decisions],
+    )
 
 
 def body(module: AnsibleModule) -> dict:
     job = job_of(module.params)
-    return (present if module.params["state"] == "present" else existing)(module, job, Host())
+    ways = {"present": present, "fetched": fetched, "pruned": pruned}
+    return ways.get(module.params["state"], existing)(module, job, Host())
 
 
 def main() -> None:

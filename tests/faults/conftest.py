@@ -87,8 +87,12 @@ def _wrap(patch: pytest.MonkeyPatch, module: t.Any, name: str, countdown: _Count
 
 
 def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
+    from ansible_collections.redisops.recovery.plugins.module_utils import restore_act, restore_run, service_act
     from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
 
+    _wrap(patch, restore_act, "exchange", countdown)
+    for module in (restore_run, service_act):
+        _wrap(patch, module, "systemctl", countdown)
     for module, names in _EFFECTS.items():
         for name in names:
             _wrap(patch, module, name, countdown)

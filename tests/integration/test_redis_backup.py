@@ -79,18 +79,18 @@ def test_a_backup_is_taken_loaded_and_compared(redis_server, call_module, method
     assert not done.failed, done.msg
     assert (done.state, done.changed, foretold.changed) == ("proven", True, True)
     assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
-    manifest = manifest_of(done.path)
+    manifest = manifest_of(done.directory)
     keys = {number: int(re.search(r"keys=(\d+)", server.info(f"db{number}")).group(1)) for number in (0, 3, 15)}
     assert {int(number): counts[0] for number, counts in manifest["keys"].items()} == keys
     assert (manifest["slack"], manifest["functions"], done.backup["keys"]) == (0, 1, sum(keys.values()))
     for file in manifest["files"]:
         said = subprocess.run(
-            ["sha256sum", f"{done.path}/{file['path']}"], capture_output=True, text=True, check=True
+            ["sha256sum", f"{done.directory}/{file['path']}"], capture_output=True, text=True, check=True
         ).stdout.split()[0]
         assert said == file["sha256"]
-        assert os.stat(f"{done.path}/{file['path']}").st_size == file["size"]
+        assert os.stat(f"{done.directory}/{file['path']}").st_size == file["size"]
     if method != "aof":
-        assert keys_in_rdb(f"{done.path}/data/dump.rdb") == sum(keys.values())
+        assert keys_in_rdb(f"{done.directory}/data/dump.rdb") == sum(keys.values())
     # nobody but root may look
     assert oct(os.stat(server.home / "backups" / "orders").st_mode & 0o777) == "0o700"
     assert not list((server.home / "backups").glob(".scratch*"))
@@ -102,7 +102,7 @@ def test_the_digest_is_the_one_that_another_server_comes_to(redis_server, new_re
     again = call_module("redis_backup", **params(server, method="stream"))
     assert done.backup["digest"] == again.backup["digest"]
     assert done.backup["digest"] == digest_of_data(
-        tmp_path / "judge", pathlib.Path(done.path) / "data/dump.rdb", new_redis
+        tmp_path / "judge", pathlib.Path(done.directory) / "data/dump.rdb", new_redis
     )
 
 
@@ -115,7 +115,7 @@ def test_under_a_load_of_writes_the_numbers_are_of_the_copy(redis_server, call_m
     assert done.state == "proven"
     if method == "rdb":
         assert done.backup["exact"] is True
-        assert keys_in_rdb(f"{done.path}/data/dump.rdb") == done.backup["keys"]
+        assert keys_in_rdb(f"{done.directory}/data/dump.rdb") == done.backup["keys"]
 
 
 def test_rewrites_meanwhile_do_an_aof_backup_no_harm(redis_server, call_module):
@@ -154,10 +154,10 @@ def test_a_young_proven_backup_is_enough(redis_server, call_module):
 def test_a_flipped_bit_in_any_file_is_found_and_named(redis_server, call_module):
     server = filled(redis_server, AOF)
     done = call_module("redis_backup", **params(server, method="aof"))
-    home = pathlib.Path(done.path)
+    home = pathlib.Path(done.directory)
     info = {"directory": str(server.home / "backups"), "verify": True}
     assert call_module("redis_backup_info", **info).status == 0
-    for file in manifest_of(done.path)["files"]:
+    for file in manifest_of(done.directory)["files"]:
         path = home / file["path"]
         raw = path.read_bytes()
         assert raw, file
@@ -197,7 +197,7 @@ def test_a_copy_that_is_not_what_the_server_had_is_not_proven(redis_server, call
 def test_a_key_too_few_is_not_proven(redis_server, call_module):
     server = filled(redis_server)
     done = call_module("redis_backup", **params(server))
-    path = pathlib.Path(done.path) / "manifest.json"
+    path = pathlib.Path(done.directory) / "manifest.json"
     content = unseal(path.read_text(), "x")
     content.pop("seal")
     content["keys"]["3"] = [51, 1]
@@ -229,7 +229,7 @@ def test_the_operators_own_assertions_count(redis_server, call_module, assertion
 def test_a_manifest_that_leads_elsewhere_is_refused(redis_server, call_module, name):
     server = filled(redis_server)
     done = call_module("redis_backup", **params(server))
-    path = pathlib.Path(done.path) / "manifest.json"
+    path = pathlib.Path(done.directory) / "manifest.json"
     content = unseal(path.read_text(), "x")
     content.pop("seal")
     content["files"][0]["path"] = name
@@ -336,8 +336,8 @@ def test_a_user_that_may_only_save_takes_an_rdb_backup_without_a_sample(redis_se
     done = call_module("redis_backup", **params(server, login_user="backup", login_password="secret"))
     assert not done.failed, done.msg
     assert done.state == "proven"
-    assert "sample.json" not in {file["path"] for file in manifest_of(done.path)["files"]}
-    assert "users were not saved" in manifest_of(done.path)["notes"][0]
+    assert "sample.json" not in {file["path"] for file in manifest_of(done.directory)["files"]}
+    assert "users were not saved" in manifest_of(done.directory)["notes"][0]
 
 
 # --- who gives it ---------------------------------------------------------------------------------------------------------

@@ -204,14 +204,14 @@ def test_an_empty_store_and_an_unknown_name_are_refused(restore, unit, saved):
 
 
 def test_a_damaged_backup_is_refused_and_the_file_named(restore, unit, saved):
-    path = pathlib.Path(saved.path) / "data" / "dump.rdb"
+    path = pathlib.Path(saved.directory) / "data" / "dump.rdb"
     raw = path.read_bytes()
     path.write_bytes(raw[:50] + bytes([raw[50] ^ 1]) + raw[51:])
     assert "data/dump.rdb was changed" in refused(restore, unit, "backup_damaged").msg
 
 
 def test_an_unproven_backup_is_refused_unless_asked_for(restore, unit, saved):
-    os.unlink(pathlib.Path(saved.path) / "proof.json")
+    os.unlink(pathlib.Path(saved.directory) / "proof.json")
     refused(restore, unit, "not_proven", backup="latest")
     unit.server.cli("FLUSHALL")
     assert not restore(backup="latest", allow_unproven=True).failed
@@ -249,7 +249,7 @@ def test_a_newer_redis_file_is_not_brought(restore, unit, saved, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
     from ansible_collections.redisops.recovery.plugins.module_utils.backup_take import digest_of
 
-    home = pathlib.Path(saved.path)
+    home = pathlib.Path(saved.directory)
     raw = (home / "data/dump.rdb").read_bytes()
     (home / "data/dump.rdb").write_bytes(b"REDIS0099" + raw[9:])
     content = unseal((home / "manifest.json").read_text(), "x")

@@ -1,0 +1,95 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: backup_choice
+short_description: Choose a backup among those that lie on the hosts of a set
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Finds the backup that a name stands for. Where it lies on several hosts, the one that it is wanted on comes first.
+  - Where there is none, RV(_value.refusal) says so, and which ones there are; nothing is raised.
+options:
+  _input:
+    description: RV(redisops.recovery.redis_backup_info#module:sets) of each host, host → list.
+    type: dict
+    required: true
+  wanted:
+    description: A label, V(latest_proven), V(latest) or V(oldest).
+    type: str
+    default: latest_proven
+  here:
+    description: The host that it is wanted on.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Read the backups
+  redisops.recovery.redis_backup_info:
+    set_name: orders
+  register: found
+
+- name: Say which one a restore would take
+  ansible.builtin.debug:
+    msg: "{{ {inventory_hostname: found.sets} | redisops.recovery.backup_choice(wanted='latest_proven', here=inventory_hostname) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The choice.
+  type: dict
+  contains:
+    label:
+      description: The backup; empty where there is none.
+      type: str
+    host:
+      description: Where it lies.
+      type: str
+    state:
+      description: As in RV(redisops.recovery.redis_backup_info#module:sets).
+      type: str
+    refusal:
+      description: Why there is none; empty where there is one.
+      type: str
+"""
+
+import typing as t
+
+_BY_AGE = ("latest_proven", "latest", "oldest")
+
+
+def backup_choice(sets: t.Mapping[str, t.Any], wanted: str = "latest_proven", here: str = "") -> dict[str, t.Any]:
+    """The backup that ``wanted`` stands for, or why there is none."""
+    rows = [
+        {"label": row["label"], "host": host, "state": row["state"], "at": row["at"]}
+        for host, found in sets.items()
+        for one in found
+        for row in one["backups"]
+        if row["state"] != "damaged" or row["label"] == wanted
+    ]
+    fit = [row for row in rows if row["label"] == wanted or wanted in _BY_AGE]
+    if wanted == "latest_proven":
+        fit = [row for row in fit if row["state"] == "proven"]
+    if not fit:
+        there = ", ".join(sorted({row["label"] for row in rows})) or "none"
+        refusal = (
+            f"Refused, nothing has been changed. There is no backup {wanted} on {', '.join(sets)}; there are: {there}. "
+            "Do: take one (playbook backup), or set redisops_backup."
+        )
+        return {"label": "", "host": "", "state": "", "refusal": refusal}
+    edge = (min if wanted == "oldest" else max)(row["at"] for row in fit)
+    best = [row for row in fit if row["at"] == edge]
+    chosen = next((row for row in best if row["host"] == here), best[0])
+    return {"label": chosen["label"], "host": chosen["host"], "state": chosen["state"], "refusal": ""}
+
+
+class FilterModule:
+    """Filters of this collection."""
+
+    def filters(self) -> dict[str, t.Callable]:
+        return {"backup_choice": backup_choice}

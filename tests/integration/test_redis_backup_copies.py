@@ -1,0 +1,216 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""redis_backup with repositories and policies: the real restic, asked by its own command line; what goes and what stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import typing as t
+
+import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
+
+from tests.integration.data_of_all_kinds import fill
+
+PASSWORD = "a long secret"
+
+
+def params(server, **more: t.Any) -> dict[str, t.Any]:
+    return server.params(directory=str(server.home / "backups"), set_name="orders", sentinel_file="", **more)
+
+
+def repository(server, name: str = "near", **more: t.Any) -> dict[str, t.Any]:
+    return {"name": name, "location": str(server.home / f"repository-{name}"), "password": PASSWORD, **more}
+
+
+def snapshots(server, name: str = "near") -> list[dict]:
+    done = subprocess.run(
+        ["restic", "-r", str(server.home / f"repository-{name}"), "snapshots", "--json"],
+        capture_output=True, text=True, check=True, env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(name="server")
+def _server(redis_server):
+    redis_server.write_conf('save ""\nenable-debug-command local\n')
+    redis_server.start()
+    fill(redis_server.cli)
+    return redis_server
+
+
+def local(server) -> list[str]:
+    home = server.home / "backups" / "orders"
+    return sorted(name for name in os.listdir(home) if not name.startswith("."))
+
+
+def older(server, label: str, days: float) -> str:
+    """The backup as if it had been taken earlier, with its proof."""
+    home = server.home / "backups" / "orders" / label
+    content = unseal((home / "manifest.json").read_text(), "x")
+    content.pop("seal")
+    stamp = subprocess.run(
+        ["date", "-u", "-d", f"{days} days ago", "+%Y%m%dT%H%M%SZ %s"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    content.update(label=f"{stamp[0]}-rdb", taken_at=float(stamp[1]))
+    sealed = seal(content)
+    (home / "manifest.json").write_text(sealed)
+    if (home / "proof.json").exists():
+        proof = unseal((home / "proof.json").read_text(), "x")
+        proof.pop("seal")
+        (home / "proof.json").write_text(seal({**proof, "manifest": unseal(sealed, "x")["seal"]}))
+    home.rename(home.with_name(content["label"]))
+    return content["label"]
+
+
+def test_a_proven_backup_is_sent_and_comes_back_whole(server, call_module):
+    wanted = params(server, repositories=[repository(server), repository(server, "far")])
+    foretold = call_module("redis_backup", check=True, **wanted)
+    assert not (server.home / "repository-near").exists()
+    done = call_module("redis_backup", **wanted)
+    assert not done.failed, done.msg
+    assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
+    assert done.backup["repositories"] == ["far", "near"]
+    label = done.backup["label"]
+    for name in ("near", "far"):
+        (snapshot,) = snapshots(server, name)
+        assert {"proven", f"label={label}", "redisops-set=orders"} <= set(snapshot["tags"])
+    assert PASSWORD not in json.dumps(vars(done))
+
+    was = {
+        path.relative_to(done.directory): path.read_bytes()
+        for path in pathlib.Path(done.directory).rglob("*")
+        if path.is_file()
+    }
+    shutil.rmtree(server.home / "backups")
+    wanted = params(server, state="fetched", backup="latest_proven", repositories=[repository(server)])
+    foretold = call_module("redis_backup", check=True, **wanted)
+    assert not (server.home / "backups").exists()
+    back = call_module("redis_backup", **wanted)
+    assert not back.failed, back.msg
+    assert (foretold.diff, back.backup["label"], back.state) == (back.diff, label, "proven")
+    now = {
+        path.relative_to(back.directory): path.read_bytes()
+        for path in pathlib.Path(back.directory).rglob("*")
+        if path.is_file()
+    }
+    was.pop(pathlib.Path("copies.json"))  # what was noted after it was sent
+    assert now == was
+    assert not call_module("redis_backup", **wanted).changed
+    again = call_module("redis_backup", **params(server, state="proven"))
+    assert (again.state, again.backup["digest"]) == ("proven", done.backup["digest"])
+
+
+def test_one_repository_that_is_out_of_reach_stops_neither_the_backup_nor_the_others(server, call_module):
+    lost = {"name": "lost", "location": "rest:http://127.0.0.1:9/", "password": PASSWORD}
+    done = call_module("redis_backup", **params(server, repositories=[lost, repository(server)], timeout=30))
+    assert (done.failed, done.code) == (True, "repository_unreachable")
+    assert "of the repositories it is in: near" in done.msg
+    assert PASSWORD not in done.msg
+    assert len(snapshots(server)) == 1
+    info = call_module("redis_backup_info", directory=str(server.home / "backups"))
+    assert (info.status, info.sets[0]["backups"][0]["repositories"]) == (0, ["near"])
+
+
+def test_a_wrong_password_is_told_and_nothing_is_sent(server, call_module):
+    call_module("redis_backup", **params(server, repositories=[repository(server)]))
+    done = call_module("redis_backup", **params(server, repositories=[repository(server, password="another")]))
+    assert (done.failed, done.code) == (True, "repository_password")
+    assert len(snapshots(server)) == 1
+    got = call_module(
+        "redis_backup", **params(server, state="fetched", repositories=[repository(server, password="another")])
+    )
+    assert (got.failed, got.code) == (True, "repository_password")
+
+
+@pytest.mark.parametrize(("backup", "code"), [("latest", "no_backup"), ("20200101T000000Z-rdb", "unknown_backup")])
+def test_what_is_not_in_a_repository_is_not_fetched(server, call_module, backup, code):
+    call_module("redis_backup", **params(server, repositories=[repository(server)]))
+    name = "orders" if code == "unknown_backup" else "sessions"
+    before = local(server)
+    got = call_module(
+        "redis_backup",
+        **{**params(server, state="fetched", backup=backup, repositories=[repository(server)]), "set_name": name},
+    )
+    assert (got.failed, got.code) == (True, code)
+    assert local(server) == before
+
+
+def test_a_backup_that_failed_its_proof_is_sent_nowhere(server, call_module):
+    done = call_module(
+        "redis_backup", **params(server, repositories=[repository(server)], assertions=[{"key": "gone"}])
+    )
+    assert (done.failed, done.code) == (True, "backup_not_proven")
+    assert not (server.home / "repository-near").exists()
+
+
+def test_what_was_tampered_with_in_between_is_not_taken_over(server, call_module):
+    """A snapshot made by hand of a backup that somebody changed: its hashes give it away."""
+    done = call_module("redis_backup", **params(server, repositories=[repository(server)]))
+    label, home = done.backup["label"], pathlib.Path(done.directory)
+    raw = (home / "data/dump.rdb").read_bytes()
+    (home / "data/dump.rdb").write_bytes(raw[:100] + b"!" + raw[101:])
+    subprocess.run(
+        ["restic", "-r", str(server.home / "repository-near"), "backup", "--tag", "redisops-set=orders", "--tag", f"label={label}", "--tag", "proven", "."],
+        cwd=home, check=True, capture_output=True, env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
+    )  # fmt: skip
+    shutil.rmtree(server.home / "backups")
+    got = call_module(
+        "redis_backup", **params(server, state="fetched", backup=label, repositories=[repository(server)])
+    )
+    assert (got.failed, got.code) == (True, "backup_damaged")
+    assert "data/dump.rdb" in got.msg
+    assert local(server) == []
+
+
+def test_the_policy_decides_what_stays_here_and_there(server, call_module):
+    places = [repository(server, retention={"keep_last": 2})]
+    labels = []
+    for days in (30, 20, 10):
+        label = call_module("redis_backup", **params(server, repositories=places)).backup["label"]
+        labels.append(older(server, label, days))
+    assert len(snapshots(server)) == 2
+    call_module("redis_backup", **params(server, state="kept", backup=labels[0]))
+    wanted = params(server, state="pruned", retention={"keep_last": 1})
+    before = local(server)
+    foretold = call_module("redis_backup", check=True, **wanted)
+    assert local(server) == before
+    done = call_module("redis_backup", **wanted)
+    assert (foretold.diff, foretold.actions, foretold.decisions) == (done.diff, done.actions, done.decisions)
+    assert local(server) == [labels[0], labels[2]]  # the one that is marked, and the last
+    assert "marked to be kept" in json.dumps(done.decisions)
+    assert not call_module("redis_backup", **wanted).changed
+
+
+def test_the_last_proven_backup_outlives_every_policy(server, call_module):
+    proven = call_module("redis_backup", **params(server)).backup["label"]
+    proven = older(server, proven, 100)
+    for days in (3, 2):
+        failed = call_module("redis_backup", **params(server, assertions=[{"key": "gone"}]))
+        assert failed.failed
+        older(server, local(server)[-1], days)
+    call_module("redis_backup", **params(server, state="pruned", retention={"keep_last": 1}))
+    left = local(server)
+    assert proven in left
+    assert len(left) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"retention": {"keep_last": -1}},
+        {"retention": {"minimum_redundancy": 0}},
+        {"repositories": [{"name": "a", "location": "", "password": "x"}]},
+        {"repositories": [{"name": "a", "location": "/x", "password": ""}]},
+        {"repositories": [{"name": "a", "location": "/x", "password": "x"}] * 2},
+        {"state": "fetched"},
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_changed(server, call_module, change):
+    before = server.tree()
+    done = call_module("redis_backup", **params(server, **change))
+    assert (done.failed, done.code) == (True, "invalid_value")
+    assert server.tree() == before

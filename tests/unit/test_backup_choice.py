@@ -1,0 +1,46 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Which backup a name stands for, and on which host it is taken from."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.redisops.recovery.plugins.filter.backup_choice import backup_choice
+
+
+def on(*rows: tuple[str, str, float]) -> list:
+    return [{"set": "orders", "backups": [{"label": label, "state": state, "at": at} for label, state, at in rows]}]
+
+
+SETS = {
+    "a": on(("one", "proven", 1.0), ("three", "failed", 3.0)),
+    "b": on(("one", "proven", 1.0), ("two", "proven", 2.0), ("four", "damaged", 4.0)),
+    "c": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "here", "label", "host"),
+    [
+        ("latest_proven", "a", "two", "b"),
+        ("latest", "b", "three", "a"),
+        ("oldest", "b", "one", "b"),
+        ("oldest", "a", "one", "a"),
+        ("oldest", "c", "one", "a"),
+        ("three", "b", "three", "a"),
+        ("four", "a", "four", "b"),
+    ],
+)
+def test_the_choice(wanted, here, label, host):
+    found = backup_choice(SETS, wanted, here)
+    assert (found["label"], found["host"], found["refusal"]) == (label, host, "")
+
+
+@pytest.mark.parametrize(
+    ("sets", "wanted"), [(SETS, "five"), ({"a": []}, "latest"), ({"a": on(("one", "taken", 1.0))}, "latest_proven")]
+)
+def test_none_is_said_with_what_there_is(sets, wanted):
+    found = backup_choice(sets, wanted)
+    assert (found["label"], found["refusal"].startswith("Refused, nothing has been changed.")) == ("", True)
+    assert wanted in found["refusal"]
+    for label in {row["label"] for one in sets.values() for part in one for row in part["backups"]} - {"four"}:
+        assert label in found["refusal"]
