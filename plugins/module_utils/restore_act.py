@@ -34,6 +34,7 @@ __all__ = [
     "discard_unfinished",
     "exchange",
     "holders",
+    "note",
     "prove_exchange",
     "stage",
     "swap",
@@ -208,7 +209,6 @@ def stage(
             _stage_aof(data, holder, place)
         else:
             _stage_rdb(data, holder, place, timeout, databases)
-        came = os.path.join(holder, os.path.basename(live(place, aof)))
         for folder, _folders, files in os.walk(holder):
             for name in files:
                 os.chown(os.path.join(folder, name), *owner, follow_symlinks=False)
@@ -217,8 +217,7 @@ def stage(
                 os.chown(folder, *owner, follow_symlinks=False)
                 os.chmod(folder, 0o750)
                 fsync_dir(folder)
-        _journal(holder, {"aof": aof, "label": label, "came": _identity(came)})
-        fsync_dir(holder)
+        note(holder, place, aof, label)
     except OSError as error:
         raise Problem(
             "restore_write",
@@ -226,6 +225,13 @@ def stage(
             "a data directory with room",
             "see to that, then run again",
         ) from None
+
+
+def note(holder: str, place: Place, aof: bool, label: str) -> None:
+    """Say what was staged, last of all: without it, what is there counts for nothing."""
+    came = os.path.join(holder, os.path.basename(live(place, aof)))
+    _journal(holder, {"aof": aof, "label": label, "came": _identity(came)})
+    fsync_dir(holder)
 
 
 def _staged_data(holder: str, place: Place, aof: bool) -> str:

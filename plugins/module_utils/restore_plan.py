@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 
-__all__ = ["needed_bytes", "predicted_seconds", "prove_fits", "prove_target"]
+__all__ = ["needed_bytes", "predicted_seconds", "prove_fits", "prove_role", "prove_target"]
 
 
 def needed_bytes(manifest: BackupManifest) -> int:
@@ -48,6 +48,11 @@ def prove_target(
             "the shard that the backup is of",
             "restore each shard's backup to the server that has its slots; move slots back first (redis_cluster)",
         )
+    prove_role(info, watched)
+
+
+def prove_role(info: t.Optional[Info], watched: bool) -> None:
+    """Whether what is brought to this server would stay; ``info`` None: it is stopped. Raises Refusal."""
     if info is None:
         return
     if info.text("role") == "slave":

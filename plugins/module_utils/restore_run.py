@@ -24,11 +24,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_act impo
     Holder,
     begin,
     check_staged,
+    note,
     prove_exchange,
     stage,
     swap,
     turn,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_point import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.service_act import (
     disk_of,
@@ -46,7 +48,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_plan imp
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import command_line_overrides
 
-__all__ = ["Done", "Target", "bring", "prove_backup_fits", "put_back", "read_target"]
+__all__ = ["Done", "Target", "bring", "bring_point", "prove_backup_fits", "prove_point_fits", "put_back", "read_target"]
 
 #: What lets the primary guard pass once: the data that a restore brings may well be less than what a replica holds.
 _GUARD, _PASS = "/etc/redisops/primary-guard.json", "/run/redisops/start-without-data"
@@ -278,6 +280,48 @@ def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
             else {}
         )
     return _swap_and_start(target, holder, target.aof, came)
+
+
+def prove_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
+    """As prove_backup_fits, for data of the server's own history. Gives the plan. Raises Refusal."""
+    info = target.instance.info if target.instance.running else None
+    restore_plan.prove_role(info, target.watched)
+    if not target.aof:
+        raise Refusal(
+            "aof_off",
+            "the server's AOF is off, so there is no history to go back in",
+            "appendonly yes, at that time",
+            "restore a backup",
+        )
+    space = os.statvfs(target.place.dir)
+    free = space.f_bavail * space.f_frsize
+    if free < 2 * point.bytes:
+        raise Refusal(
+            "disk_space",
+            f"{free} bytes are free where the data goes",
+            f"{2 * point.bytes} bytes (twice what is put together); what is there now is kept",
+            "make room, or have a larger disk",
+        )
+    prove_exchange(target.place.dir)
+    return {**point.plan, "bytes": point.bytes, "replaces": target.told}
+
+
+def bring_point(target: Target, point: Point) -> Done:
+    """Go back to a point of the AOF's history; it is loaded beside the running server first. Raises Problem: then nothing was changed."""
+    came: dict[int, Keyspace] = {}
+    holder = begin(target.place, time.time())
+    made = os.path.join(holder, os.path.basename(target.place.aof_dir))
+    point.make(made, target.place, target.owner)
+    note(holder, target.place, True, point.label)
+    check_staged(
+        holder,
+        target.place,
+        True,
+        target.timeout,
+        target.instance.value("databases") or "16",
+        lambda copy: came.update(copy.info.keyspace),
+    )
+    return _swap_and_start(target, holder, True, came)
 
 
 def put_back(target: Target, holder: Holder) -> Done:

@@ -43,6 +43,23 @@ options:
     description: Name of the set that the backup is of.
     type: str
     default: redis
+  to_time:
+    description:
+      - In place of a backup, what the data was at the end of this second, out of the AOF's history (the live AOF, O(history), and backups by
+        method V(aof)). Seconds since 1970, or a time with its zone such as V(2026-11-24T22:00:00Z). It takes C(aof-timestamp-enabled yes) at that time.
+      - A moment that is not there is refused, with the ranges that are.
+    type: str
+  undo_flush:
+    description:
+      - In place of a backup, what the data was right before the newest FLUSHALL, FLUSHDB or SWAPDB in the AOF's history, to the byte. What
+        was written after it is not in it; it is kept with what was there, as the evidence.
+    type: bool
+    default: false
+  history:
+    description: Directories in which the AOF's history was kept.
+    type: list
+    elements: path
+    default: []
   allow_unproven:
     description: Whether a backup that was not proven may be restored. It is loaded and compared in any case, if O(rehearse=true).
     type: bool
@@ -80,6 +97,10 @@ EXAMPLES = r"""
     set_name: orders
     backup: 20261124T020000Z-rdb
 
+- name: Undo a FLUSHALL
+  redisops.recovery.redis_restore:
+    undo_flush: true
+
 - name: Put back what was there before
   redisops.recovery.redis_restore:
     set_name: orders
@@ -115,6 +136,7 @@ seconds:
   type: float
 """
 
+import contextlib
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
@@ -124,10 +146,19 @@ from ansible_collections.redisops.recovery.plugins.module_utils.changes import C
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import discard_unfinished, holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_point import (
+    before_flush,
+    frozen,
+    history_of,
+    moment_of,
+    to_moment,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import (
     Target,
     bring,
+    bring_point,
     prove_backup_fits,
+    prove_point_fits,
     put_back,
     read_target,
 )
@@ -139,6 +170,9 @@ SPEC = {
     "backup": {"type": "str", "default": "latest_proven"},
     "directory": {"type": "path", "default": "/var/backups/redis"},
     "set_name": {"type": "str", "default": "redis"},
+    "to_time": {"type": "str"},
+    "undo_flush": {"type": "bool", "default": False},
+    "history": {"type": "list", "elements": "path", "default": []},
     "allow_unproven": {"type": "bool", "default": False},
     "rehearse": {"type": "bool", "default": True},
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
@@ -191,6 +225,35 @@ def present(module: AnsibleModule) -> dict:
     )
 
 
+def rewound(module: AnsibleModule) -> dict:
+    """Back in the AOF's history."""
+    params, target = module.params, target_of(module.params)
+    if params["to_time"] and params["undo_flush"]:
+        raise Problem("invalid_value", "to_time and undo_flush are both set", "one of them", "take one out")
+    at = moment_of(params["to_time"]) if params["to_time"] else None
+    server = target.instance.server
+    with contextlib.ExitStack() as held:
+        if not module.check_mode:
+            held.enter_context(frozen(server, params["timeout"]))
+            discard_unfinished(target.place)
+        history = history_of(target.place, server, Store(params["directory"], params["set_name"]), params["history"])
+        point = before_flush(history, target.host) if at is None else to_moment(history, at, target.host)
+        plan = prove_point_fits(target, point)
+        words = [
+            f"put the AOF together as it was: {point.label}",
+            "load it beside the server",
+            f"stop {target.unit}, let the two change places, start it and look at its keys, else put the data back",
+        ]
+        changes = [Change("data", target.place.dir, target.told, point.label, words[0])]
+        changes += [Change("data", target.place.dir, None, None, word) for word in words[1:]]
+        if module.check_mode:
+            return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
+        done = bring_point(target, point)
+    return result_of(
+        changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
+    )
+
+
 def rolled_back(module: AnsibleModule) -> dict:
     target = target_of(module.params)
     found = [one for one in holders(target.place) if one.swapped or one.stays]
@@ -224,7 +287,10 @@ def cleaned(module: AnsibleModule) -> dict:
 
 
 def body(module: AnsibleModule) -> dict:
-    return {"present": present, "rolled_back": rolled_back, "cleaned": cleaned}[module.params["state"]](module)
+    params = module.params
+    if params["state"] == "present" and (params["to_time"] or params["undo_flush"]):
+        return rewound(module)
+    return {"present": present, "rolled_back": rolled_back, "cleaned": cleaned}[params["state"]](module)
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ TIERS = {
     "service_act": 2, "switchover_act": 2, "tls_act": 2, "tls_material": 2, "tls_trial": 2, "topology_read": 2,
     "aof_cut": 2, "aof_history": 2,
     "backup_copies": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "backup_take": 2,
-    "restore_act": 2, "restore_run": 2,
+    "restore_act": 2, "restore_point": 2, "restore_run": 2,
     # 3: Ansible
     "argspec": 3, "runner": 3,
 }  # fmt: skip

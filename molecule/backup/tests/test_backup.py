@@ -163,6 +163,27 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     assert digest(replica) == lost
 
 
+def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
+    primary, replica = pair(hosts)
+    play("restore")
+    pair(hosts)
+    admin(primary, "SET", "written", "a moment before")
+    saved = digest(primary)
+    admin(primary, "FLUSHALL")
+    admin(primary, "SET", "written", "after")
+    play("undo_flushall", "--check")
+    assert (last_run(), admin(primary, "DBSIZE")) == (0, "1")
+    said = play("undo_flushall")
+    assert digest(primary) == saved
+    assert pair(hosts)[0].name == primary.name
+    assert digest(replica) == saved
+    away = next(line for line in said.splitlines() if "away for" in line).split("away for")[1].split()[0]
+    print(f"FLUSHALL undone under Sentinel: the server was away for {away} s")
+    admin(primary, "FLUSHALL")  # for what follows
+    admin(primary, "SET", "after", "the accident")
+    pair(hosts)
+
+
 def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHost]) -> None:
     """The set's data now lacks what was asserted: such a backup fails, and the last proven one stays the choice."""
     primary, replica = pair(hosts)

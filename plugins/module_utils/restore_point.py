@@ -1,0 +1,172 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a server's data was at a moment, or right before an accident, out of its AOF's history (tier 2)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import re
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_cut import (
+    DESTROYERS,
+    Cut,
+    Spot,
+    find_commands,
+    stage_at,
+    stage_before,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import set_of, sets
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_window import AofSet, choose
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server import Server, wait_for
+
+__all__ = ["Point", "before_flush", "frozen", "history_of", "moment_of", "to_moment"]
+
+_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(Z|[+-]\d\d:?\d\d)")
+_REWRITES = "auto-aof-rewrite-percentage"
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """``make`` puts the AOF of that moment into a new directory. ``label`` names it, ``plan`` says what it means, ``bytes`` it takes."""
+
+    label: str
+    plan: t.Mapping[str, t.Any]
+    bytes: int
+    make: t.Callable[[str, Place, tuple[int, int]], Cut]
+
+
+def moment_of(text: str) -> int:
+    """Seconds since 1970 of ``1795555957`` or ``2026-11-24T22:00:00Z``. Raises Problem."""
+    if text.isascii() and text.isdigit() and len(text) <= 11:
+        return int(text)
+    found = _ISO.fullmatch(text)
+    try:
+        if found:
+            zone = found.group(3).replace("Z", "+0000").replace(":", "")
+            return int(
+                datetime.datetime.strptime(
+                    f"{found.group(1)} {found.group(2)} {zone}", "%Y-%m-%d %H:%M:%S %z"
+                ).timestamp()
+            )
+    except (ValueError, OverflowError):
+        pass
+    raise Problem(
+        "invalid_value",
+        f"to_time: {text!r} is no moment",
+        "seconds since 1970, or a time with its zone",
+        "set to_time as 2026-11-24T22:00:00Z or 2026-11-24T23:00:00+01:00",
+    )
+
+
+@contextlib.contextmanager
+def frozen(server: t.Optional[Server], timeout: float) -> t.Iterator[None]:
+    """No rewrite begins meanwhile, and none runs: it would take away the history that is looked for. What was set is set again."""
+    if server is None:
+        yield
+        return
+    before = server.config_get(_REWRITES)[_REWRITES]
+    server.config_set({_REWRITES: "0"})
+    try:
+        if not wait_for(lambda: _idle(server.info("persistence")), timeout):
+            raise Problem(
+                "rewrite_timeout",
+                f"the AOF rewrite is still running after {timeout:g} seconds",
+                "",
+                "set a longer timeout",
+            )
+        yield
+    finally:
+        with contextlib.suppress(Problem):  # the server may have been restarted, and has it from its file
+            server.config_set({_REWRITES: before})
+
+
+def _idle(info: Info) -> bool:
+    return not (info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled"))
+
+
+def _settled(info: Info) -> bool:
+    return not info.number("aof_buffer_length")
+
+
+def history_of(place: Place, server: t.Optional[Server], store: Store, folders: t.Sequence[str]) -> list[AofSet]:
+    """The live AOF, what was kept of earlier ones in ``folders``, and what the backups hold. Raises Problem."""
+    seen: t.Optional[int] = None
+    if server and wait_for(lambda: _settled(server.info("persistence")), 5.0):
+        seen = int(time.time()) - 1
+    elif server is None:
+        seen = int(time.time())
+    found = [set_of(place.aof_dir, seen)] if os.path.isfile(place.manifest) else []
+    for folder in folders:
+        found += sets(folder)
+    for backup in store.all():
+        if backup.manifest and backup.manifest.data.endswith(".manifest"):
+            found.append(
+                set_of(
+                    os.path.dirname(os.path.join(backup.directory, backup.manifest.data)), int(backup.manifest.taken_at)
+                )
+            )
+    return found
+
+
+def _size(one: AofSet) -> int:
+    return (one.base_bytes or 0) + sum(entry.bytes for entry in one.increments)
+
+
+def to_moment(history: t.Sequence[AofSet], at: int, host: Host) -> Point:
+    """The data as it was at the end of second ``at``. Raises Refusal, with the ranges that exist."""
+    chain = choose(history, at)
+    plan = {"to_time": at, "base_at": chain.origin.base_at, "increments": len(chain.increments)}
+    size = (chain.origin.base_bytes or 0) + sum(entry.bytes for entry in chain.increments)
+    return Point(
+        f"second {at}",
+        plan,
+        size,
+        lambda target, place, owner: stage_at(history, at, target, place.appendfilename, host, owner),
+    )
+
+
+def _newest(history: t.Sequence[AofSet]) -> tuple[AofSet, Spot]:
+    """The last command that took everything away, or a whole database, in what is known. Raises Refusal."""
+    for one in sorted(history, key=lambda found: found.base_at, reverse=True):
+        spots = find_commands(one, DESTROYERS)
+        if spots:
+            return one, spots[-1]
+    raise Refusal(
+        "no_flush",
+        f"there is no {', '.join(DESTROYERS)} in the history of the AOF that is there",
+        "the AOF in which the accident stands",
+        "if a rewrite came after it: name the directory of the kept history, or restore a backup, or name to_time",
+    )
+
+
+def before_flush(history: t.Sequence[AofSet], host: Host) -> Point:
+    """The data right before the newest FLUSHALL, FLUSHDB or SWAPDB, to the byte. Raises Refusal."""
+    one, spot = _newest(history)
+    plan = {
+        "command": spot.name,
+        "at": spot.at,
+        "database": spot.database,
+        "increment": spot.increment,
+        "offset": spot.offset,
+        "commands_after": spot.commands_after,
+        "bytes_after": spot.bytes_after,
+    }
+    return Point(
+        f"before {spot.name} at offset {spot.offset} of {spot.increment}",
+        plan,
+        _size(one),
+        lambda target, place, owner: stage_before(
+            one, (spot.increment, spot.offset), target, place.appendfilename, host, owner
+        ),
+    )

@@ -1,0 +1,146 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""redis_restore back in the AOF's history: to a second, and to right before a FLUSHALL. DEBUG DIGEST and redis-cli judge."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.integration.data_of_all_kinds import fill
+from tests.integration.test_redis_restore import (  # noqa: F401, they are fixtures
+    _back_up,
+    _restore,
+    _unit,
+    kept,
+    refused,
+)
+
+CONF = 'save ""\nappendonly yes\naof-timestamp-enabled yes\nenable-debug-command local\n'
+
+
+def digest(server) -> str:
+    return server.cli("DEBUG", "DIGEST")
+
+
+def next_second() -> int:
+    """Wait for the next second to begin; the one that ended."""
+    ended = int(time.time())
+    while int(time.time()) == ended:
+        time.sleep(0.01)
+    return ended
+
+
+@pytest.fixture(name="server")
+def _server(unit):
+    unit.server.write_conf(CONF)
+    unit.server.start()
+    fill(unit.server.cli)
+    return unit.server
+
+
+def test_a_flushall_is_undone_to_the_byte_and_that_is_undone(restore, unit, server):
+    server.cli("SET", "just", "before")
+    server.cli("SET", "binary", "#TS:1\r\n*1\r\n$8\r\nFLUSHALL\r\n")  # a value that looks like one
+    saved = digest(server)
+    server.cli("FLUSHALL")
+    server.fill(5, "after")
+    present = digest(server)
+    before, pid = server.tree(), server.process.pid
+    foretold = restore(check=True, undo_flush=True)
+    assert not foretold.failed, foretold.msg
+    assert (server.tree(), server.process.pid, unit.did) == (before, pid, [])
+    done = restore(undo_flush=True)
+    assert not done.failed, done.msg
+    assert (foretold.diff, foretold.actions, foretold.plan) == (done.diff, done.actions, done.plan)
+    assert (done.plan["command"], done.plan["commands_after"] >= 5, done.keys["before"]) == ("FLUSHALL", True, 5)
+    assert digest(server) == saved
+    assert server.config("auto-aof-rewrite-percentage") == "100"
+    server.cli("SET", "life", "goes on")
+    server.restart()
+    assert server.cli("GET", "life") == "goes on"
+    assert not restore(state="rolled_back").failed
+    assert digest(server) == present
+
+
+def test_a_flushdb_within_a_transaction_is_undone_with_its_transaction(restore, server):
+    saved = digest(server)
+    server.cli(
+        "EVAL",
+        "redis.call('SET', 'in', 'one') redis.call('SELECT', 3) redis.call('FLUSHDB') redis.call('SET', 'and', 'more') return 1",
+        "0",
+    )
+    assert digest(server) != saved
+    done = restore(undo_flush=True)
+    assert not done.failed, done.msg
+    assert (done.plan["command"], done.plan["database"]) == ("FLUSHDB", 3)
+    assert digest(server) == saved
+
+
+def test_one_goes_back_to_a_second_through_a_rewrite(restore, back_up, server):
+    seen = {}
+    for number in range(3):
+        next_second()
+        server.cli("SET", "step", str(number))
+        server.cli("EVAL", "return redis.call('HSET', KEYS[1], '\\0\\255', '#TS:99\\r\\n')", "1", f"hash:{number}")
+        state = digest(server)
+        seen[next_second()] = state
+        if number == 0:
+            back_up(method="aof")  # its history outlives the rewrite
+            server.cli("BGREWRITEAOF")
+            while "aof_rewrite_in_progress:1" in server.cli("INFO", "persistence"):
+                time.sleep(0.05)
+            next_second()
+    server.cli("FLUSHALL")
+    for second, state in seen.items():
+        foretold = restore(check=True, to_time=str(second))
+        assert not foretold.failed, foretold.msg
+        done = restore(to_time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)))
+        assert not done.failed, done.msg
+        assert digest(server) == state
+        assert not restore(state="rolled_back").failed
+    assert len(kept(server)) == len(seen)
+
+
+# --- refused, and nothing changed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"undo_flush": True}, "no_flush"),
+        ({"to_time": "yesterday"}, "invalid_value"),
+        ({"to_time": "2026-11-24T22:00:00"}, "invalid_value"),
+        ({"to_time": "2026-13-24T22:00:00Z"}, "invalid_value"),
+        ({"to_time": "1", "undo_flush": True}, "invalid_value"),
+        ({"to_time": "1000000000"}, "before_history"),
+        ({"to_time": "99999999999"}, "after_history"),
+    ],
+)
+def test_what_is_not_there_is_refused(restore, unit, server, options, code):
+    done = refused(restore, unit, code, **options)
+    if code.endswith("_history"):
+        assert done.ranges
+        assert str(done.ranges[0][0]) in done.msg
+
+
+def test_without_an_aof_there_is_no_history(restore, unit):
+    unit.server.write_conf("save 3600 1\nappendonly no\n")
+    unit.server.start().fill(5)
+    before = unit.server.tree()
+    for options in ({"undo_flush": True}, {"to_time": "1000000000"}):
+        done = restore(**options)
+        assert done.failed
+        assert done.code in ("no_flush", "no_aof_history")
+        assert (unit.server.tree(), unit.did) == (before, [])
+
+
+def test_commands_without_timestamps_are_not_taken_for_a_second(restore, unit):
+    unit.server.write_conf('save ""\nappendonly yes\n')
+    unit.server.start().fill(5)
+    next_second()
+    second = next_second()
+    unit.server.fill(5, "more")
+    done = restore(to_time=str(second))
+    assert (done.failed, done.code) == (True, "aof_without_timestamps")
+    assert unit.did == []
