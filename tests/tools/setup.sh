@@ -19,6 +19,8 @@ apt_install() {
 }
 
 find_python() {
+    # Not the one of the environment that is about to be made anew.
+    PATH=$(printf '%s' "$PATH" | sed "s#$PWD/.venv/bin:##g")
     for name in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
         if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
             command -v "$name"
