@@ -312,7 +312,7 @@ def _rows(one: AofSet) -> t.Iterator[tuple[Increment, Command, t.Optional[int]]]
     """Every command of a set with the time in force, which an increment takes over from the one before."""
     stamp: t.Optional[int] = None
     for entry in one.increments:
-        for command in _walk(entry):
+        for command in _walk(entry) if entry.ends != "missing" else ():
             stamp = command.timestamp if command.timestamp is not None else stamp
             yield entry, command, stamp
 

@@ -205,9 +205,9 @@ def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
     if newest and (newest.begins is None or at < newest.begins):
         raise Refusal("aof_without_timestamps", f"when the commands before second {at} were run is not known: they have no timestamps", needs,
                       "set aof_timestamp_enabled: true for the time to come; for this time use a backup", **details)  # fmt: skip
-    if newest and newest.whole:
+    if newest and newest.whole and at > ranges[-1][1]:
         raise Refusal("after_history", f"nothing newer than second {newest.ends} was kept, and {at} is asked for", needs,
                       f"name {newest.ends}, or the directory of the live AOF as well", **details)  # fmt: skip
     gaps = "; ".join(gap for one in sets for gap in one.gaps)
-    raise Refusal("history_gap", f"second {at} is in a gap of the history: {gaps or 'files are missing or damaged'}", needs,
+    raise Refusal("history_gap", f"second {at} is in a gap of the history: {gaps or 'a rewrite was not kept'}", needs,
                   "name a second outside of the gap, or find the files that are missing", **details)  # fmt: skip

@@ -18,7 +18,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restic_output im
 from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.retention import Candidate, Decision, Policy, decide
 
-__all__ = ["Elsewhere", "fetch", "let_go", "named", "send"]
+__all__ = ["Elsewhere", "fetch", "labelled", "let_go", "named", "send"]
 
 _PROVEN = "proven"
 
@@ -112,6 +112,12 @@ def _chosen(found: t.Sequence[Snapshot], wanted: str, place: Repository) -> Snap
             "set backup",
         )
     return fit[0]
+
+
+def labelled(store: Store, place: Repository, host: Host) -> list[tuple[Snapshot, str, bool]]:
+    """The set's backups in a repository, oldest first: snapshot, label, and whether it was proven when it was sent. Raises Problem."""
+    found = Restic(host, place).snapshots(_tag(store.set_name))
+    return [(one, _label(one), _PROVEN in one.tags) for one in found if _label(one)]
 
 
 def named(store: Store, wanted: str, place: Repository, host: Host) -> tuple[Snapshot, str]:

@@ -11,6 +11,10 @@ import signal
 import subprocess
 
 import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.restic import Restic
+from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
 
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 RDB_ONLY = "save 900 1\nappendonly no\nrdbcompression no\n"
@@ -164,3 +168,53 @@ def test_a_file_that_cannot_be_read(call_module, redis_server, module, options):
     redis_server.conf.mkdir()
     result = refused(redis_server, lambda: call_module(module, **redis_server.params(**options)), "file_read")
     assert "it is a directory" in result.msg
+
+
+def test_a_repository_of_backups_that_is_full(tmp_path):
+    """What is in it stays, can be listed and fetched; what did not fit is no snapshot, and goes in once there is room."""
+    source, disk, target = tmp_path / "source", tmp_path / "disk", tmp_path / "target"
+    source.mkdir()
+    first, second = os.urandom(MIB), os.urandom(20 * MIB)
+    (source / "dump.rdb").write_bytes(first)
+    restic = Restic(Host(), Repository("small", str(disk / "one"), "a password", cache_dir=str(tmp_path / "cache")), 60)
+    with small_disk(disk, 8 * MIB):
+        restic.create()
+        saved = restic.save(str(source), ["set"], 1704164645, 60, "r1")
+        (source / "dump.rdb").write_bytes(second)
+        for fill in (lambda: None, lambda: fill_up(disk)):  # what it writes does not fit; not even its lock does
+            fill()
+            with pytest.raises(Problem) as caught:
+                restic.save(str(source), ["set"], 1704164646, 60, "r1")
+            assert caught.value.code == "repository_full", caught.value.message()
+            assert "no space left" in caught.value.message()
+            assert restic.exists()
+            assert [one.id for one in restic.snapshots()] == [saved.snapshot]
+        with pytest.raises(Problem) as caught:
+            restic.check()
+        assert caught.value.code == "repository_full"
+        restic.fetch(saved.snapshot, str(target), 60)
+        assert (target / "dump.rdb").read_bytes() == first
+        (disk / "filler").unlink()
+        subprocess.run(["mount", "-o", f"remount,size={64 * MIB}", str(disk)], check=True)
+        later = restic.save(str(source), ["set"], 1704164646, 60, "r1")
+        restic.check("100%", 60)
+        assert [one.id for one in restic.snapshots()] == [saved.snapshot, later.snapshot]
+
+
+def test_a_backup_that_is_fetched_to_a_full_disk(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "dump.rdb").write_bytes(os.urandom(8 * MIB))
+    restic = Restic(
+        Host(), Repository("large", str(tmp_path / "one"), "a password", cache_dir=str(tmp_path / "cache")), 60
+    )
+    restic.create()
+    saved = restic.save(str(source), [], 1704164645, 60, "r1")
+    with small_disk(target, 2 * MIB):
+        with pytest.raises(Problem) as caught:
+            restic.fetch(saved.snapshot, str(target), 60)
+        assert caught.value.code == "target_full", caught.value.message()
+        subprocess.run(["mount", "-o", f"remount,size={32 * MIB}", str(target)], check=True)
+        restic.fetch(saved.snapshot, str(target), 60)
+        assert (target / "dump.rdb").read_bytes() == (source / "dump.rdb").read_bytes()
+    restic.check("100%", 60)

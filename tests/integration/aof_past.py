@@ -53,12 +53,17 @@ class Past:
     def step(self, *lines) -> int:
         """Run commands in a second of their own, write the state down, and give that second."""
         self._tick()
+        return self.more(*lines)
+
+    def more(self, *lines) -> int:
+        """As step, but at once."""
         before, *_answers, digest, after = self.send(("TIME",), *lines, ("DEBUG", "DIGEST"), ("TIME",))
         first, last = int(before[0]), int(after[0])
         if self._last:
             self.states.update(dict.fromkeys(range(self._last[0] + 1, first), self._last[1]))
-        if first == last:
-            self.states[last] = digest.decode()
+        for second in range(first, last):  # it ended between two commands
+            self.states.pop(second, None)
+        self.states[last] = digest.decode()
         self._last = (last, digest.decode())
         return last
 

@@ -184,6 +184,13 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     pair(hosts)
 
 
+def test_a_drill_is_held_where_the_backups_are(hosts: dict[str, LabHost]) -> None:
+    said = play("drill", "-e", "redis_backup_rto_seconds=600", "-e", "redis_backup_rpo_seconds=86400")
+    print(next(line for line in said.splitlines() if "RTO" in line).strip())
+    reports = hosts["b2"].run(f"ls {STORE}/drills") + hosts["b1"].run(f"ls {STORE}/drills || true")
+    assert reports.count(".md") >= 1
+
+
 def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHost]) -> None:
     """The set's data now lacks what was asserted: such a backup fails, and the last proven one stays the choice."""
     primary, replica = pair(hosts)

@@ -1,0 +1,215 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_drill
+short_description: Restore a backup for practice, and measure what a disaster would cost
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Draws one backup of the window by chance, from the managed host or from a repository, fetches it, checks every hash, loads it into a scratch
+    server, compares it, times each phase, and removes what it brought. The live server is not touched and not needed.
+  - Measures RPO (the widest gap between proven backups of the window, up to now) and RTO (from the first byte fetched to the first answer), and
+    fails where an objective is missed or the backup is not what it was. The report is written in any case, as JSON and as Markdown.
+extends_documentation_fragment:
+  - redisops.recovery.attributes
+options:
+  directory:
+    description: Where backups are kept, on the managed host.
+    type: path
+    default: /var/backups/redis
+  set_name:
+    description: Name of the set.
+    type: str
+    default: redis
+  backup:
+    description: Label of a backup, in place of chance.
+    type: str
+  window_days:
+    description: Days back from now out of which one is drawn, and over which RPO is measured.
+    type: int
+    default: 30
+  rpo_seconds:
+    description: The objective for what a disaster may cost, in seconds of writes; 0 for none.
+    type: int
+    default: 0
+  rto_seconds:
+    description: The objective for the time until the data can be had again, in seconds; 0 for none.
+    type: int
+    default: 0
+  repository:
+    description: A repository to draw from, in place of the host. As one of O(redisops.recovery.redis_backup#module:repositories).
+    type: dict
+    suboptions:
+      name:
+        description: What it is called in the report.
+        type: str
+        required: true
+      location:
+        description: What restic takes as its repository.
+        type: str
+        required: true
+      password:
+        description: What it is encrypted with.
+        type: str
+        required: true
+      environment:
+        description: What the location needs.
+        type: dict
+        default: {}
+      options:
+        description: Options for C(restic -o).
+        type: list
+        elements: str
+        default: []
+  assertions:
+    description: What you know of your data, as O(redisops.recovery.redis_backup#module:assertions).
+    type: list
+    elements: dict
+    default: []
+  timeout:
+    description: Longest time of one phase, in seconds.
+    type: int
+    default: 3600
+seealso:
+  - module: redisops.recovery.redis_backup
+"""
+
+EXAMPLES = r"""
+- name: Hold a drill, and insist on a day and ten minutes
+  redisops.recovery.redis_drill:
+    set_name: orders
+    rpo_seconds: 93600
+    rto_seconds: 600
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+code:
+  description: Stable name of the error; the report is returned with V(drill_failed) as well.
+  returned: failure
+  type: str
+  sample: drill_failed
+report:
+  description: What was measured; null in check mode. RV(ignore:phases) and RV(ignore:measured) are in seconds.
+  returned: success
+  type: dict
+report_file:
+  description: The report in Markdown; the same as JSON lies beside it.
+  returned: success
+  type: str
+"""
+
+import random
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.drill import candidates, drill, write_report
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+
+SPEC = {
+    "directory": {"type": "path", "default": "/var/backups/redis"},
+    "set_name": {"type": "str", "default": "redis"},
+    "backup": {"type": "str"},
+    "window_days": {"type": "int", "default": 30},
+    "rpo_seconds": {"type": "int", "default": 0},
+    "rto_seconds": {"type": "int", "default": 0},
+    "repository": {
+        "type": "dict",
+        "options": {
+            "name": {"type": "str", "required": True},
+            "location": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "environment": {"type": "dict", "default": {}, "no_log": True},
+            "options": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "assertions": {"type": "list", "elements": "dict", "default": []},
+    "timeout": {"type": "int", "default": 3600},
+}
+
+
+def place_of(given: dict) -> Repository:
+    environment = {str(name): str(value) for name, value in (given["environment"] or {}).items()}
+    return Repository(
+        given["name"],
+        given["location"],
+        given["password"],
+        environment,
+        tuple(given["options"]),
+        "/var/cache/redisops/restic",
+    )
+
+
+def body(module: AnsibleModule) -> dict:
+    params, host = module.params, Host()
+    store = Store(params["directory"], params["set_name"])
+    place = place_of(params["repository"]) if params["repository"] else None
+    if params["window_days"] < 1 or params["rpo_seconds"] < 0 or params["rto_seconds"] < 0:
+        raise Problem(
+            "invalid_value",
+            "window_days is less than 1, or an objective is negative",
+            "days from 1, seconds from 0 on",
+            "set them",
+        )
+    if any(not isinstance(one.get("key"), str) for one in params["assertions"]):
+        raise Problem(
+            "invalid_value",
+            "an assertion has no key",
+            "key, and database, type, min_count where wanted",
+            "set assertions",
+        )
+    if not candidates(store, place, host):
+        raise Problem(
+            "no_backup",
+            f"there is no backup of {params['set_name']} {'in ' + place.name if place else 'in ' + store.directory}",
+            "one",
+            "take one",
+        )
+    changes = [
+        Change(
+            "report",
+            params["set_name"],
+            None,
+            "a drill",
+            "restore a backup that chance chooses, for practice, and write a report",
+        )
+    ]
+    if module.check_mode:
+        return result_of(changes, report=None, report_file="")
+    store.prepare()
+    objectives = {name: params[name] for name in ("rpo_seconds", "rto_seconds")}
+    with store.locked():
+        report = drill(
+            store, place, host, params["backup"] or "", params["window_days"] * 86400.0, objectives, params["assertions"],
+            params["timeout"], random.SystemRandom(),
+        )  # fmt: skip
+        path = write_report(store, report)
+    if report["missed"]:
+        raise Problem(
+            "drill_failed", f"the drill with {report['backup']} failed: {'; '.join(report['missed'][:5])}", "backups that can be restored in time",
+            f"read {path}", report=report, report_file=path,
+        )  # fmt: skip
+    return result_of(changes, report=report, report_file=path)
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()
