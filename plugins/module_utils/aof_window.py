@@ -106,10 +106,20 @@ def _follows(earlier: AofSet, later: AofSet) -> bool:
     )
 
 
+def _last(one: AofSet) -> int:
+    return max((entry.last_ts for entry in one.increments if entry.last_ts is not None), default=0)
+
+
 def _predecessor(sets: t.Sequence[AofSet], later: AofSet) -> t.Optional[AofSet]:
-    """The set before ``later``; None where several could be it, as after a recovery that forked the history."""
+    """The set before ``later``; None where several could be it, as after a recovery that forked the history.
+
+    A copy that was made before the last command of another is no candidate; two that hold the same are one.
+    """
     found = [one for one in sets if _follows(one, later)]
-    return found[-1] if len({one.identity for one in found}) == 1 else None
+    newest = max((_last(one) for one in found), default=0)
+    found = [one for one in found if one.seen is None or one.seen >= newest]
+    held = {tuple((entry.seq, entry.bytes, entry.last_ts, entry.commands) for entry in one.increments) for one in found}
+    return found[-1] if len({one.identity for one in found}) == 1 or len(held) == 1 else None
 
 
 def _chain(ordered: t.Sequence[AofSet], index: int) -> Chain:

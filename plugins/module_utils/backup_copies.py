@@ -63,7 +63,7 @@ def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host
             found = restic.snapshots(_tag(store.set_name))
             rows = [Candidate(one.id, one.at, _PROVEN in one.tags) for one in found]
             gone = [one.label for one in _decided(rows, place.retention, now) if not one.keep]
-            restic.forget(gone, prune=True, timeout=timeout)
+            _forget(restic, gone, timeout)
         except Problem as problem:
             failed = failed or problem
     if failed:
@@ -75,6 +75,15 @@ def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host
             failed.do,
         )
     return backup
+
+
+def _forget(restic: Restic, gone: t.Sequence[str], timeout: float) -> None:
+    """Let snapshots go; where another host is at work in the repository, the next run does it."""
+    try:
+        restic.forget(gone, prune=True, timeout=timeout)
+    except Problem as problem:
+        if problem.code != "repository_locked":
+            raise
 
 
 def let_go(store: Store, policy: Policy, now: float, check: bool = False) -> list[Decision]:

@@ -126,6 +126,34 @@ def test_a_wrong_password_is_told_and_nothing_is_sent(server, call_module):
     assert (got.failed, got.code) == (True, "repository_password")
 
 
+def test_where_another_host_is_at_work_in_the_repository_the_copy_is_made_all_the_same(server, call_module):
+    """A shared repository: its lock keeps from forgetting only, and the next run does that."""
+    places = [repository(server, retention={"keep_last": 1})]
+    first = call_module("redis_backup", **params(server, repositories=places)).backup["label"]
+    older(server, first, 1)
+    lock = subprocess.Popen(
+        ["restic", "-r", str(server.home / "repository-near"), "backup", "--stdin"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
+    )  # fmt: skip
+    try:
+        locks = server.home / "repository-near" / "locks"
+        while not list(locks.iterdir()):
+            assert lock.poll() is None
+        done = call_module("redis_backup", **params(server, repositories=places))
+        assert not done.failed, done.msg
+        assert done.backup["repositories"] == ["near"]
+        assert len(snapshots(server)) == 2
+    finally:
+        lock.kill()
+        lock.wait()
+    subprocess.run(
+        ["restic", "-r", str(server.home / "repository-near"), "unlock", "--remove-all"],
+        check=True, capture_output=True, env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
+    )  # fmt: skip
+    assert not call_module("redis_backup", **params(server, repositories=places)).failed
+    assert len(snapshots(server)) == 1
+
+
 @pytest.mark.parametrize(("backup", "code"), [("latest", "no_backup"), ("20200101T000000Z-rdb", "unknown_backup")])
 def test_what_is_not_in_a_repository_is_not_fetched(server, call_module, backup, code):
     call_module("redis_backup", **params(server, repositories=[repository(server)]))
