@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest import AofFile, AofManifest
@@ -145,7 +146,7 @@ def test_what_is_offered_can_be_chosen_and_nothing_else(sets, at):
     ranges = window(sets)
     assert ranges == sorted(ranges)
     assert all(begins <= ends for begins, ends in ranges)
-    assert all(one[1] + 1 < other[0] for one, other in zip(ranges, ranges[1:]))
+    assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(ranges))
     if any(begins <= at <= ends for begins, ends in ranges):
         found = choose(sets, at)
         assert found.origin.base_at == max(one.base_at for one in sets if one.base_at <= at)
