@@ -28,11 +28,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_take impo
     take_stream,
     write_file,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Server
 
 __all__ = ["Settings", "prove_backup", "ready", "take"]
@@ -104,6 +106,7 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
             "run where the server runs, or set method: stream",
         )
     place = place_of(live)
+    _prove_save_harms_nothing(info, method, live, host, local)
     room = Room(
         _free(settings.directory),
         _free(place.dir) if local else None,
@@ -117,6 +120,20 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
         settings.fork_headroom_percent,
     )
     return info, method, live
+
+
+def _prove_save_harms_nothing(info: Info, method: str, live: t.Mapping[str, str], host: Host, local: bool) -> None:
+    """A save replaces the RDB file, and one that this process never read may be all that is left of the data. Raises Refusal."""
+    if method == "aof" or (method == "stream" and live.get("repl-diskless-sync") == "yes"):
+        return
+    if not local:
+        raise Refusal(
+            "not_diskless",
+            "repl-diskless-sync is no: to stream its data the server would save first, over an RDB file that cannot be looked at from here",
+            "repl-diskless-sync yes, as is Redis' default from 7.0 on",
+            "set it (redis_config), or take the backup on the server's own host",
+        )
+    prove_rdb_is_known(host, info, scan(place_of(live)))
 
 
 def _server_parts(

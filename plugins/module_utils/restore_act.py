@@ -123,7 +123,8 @@ def holders(place: Place) -> list[Holder]:
             aof, label, stays = bool(content["aof"]), str(content["label"]), bool(content.get("stays"))
             came = content["came"]
         except (Problem, ValueError, KeyError, TypeError):
-            found.append(Holder(path, False, "", False, False))  # cut off before it held anything
+            # Without a word it was cut off before it held anything; with one that is damaged it may hold what was live.
+            found.append(Holder(path, False, "", False, os.path.lexists(os.path.join(path, _JOURNAL))))
             continue
         inside = _identity(os.path.join(path, os.path.basename(live(place, aof))))
         # What came is no longer inside: it went to where the data is, even if the server has replaced it there since.

@@ -14,11 +14,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils import restore_p
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_proof import compare, read_sample
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info, Keyspace
 from ansible_collections.redisops.recovery.plugins.module_utils.instance import Instance, read_instance
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import (
     Holder,
@@ -137,6 +139,12 @@ def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
     )
 
 
+def _prove_stop_harms_nothing(target: Target) -> None:
+    """The stop saves, and the RDB file that it would replace may be all that is left of the data. Raises Refusal."""
+    if target.instance.running:
+        prove_rdb_is_known(target.host, target.instance.info, scan(target.place))
+
+
 def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: bool) -> dict[str, t.Any]:
     """Everything that can be told before anything is touched. Gives the plan. Raises Problem or Refusal."""
     manifest, instance = backup.manifest, target.instance
@@ -150,6 +158,7 @@ def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: b
         )
     info = instance.info if instance.running else None
     is_cluster = (instance.value("cluster-enabled") or "no") == "yes"
+    _prove_stop_harms_nothing(target)
     restore_plan.prove_target(manifest, set_name, target.slots, is_cluster, info, target.watched)
     databases = int(instance.value("databases") or 16)
     highest = max(map(int, manifest.keys), default=0)
@@ -285,6 +294,7 @@ def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
 def prove_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
     """As prove_backup_fits, for data of the server's own history. Gives the plan. Raises Refusal."""
     info = target.instance.info if target.instance.running else None
+    _prove_stop_harms_nothing(target)
     restore_plan.prove_role(info, target.watched)
     if not target.aof:
         raise Refusal(
@@ -326,6 +336,7 @@ def bring_point(target: Target, point: Point) -> Done:
 
 def put_back(target: Target, holder: Holder) -> Done:
     """Put back what a restore replaced. Raises Problem."""
+    _prove_stop_harms_nothing(target)
     if holder.aof != target.aof:
         holds, reads = ("an AOF" if one else "an RDB file" for one in (holder.aof, target.aof))
         raise Refusal(

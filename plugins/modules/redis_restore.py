@@ -256,7 +256,7 @@ def rewound(module: AnsibleModule) -> dict:
 
 def rolled_back(module: AnsibleModule) -> dict:
     target = target_of(module.params)
-    found = [one for one in holders(target.place) if one.swapped or one.stays]
+    found = [one for one in holders(target.place) if (one.swapped or one.stays) and one.label]
     if not found:
         raise Problem(
             "nothing_to_bring_back",

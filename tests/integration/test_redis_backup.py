@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -288,6 +289,24 @@ def test_what_cannot_be_done_changes_nothing(redis_server, call_module, change, 
         assert (done.failed, done.code) == (True, code), done.msg
     assert server.tree() == before
     assert server.info("rdb_saves") == "0"
+
+
+@pytest.mark.parametrize("method", ["rdb", "stream"])
+def test_an_rdb_file_that_the_server_never_read_is_not_saved_over(redis_server, call_module, method):
+    """The oldest trap: a restart with appendonly yes and no AOF. The file is all that is left, and a save would replace it."""
+    server = filled(redis_server, "save 3600 1\n")
+    server.cli("SAVE")
+    server.stop(signal.SIGKILL)
+    os.utime(server.data / "dump.rdb", (time.time() - 3600,) * 2)
+    server.write_conf("save 3600 1\nappendonly yes\nrepl-diskless-sync no\n")
+    server.start()
+    assert server.keys() == 0
+    before = (server.data / "dump.rdb").read_bytes()
+    done = call_module("redis_backup", **params(server, method=method))
+    assert done.failed
+    assert done.code == ("rdb_never_loaded" if method == "rdb" else "not_diskless"), done.msg
+    assert (server.data / "dump.rdb").read_bytes() == before
+    assert keys_in_rdb(str(server.data / "dump.rdb")) > 400
 
 
 def test_an_unknown_backup_is_named_with_those_there_are(redis_server, call_module):

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import signal
+import time
 
 import pytest
 
@@ -263,3 +265,29 @@ def test_a_newer_redis_file_is_not_brought(restore, unit, saved, monkeypatch):
     assert (done.failed, done.code) == (True, "does_not_load")
     assert "format version 99" in done.msg
     assert (unit.did, unit.server.process.pid, unit.server.keys()) == ([], pid, 100)
+
+
+def test_an_rdb_file_that_the_server_never_read_is_not_lost_by_a_restore(restore, unit, saved):
+    """Brought up with appendonly yes and no AOF, it is empty, and its stop would save over the only good file."""
+    server = unit.server
+    server.write_conf("save 3600 1\nappendonly no\n")
+    server.stop()
+    shutil.rmtree(server.data / "appendonlydir")
+    server.start().fill(300, "only in the file")
+    server.cli("SAVE")
+    server.stop(signal.SIGKILL)
+    os.utime(server.data / "dump.rdb", (time.time() - 3600,) * 2)
+    server.write_conf("save 3600 1\nappendonly yes\n")
+    server.start()
+    assert server.keys() == 0
+    refused(restore, unit, "rdb_never_loaded")
+
+
+def test_a_holder_whose_word_is_damaged_is_not_removed(restore, unit, saved):
+    """It may hold what was live: only cleaned, which is asked for, takes it away."""
+    assert not restore().failed
+    (name,) = kept(unit.server)
+    (unit.server.data / name / "restore.json").write_text("{")
+    assert not restore().failed
+    assert name in kept(unit.server)
+    assert len(kept(unit.server)) == 2
