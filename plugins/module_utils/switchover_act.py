@@ -192,6 +192,8 @@ class Switch:
 
     def by_hand(self) -> None:
         """Without Sentinel: the old primary hands over by itself (FAILOVER), and ends or undoes it if this run is cut off. Raises Problem."""
+        # The link is up for the replica up to a second before the primary counts it as online, and FAILOVER takes no other.
+        wait_for(self._target_is_online, LEVEL_SECONDS)
         listed = [one.address for one in self._view(self.primary).replicas]
         as_listed = next((one for one in listed if self._members.of(one) == self.target), self.target)
         milliseconds = int(LEVEL_SECONDS * 1000)
@@ -207,6 +209,11 @@ class Switch:
                     self.command(address, "REPLICAOF", *split_endpoint(self.target))
                 except Problem:
                     pass  # wait_for_links() names it
+
+    def _target_is_online(self) -> bool:
+        """Whether the primary counts the target as a replica that follows; also where it lists none that is known to be the target."""
+        rows = [one for one in self._view(self.primary).replicas if self._members.of(one.address) == self.target]
+        return all(one.online for one in rows)
 
     def _at_rest(self) -> bool:
         info = self._info(self.primary)
