@@ -26,6 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_act impo
     Holder,
     begin,
     check_staged,
+    holders,
     note,
     prove_exchange,
     stage,
@@ -240,7 +241,9 @@ def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.M
     if not wrong:
         return Done(holder, round(time.monotonic() - began, 3), info.keys)
     systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
-    swap(target.place, holder, aof)
+    # Seen, not assumed: a swap that failed before it did anything must not be done by undoing it.
+    if any(one.swapped for one in holders(target.place) if one.path == holder):
+        swap(target.place, holder, aof)
     _start(target)
     raise Problem(
         "restore_undone",

@@ -291,3 +291,23 @@ def test_a_holder_whose_word_is_damaged_is_not_removed(restore, unit, saved):
     assert not restore().failed
     assert name in kept(unit.server)
     assert len(kept(unit.server)) == 2
+
+
+def test_a_swap_that_fails_leaves_the_server_on_its_own_data(restore, unit, saved, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils import restore_act
+
+    server, real, calls = unit.server, restore_act.exchange, []
+    server.cli("SET", "later", "write")
+
+    def fails_once(one, other):
+        calls.append(one)
+        if len(calls) == 2:  # the first one only asks the file system whether it can
+            raise OSError(5, "Input/output error")
+        real(one, other)
+
+    monkeypatch.setattr(restore_act, "exchange", fails_once)
+    done = restore()
+    assert (done.failed, done.code) == (True, "restore_undone")
+    assert (server.cli("GET", "later"), server.keys()) == ("write", 101)
+    server.restart()
+    assert server.keys() == 101
