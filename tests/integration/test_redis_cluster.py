@@ -82,11 +82,15 @@ def slots(server):
 
 
 def picture(servers):
-    """What "nothing has been changed" means: who knows whom as what, keys, configuration."""
+    """What "nothing has been changed" means: who knows whom as what, keys, configuration.
+
+    Not cluster_size, which a node counts anew by itself after its start (1, then 0); the slots are in the other lines.
+    """
     return [
         (
             sorted((words[0], words[2].replace("myself,", ""), words[3], *words[8:]) for words in lines(one)),
-            one.raw("CLUSTER", "INFO").split("cluster_stats")[0], one.keys(), one.cli("CONFIG", "GET", "cluster*"),
+            [line for line in one.raw("CLUSTER", "INFO").split("cluster_stats")[0].splitlines() if "_size:" not in line],
+            one.keys(), one.cli("CONFIG", "GET", "cluster*"),
         )
         for one in servers
     ]  # fmt: skip
