@@ -26,6 +26,14 @@ options:
     description: The host that it is wanted on.
     type: str
     default: ""
+  set_name:
+    description: Only backups of this set; empty for all that are given.
+    type: str
+    default: ""
+  not_after:
+    description: Only backups from this moment or before, in seconds since 1970 or as V(2026-11-24T22:00:00Z).
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -50,6 +58,12 @@ _value:
     host:
       description: Where it lies.
       type: str
+    set:
+      description: The set that it is of.
+      type: str
+    at:
+      description: When it was taken, in seconds since 1970; null where there is none.
+      type: float
     state:
       description: As in RV(redisops.recovery.redis_backup_info#module:sets).
       type: str
@@ -60,17 +74,29 @@ _value:
 
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.moments import moment_of
+
+_NONE = {"label": "", "host": "", "set": "", "state": "", "at": None}
 _BY_AGE = ("latest_proven", "latest", "oldest")
 
 
-def backup_choice(sets: t.Mapping[str, t.Any], wanted: str = "latest_proven", here: str = "") -> dict[str, t.Any]:
+def backup_choice(
+    sets: t.Mapping[str, t.Any], wanted: str = "latest_proven", here: str = "", set_name: str = "", not_after: str = ""
+) -> dict[str, t.Any]:
     """The backup that ``wanted`` stands for, or why there is none."""
+    try:
+        latest = moment_of(not_after, "not_after") if not_after else float("inf")
+    except Problem as problem:
+        return {**_NONE, "refusal": problem.message()}
     rows = [
-        {"label": row["label"], "host": host, "state": row["state"], "at": row["at"]}
+        {"label": row["label"], "host": host, "set": one["set"], "state": row["state"], "at": row["at"]}
         for host, found in sets.items()
         for one in found
         for row in one["backups"]
-        if row["state"] != "damaged" or row["label"] == wanted
+        if (row["state"] != "damaged" or row["label"] == wanted)
+        and set_name in ("", one["set"])
+        and row["at"] <= latest
     ]
     fit = [row for row in rows if row["label"] == wanted or wanted in _BY_AGE]
     if wanted == "latest_proven":
@@ -78,14 +104,15 @@ def backup_choice(sets: t.Mapping[str, t.Any], wanted: str = "latest_proven", he
     if not fit:
         there = ", ".join(sorted({row["label"] for row in rows})) or "none"
         refusal = (
-            f"Refused, nothing has been changed. There is no backup {wanted} on {', '.join(sets)}; there are: {there}. "
+            f"Refused, nothing has been changed. There is no backup {wanted}{f' of {set_name}' if set_name else ''}"
+            f"{f' from {not_after} or before' if not_after else ''} on {', '.join(sets)}; there are: {there}. "
             "Do: take one (playbook backup), or set redisops_backup."
         )
-        return {"label": "", "host": "", "state": "", "refusal": refusal}
+        return {**_NONE, "refusal": refusal}
     edge = (min if wanted == "oldest" else max)(row["at"] for row in fit)
     best = [row for row in fit if row["at"] == edge]
     chosen = next((row for row in best if row["host"] == here), best[0])
-    return {"label": chosen["label"], "host": chosen["host"], "state": chosen["state"], "refusal": ""}
+    return {**chosen, "refusal": ""}
 
 
 class FilterModule:

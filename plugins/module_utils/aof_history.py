@@ -27,7 +27,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.rdb import RdbHeader, RdbHeaderError, read_header
 
-__all__ = ["Archived", "archive", "open_regular", "set_of", "sets", "window"]
+__all__ = ["Archived", "archive", "drop_oldest", "kept_beside", "open_regular", "set_of", "sets", "window"]
 
 _SUFFIX = ".manifest"
 _TRIES = 10
@@ -76,6 +76,11 @@ def _no_file(path: str, what: str) -> Refusal:
         "files of an AOF that Redis itself made",
         "see who put it there, and remove it",
     )
+
+
+def kept_beside(place: Place) -> str:
+    """Where the history of a server's AOF is kept by itself: on its file system, since hard links do not leave it."""
+    return os.path.join(place.dir, "redisops-aof-history")
 
 
 # --- keeping -----------------------------------------------------------------------------------------------------------
@@ -264,6 +269,21 @@ def _outdated(folder: str, present: str, limit: float) -> list[str]:
     if whole:
         after[whole[-1][1]] = _base_at(present)
     return [name for name in found if after.get(name, 0) <= limit]
+
+
+def drop_oldest(folder: str, present: str) -> str:
+    """Remove the oldest directory that is kept, but for ``present``; its name, or nothing where there is no other. Raises Problem."""
+    try:
+        with _locked(folder):
+            homes = [os.path.join(folder, name) for name in _kept_in(folder)]
+            others = sorted((_base_at(home) if _manifests(home) else 0, home) for home in homes if home != present)
+            if not others:
+                return ""
+            _remove(others[0][1])
+            return os.path.basename(others[0][1])
+    except OSError as error:
+        raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be removed",
+                      "mend it") from None  # fmt: skip
 
 
 def _remove(home: str) -> None:

@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import Elsewhere, let_go, send
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_plan import choose_source
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_plan import choose_source, own_shard
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings, prove_backup, ready, take
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_status import row_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
@@ -29,6 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication_view
 from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.retention import Policy
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of, store_of
 
 __all__ = ["Job", "Outcome", "main", "run", "told"]
 
@@ -48,9 +49,9 @@ class Job:
     retention: Policy = dataclasses.field(default_factory=Policy)
     repositories: tuple[Elsewhere, ...] = ()
 
-    @property
-    def store(self) -> Store:
-        return Store(self.settings.directory, self.settings.set_name)
+    def store(self, slots: t.Sequence[str] = ()) -> Store:
+        """Where its backups lie; of a node of a cluster, its shard's."""
+        return store_of(self.settings.directory, self.settings.set_name, slots)
 
     def render(self) -> str:
         """As text for the program; it holds the password."""
@@ -101,7 +102,7 @@ def _source(job: Job) -> tuple[bool, str]:
             server.close()
         except Problem as problem:
             views.append(View(member, "unreachable", because=problem.saw))
-    chosen, why = choose_source(views, job.max_behind, job.max_lag)
+    chosen, why = choose_source(own_shard(views, members.own), job.max_behind, job.max_lag)
     return chosen == members.own, f"{chosen}: {why}"
 
 
@@ -110,15 +111,15 @@ def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] 
     mine, source = _source(job)
     if not mine:
         return Outcome((), None, "elsewhere", source)
-    store = job.store
+    server = connect(job.login)
+    store = job.store(slots_of(server, server.info("cluster")))
     young = [one for one in store.all() if one.proven and 0 <= clock() - one.at < job.max_age]
     if young:
         return Outcome((), young[-1], "proven", source)
-    server = connect(job.login)
     method = ready(server, job.settings, host)[1]
     words = f"take a backup by {method}" + (", load it and compare" if job.prove else "")
     changes = (
-        Change("backup", job.settings.set_name, None, f"taken by {method}", words),
+        Change("backup", store.set_name, None, f"taken by {method}", words),
         *(
             Change(
                 "repository",

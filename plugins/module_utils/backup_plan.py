@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import View
 
-__all__ = ["METHODS", "Room", "choose_method", "choose_source", "prove_room", "prove_unharmed"]
+__all__ = ["METHODS", "Room", "choose_method", "choose_source", "own_shard", "prove_room", "prove_unharmed"]
 
 #: ``rdb``: BGSAVE and a copy. ``aof``: base and increments of the multi-part AOF. ``stream``: redis-cli --rdb, from another host as well.
 METHODS = ("rdb", "aof", "stream")
@@ -35,6 +35,15 @@ def choose_method(wanted: str, info: Info) -> str:
             "set method: rdb, or turn the AOF on",
         )
     return "rdb" if wanted == "auto" else wanted
+
+
+def own_shard(views: t.Sequence[View], own: str) -> list[View]:
+    """Of the nodes of a cluster those that have the data of ``own``; everybody of a set without cluster."""
+    mine = next((view for view in views if view.address == own), None)
+    if mine is None or not mine.cluster:
+        return list(views)
+    primary = mine.upstream if mine.role == "replica" else own
+    return [view for view in views if primary in (view.address, view.upstream)]
 
 
 def choose_source(views: t.Sequence[View], max_behind: int, max_lag: int) -> tuple[str, str]:

@@ -36,6 +36,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Server
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
 
 __all__ = ["Settings", "prove_backup", "ready", "take"]
 
@@ -167,16 +168,6 @@ def _server_parts(
     return files, notes
 
 
-def _slots(server: Server, info: Info) -> tuple[str, ...]:
-    """Slot ranges of the shard that this node is of; empty outside a cluster."""
-    if not info.flag("cluster_enabled"):
-        return ()
-    rows = [line.split() for line in server.command("CLUSTER", "NODES").splitlines()]
-    mine = next((row for row in rows if "myself" in row[2]), [])
-    owner = mine if mine and mine[3] == "-" else next((row for row in rows if mine and row[0] == mine[3]), mine)
-    return tuple(word for word in owner[8:] if not word.startswith("["))
-
-
 def take(
     server: Server, store: Store, settings: Settings, host: Host, why: str, clock: t.Callable[[], float] = time.time
 ) -> Backup:
@@ -214,7 +205,7 @@ def take(
         functions=taken.moment.functions,
         files=(*taken.files, *parts),
         data=taken.data,
-        slots=_slots(server, moment),
+        slots=slots_of(server, moment),
         settings={name: live[name] for name in _KEPT if name in live},
         notes=(*taken.notes, *notes),
     )

@@ -237,6 +237,11 @@ class Store:
         except Problem:
             return {}
 
+    def _sets(self) -> list[str]:
+        with contextlib.suppress(OSError), os.scandir(self.root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))[:20]
+        return []
+
     def all(self) -> list[Backup]:
         """Every backup, oldest first."""
         return [self.read(label) for label in self.labels()]
@@ -247,7 +252,7 @@ class Store:
         if not backups:
             raise Problem(
                 "no_backup",
-                f"there is no backup in {self.directory}",
+                f"there is no backup in {self.directory}; {self.root} has those of: {', '.join(self._sets()) or 'no set'}",
                 "one",
                 "take one (playbook backup), or name set_name, directory or a repository",
             )

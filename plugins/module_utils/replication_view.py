@@ -47,6 +47,7 @@ class View:
     replicas: tuple[Replica, ...] = ()
     version: str = ""
     uptime: int = 0
+    cluster: bool = False
 
     @property
     def empty(self) -> bool:
@@ -97,6 +98,7 @@ def view_of(info: Info, address: str) -> View:
         replicas=tuple(replicas),
         version=info.text("redis_version"),
         uptime=info.number("uptime_in_seconds"),
+        cluster=info.flag("cluster_enabled"),
     )
 
 

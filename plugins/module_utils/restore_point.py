@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import os
-import re
 import time
 import typing as t
 
@@ -21,7 +19,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.aof_cut import (
     stage_at,
     stage_before,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import set_of, sets
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import kept_beside, set_of, sets
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_window import AofSet, choose
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
@@ -30,9 +28,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Server, wait_for
 
-__all__ = ["Point", "before_flush", "frozen", "history_of", "moment_of", "to_moment"]
+__all__ = ["Point", "before_flush", "frozen", "history_of", "to_moment"]
 
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(Z|[+-]\d\d:?\d\d)")
 _REWRITES = "auto-aof-rewrite-percentage"
 
 
@@ -44,29 +41,6 @@ class Point:
     plan: t.Mapping[str, t.Any]
     bytes: int
     make: t.Callable[[str, Place, tuple[int, int]], Cut]
-
-
-def moment_of(text: str) -> int:
-    """Seconds since 1970 of ``1795555957`` or ``2026-11-24T22:00:00Z``. Raises Problem."""
-    if text.isascii() and text.isdigit() and len(text) <= 11:
-        return int(text)
-    found = _ISO.fullmatch(text)
-    try:
-        if found:
-            zone = found.group(3).replace("Z", "+0000").replace(":", "")
-            return int(
-                datetime.datetime.strptime(
-                    f"{found.group(1)} {found.group(2)} {zone}", "%Y-%m-%d %H:%M:%S %z"
-                ).timestamp()
-            )
-    except (ValueError, OverflowError):
-        pass
-    raise Problem(
-        "invalid_value",
-        f"to_time: {text!r} is no moment",
-        "seconds since 1970, or a time with its zone",
-        "set to_time as 2026-11-24T22:00:00Z or 2026-11-24T23:00:00+01:00",
-    )
 
 
 @contextlib.contextmanager
@@ -100,14 +74,15 @@ def _settled(info: Info) -> bool:
 
 
 def history_of(place: Place, server: t.Optional[Server], store: Store, folders: t.Sequence[str]) -> list[AofSet]:
-    """The live AOF, what was kept of earlier ones in ``folders``, and what the backups hold. Raises Problem."""
+    """The live AOF, what was kept of earlier ones beside it and in ``folders``, and what the backups hold. Raises Problem."""
     seen: t.Optional[int] = None
     if server and wait_for(lambda: _settled(server.info("persistence")), 5.0):
         seen = int(time.time()) - 1
     elif server is None:
         seen = int(time.time())
     found = [set_of(place.aof_dir, seen)] if os.path.isfile(place.manifest) else []
-    for folder in folders:
+    own = kept_beside(place)
+    for folder in [*([own] if os.path.isdir(own) else []), *(one for one in folders if os.path.realpath(one) != os.path.realpath(own))]:
         found += sets(folder)
     for backup in store.all():
         if backup.manifest and backup.manifest.data.endswith(".manifest"):

@@ -49,6 +49,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_plan imp
     prove_overrides,
     prove_unit_file,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import command_line_overrides
 
 __all__ = ["Done", "Target", "bring", "bring_point", "prove_backup_fits", "prove_point_fits", "put_back", "read_target"]
@@ -90,14 +91,6 @@ class Done:
     keys: int
 
 
-def _slots(instance: Instance) -> tuple[str, ...]:
-    if not (instance.server and instance.info.flag("cluster_enabled")):
-        return ()
-    rows = [line.split() for line in instance.server.command("CLUSTER", "NODES").splitlines()]
-    mine = next((row for row in rows if "myself" in row[2]), [])
-    return tuple(word for word in mine[8:] if not word.startswith("["))
-
-
 def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: float) -> Target:
     """Read the server and prove that it is the unit's, and that file and process speak of one place. Raises Problem or Refusal."""
     unit = find_unit(host) if unit == "auto" else unit
@@ -134,7 +127,7 @@ def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
         place,
         said["appendonly"] == "yes",
         (status.st_uid, status.st_gid),
-        _slots(instance),
+        slots_of(instance.server, instance.info) if instance.server else (),
         watched,
         timeout,
     )

@@ -101,11 +101,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.argspec import b
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import fetch, let_go, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job, run, told
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import prove_backup
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server import connect
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
 
 SPEC = {
     **connection_spec(),
@@ -132,7 +134,7 @@ def present(module: AnsibleModule, job: Job, host: Host) -> dict:
 
 def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     """Something about a backup that is there."""
-    store, wanted = job.store, module.params["state"]
+    store, wanted = job.store(), module.params["state"]
     backup = store.find(module.params["backup"])
     before, after, words = {
         "proven": (told(backup)["state"], "proven again", f"load {backup.label} and compare"),
@@ -161,12 +163,21 @@ def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     return result_of(changes, source="", **shown(backup if module.check_mode else store.read(backup.label)))
 
 
+def own_store(job: Job) -> Store:
+    """That of the shard where a node of a cluster answers; a server that is down may be what the backup is fetched for."""
+    try:
+        server = connect(job.login, 5.0)
+    except Problem:
+        return job.store()
+    return job.store(slots_of(server, server.info("cluster")))
+
+
 def fetched(module: AnsibleModule, job: Job, host: Host) -> dict:
     if not job.repositories:
         raise Problem(
             "invalid_value", "state: fetched, and no repository was named", "one of repositories", "set repositories"
         )
-    store, place = job.store, job.repositories[0].repository
+    store, place = own_store(job), job.repositories[0].repository
     snapshot, label = named(store, module.params["backup"], place, host)
     if label in store.labels():
         return result_of([], source=place.name, **shown(store.read(label)))
@@ -180,7 +191,7 @@ def fetched(module: AnsibleModule, job: Job, host: Host) -> dict:
 
 
 def pruned(module: AnsibleModule, job: Job, _host: Host) -> dict:
-    store = job.store
+    store = job.store()
     store.find("latest")  # or say that there is none
     decisions = let_go(store, job.retention, time.time(), check=True)
     changes = [

@@ -85,7 +85,6 @@ text:
   type: str
 """
 
-import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -93,6 +92,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_status im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import set_names
 
 SPEC = {
     "directory": {"type": "path", "default": "/var/backups/redis"},
@@ -102,15 +102,10 @@ SPEC = {
 }
 
 
-def set_names(directory: str) -> list[str]:
+def names_of(directory: str, set_name: str) -> list[str]:
+    """The sets to tell of; one that was named has a row in any case."""
     try:
-        return sorted(
-            name
-            for name in os.listdir(directory)
-            if not name.startswith(".") and os.path.isdir(os.path.join(directory, name))
-        )
-    except FileNotFoundError:
-        return []
+        return set_names(directory, set_name) or [name for name in (set_name,) if name]
     except OSError as error:
         raise Problem(
             "unreadable", f"{directory}: {error.strerror}", "a directory that can be read (root)", "run with become"
@@ -130,7 +125,7 @@ def rows_of(store: Store, verify: bool) -> list[dict]:
 
 def body(module: AnsibleModule) -> dict:
     params, now = module.params, time.time()
-    names = [params["set_name"]] if params["set_name"] else set_names(params["directory"])
+    names = names_of(params["directory"], params["set_name"] or "")
     sets, text = [], ""
     for name in names:
         rows = rows_of(Store(params["directory"], name), params["verify"])

@@ -15,6 +15,8 @@ author:
 description:
   - Puts the program of M(redisops.recovery.redis_backup) on the managed host (below C(/usr/local/lib/redisops)), its settings in
     C(/etc/redisops/backup-SET.json) (root only, since the password is in it), and the units C(redisops-backup-SET.service) and C(.timer).
+  - The AOF's history (O(history_hours)) and drills (O(drill_on_calendar)) have units and settings of their own,
+    C(redisops-history-SET) and C(redisops-drill-SET).
   - A run that fails leaves the service in state C(failed), with the reason as one line of JSON in the journal.
   - On a set, give every host the same schedule and O(members); one of them takes the backup each time.
 extends_documentation_fragment:
@@ -39,8 +41,39 @@ options:
     description: Share of CPU and disk beside others, as systemd's C(CPUWeight=) and C(IOWeight=); 100 is the usual one.
     type: int
     default: 20
+  history_hours:
+    description:
+      - For how many hours the AOF's history is kept, to go back in it (O(redisops.recovery.redis_restore#module:to_time)); V(0) for none.
+      - Whenever Redis begins a new file, and every five minutes, what is there is hard-linked into C(redisops-aof-history) in the data directory
+        (open to root only). That costs nothing until a rewrite; from then on it costs what the rewrite would have freed.
+    type: int
+    default: 0
+  history_min_free_percent:
+    description: Percent of the file system that have to stay free. With less, the oldest history goes, whatever O(history_hours) says.
+    type: int
+    default: 25
+  drill_on_calendar:
+    description: When a backup is restored for practice, as M(redisops.recovery.redis_drill) does, as systemd's C(OnCalendar=); empty for never.
+    type: str
+    default: ""
+  drill_repository:
+    description: Name of the one of O(repositories) that drills fetch from; by default they take what lies on the host.
+    type: str
+  window_days:
+    description: Days back out of which a drill draws, and over which RPO is measured.
+    type: int
+    default: 30
+  rpo_seconds:
+    description: The drill's objective for what a disaster may cost, in seconds of writes; 0 for none.
+    type: int
+    default: 0
+  rto_seconds:
+    description: The drill's objective for the time until the data can be had again, in seconds; 0 for none.
+    type: int
+    default: 0
 seealso:
   - module: redisops.recovery.redis_backup
+  - module: redisops.recovery.redis_drill
 """
 
 EXAMPLES = r"""
@@ -49,6 +82,14 @@ EXAMPLES = r"""
     set_name: orders
     members: "{{ groups['orders'] }}"
     on_calendar: "*-*-* 00/6:00:00"
+
+- name: Keep two days of AOF history as well, and hold a drill every Sunday
+  redisops.recovery.redis_backup_schedule:
+    set_name: orders
+    history_hours: 48
+    drill_on_calendar: "Sun *-*-* 05:00:00"
+    rpo_seconds: 93600
+    rto_seconds: 600
 """
 
 RETURN = r"""
@@ -72,14 +113,17 @@ import os
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils import backup_job  # noqa: F401, it has to be at hand to be put on the host
+from ansible_collections.redisops.recovery.plugins.module_utils import backup_job, drill_job, history_job  # noqa: F401, they have to be at hand to be put on the host
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import backup_spec, connection_spec, job_of
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.drill_job import Drill, prove
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.history_job import History, place_in
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command, sources
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule_units import Piece, path_unit, service, timer
 from ansible_collections.redisops.recovery.plugins.module_utils.service_act import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import parse_show
 
@@ -90,40 +134,71 @@ SPEC = {
     "on_calendar": {"type": "str", "default": "*-*-* 02:30:00"},
     "randomized_delay": {"type": "int", "default": 1800},
     "weight": {"type": "int", "default": 20},
+    "history_hours": {"type": "int", "default": 0},
+    "history_min_free_percent": {"type": "int", "default": 25},
+    "drill_on_calendar": {"type": "str", "default": ""},
+    "drill_repository": {"type": "str"},
+    "window_days": {"type": "int", "default": 30},
+    "rpo_seconds": {"type": "int", "default": 0},
+    "rto_seconds": {"type": "int", "default": 0},
 }
 PROGRAM = HOME
 SETTINGS = "/etc/redisops"
 SYSTEM_UNITS = "/etc/systemd/system"
 
 
-def units_of(params: dict, name: str, settings: str) -> dict[str, str]:
-    """Service and timer, path → text."""
-    service = f"""[Unit]
-Description=Take and prove a backup of the Redis set {params["set_name"]}
+def pieces_of(params: dict) -> list[Piece]:
+    """What the host shall do by itself. Raises Problem."""
+    job, name, here = job_of(params), params["set_name"], params["state"] == "present"
+    places = {one.repository.name: one.repository for one in job.repositories}
+    if params["drill_repository"] and params["drill_repository"] not in places:
+        raise Problem(
+            "invalid_value",
+            f"drill_repository: {params['drill_repository']!r} is none of {', '.join(places) or 'no repositories'}",
+            "the name of one of repositories",
+            "set drill_repository or repositories",
+        )
+    practice = Drill(
+        params["directory"], name, "", params["window_days"], params["rpo_seconds"], params["rto_seconds"],
+        places.get(params["drill_repository"] or ""), tuple(params["assertions"]), params["timeout"],
+    )  # fmt: skip
+    prove(practice)
+    history = History(params["config_file"], params["history_hours"] * 3600, params["history_min_free_percent"])
+    watched = (
+        place_in(params["config_file"])[0].aof_dir
+        if os.path.exists(params["config_file"])
+        else "/var/lib/redis/appendonlydir"
+    )
 
-[Service]
-Type=oneshot
-Environment=PYTHONPATH={PROGRAM} PYTHONDONTWRITEBYTECODE=1
-ExecStart={command(sys.executable, "backup_job", settings)}
-TimeoutStartSec=infinity
-Nice=10
-CPUWeight={params["weight"]}
-IOWeight={params["weight"]}
-NoNewPrivileges=true
-PrivateTmp=true
-"""
-    timer = f"""[Unit]
-Description=When a backup of the Redis set {params["set_name"]} is taken
+    def piece(kind: str, program: str, settings: str, what: str, starters: dict[str, str], wanted: bool) -> Piece:
+        path = os.path.join(SETTINGS, f"{kind}-{name}.json")
+        units = {
+            "service": service(what, command(sys.executable, program, path), params["weight"], PROGRAM),
+            **starters,
+        }
+        return Piece(
+            program,
+            path,
+            settings,
+            {f"redisops-{kind}-{name}.{suffix}": text for suffix, text in units.items()},
+            wanted,
+        )
 
-[Timer]
-OnCalendar={params["on_calendar"]}
-RandomizedDelaySec={params["randomized_delay"]}
-Persistent=true
-
-[Install]
-WantedBy=timers.target
-"""
-    return {os.path.join(SYSTEM_UNITS, f"{name}.service"): service, os.path.join(SYSTEM_UNITS, f"{name}.timer"): timer}
+    take, keep, drill = f"Take and prove a backup of the Redis set {name}", f"Keep the AOF's history of the Redis set {name}", (
+        f"Restore a backup of the Redis set {name} for practice"
+    )  # fmt: skip
+    delay = params["randomized_delay"]
+    return [
+        piece("backup", "backup_job", job.render(), take, {"timer": timer(take, params["on_calendar"], delay)}, here),
+        piece(
+            "history", "history_job", history.render(), keep,
+            {"timer": timer(keep, "*:0/5", 0), "path": path_unit(keep, watched)}, here and params["history_hours"] > 0,
+        ),
+        piece(
+            "drill", "drill_job", practice.render(), drill,
+            {"timer": timer(drill, params["drill_on_calendar"], delay)}, here and bool(params["drill_on_calendar"]),
+        ),
+    ]  # fmt: skip
 
 
 def prove_declaration(params: dict, host: Host) -> None:
@@ -134,60 +209,94 @@ def prove_declaration(params: dict, host: Host) -> None:
             "seconds from 0 on, a weight from 1 to 10000",
             "set them",
         )
-    done = host.run("systemd-analyze", "calendar", params["on_calendar"])
-    if done.code and done.code != 127:
+    if params["history_hours"] < 0 or not 0 <= params["history_min_free_percent"] < 100:
         raise Problem(
             "invalid_value",
-            f"on_calendar: systemd does not take {params['on_calendar']!r}",
-            "a calendar event (man systemd.time)",
-            "set on_calendar",
+            "history_hours is negative, or history_min_free_percent is no share",
+            "hours from 0 on, percent from 0 to 99",
+            "set them",
         )
+    for option in ("on_calendar", "drill_on_calendar"):
+        if not params[option]:
+            continue
+        done = host.run("systemd-analyze", "calendar", params[option])
+        if done.code and done.code != 127:
+            raise Problem(
+                "invalid_value",
+                f"{option}: systemd does not take {params[option]!r}",
+                "a calendar event (man systemd.time)",
+                f"set {option}",
+            )
+
+
+def files_of(pieces: list[Piece]) -> dict[str, tuple[str, int]]:
+    """Path → text and mode, in the order of effects: never what starts a service without it, never a service without its program."""
+    found = {
+        path: (text, 0o644)
+        for piece in pieces
+        for path, text in sources(piece.program, PROGRAM).items()
+        if piece.wanted
+    }
+    for piece in pieces:
+        found[piece.settings_name] = (piece.settings, 0o600)
+        found.update({os.path.join(SYSTEM_UNITS, name): (text, 0o644) for name, text in piece.units.items()})
+    return found
+
+
+def is_on(host: Host, unit: str, wanted: bool) -> bool:
+    """Whether it is started now and at boot; of what is not wanted, whether it is either."""
+    state = parse_show(systemctl(host, "show", "-p", "ActiveState,UnitFileState,NeedDaemonReload", unit))
+    return (all if wanted else any)((state.get("ActiveState") == "active", state.get("UnitFileState") == "enabled"))
 
 
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
-    job = job_of(params)
-    job.store  # noqa: B018, a name that is none is told here
-    name = f"redisops-backup-{params['set_name']}"
-    settings = os.path.join(SETTINGS, f"backup-{params['set_name']}.json")
-    units, here = units_of(params, name, settings), params["state"] == "present"
-    if here:
+    job_of(params).store()  # a name that is none is told here
+    if params["state"] == "present":
         prove_declaration(params, host)
-    # The order of effects: never a timer without its service, never a service without its program.
-    wanted = {**sources("backup_job", PROGRAM), settings: job.render(), **units}
-    if not here:
-        wanted = {path: wanted[path] for path in [*reversed(units), settings]}
-    changes = []
-    for path, text in wanted.items():
-        mode = 0o600 if path == settings else 0o644
+    pieces = pieces_of(params)
+    unwanted = {
+        path
+        for piece in pieces
+        if not piece.wanted
+        for path in (piece.settings_name, *(os.path.join(SYSTEM_UNITS, one) for one in piece.units))
+    }
+    wanted, changes = files_of(pieces), []
+    for path, (text, mode) in wanted.items():
         there = os.path.exists(path)
-        same = there and read_text(path) == text and os.stat(path).st_mode & 0o7777 == mode
-        if here and not same:
+        if path in unwanted:
+            if there:
+                changes.append(Change("file", path, "present", None, f"remove {path}"))
+        elif not (there and read_text(path) == text and os.stat(path).st_mode & 0o7777 == mode):
             changes.append(Change("file", path, "different" if there else None, "as declared", f"write {path}"))
-        elif not here and there:
-            changes.append(Change("file", path, "present", None, f"remove {path}"))
-    state = parse_show(systemctl(host, "show", "-p", "ActiveState,UnitFileState,NeedDaemonReload", f"{name}.timer"))
-    on = state.get("ActiveState") == "active" and state.get("UnitFileState") == "enabled"
-    if on != here and (here or state.get("ActiveState") == "active"):
-        words = ("start {} now and at boot" if here else "stop {} now and at boot").format(f"{name}.timer")
-        changes.append(Change("boot", f"{name}.timer", "on" if on else "off", "on" if here else "off", words))
+    starters = {unit: piece.wanted for piece in pieces for unit in piece.starters}
+    before = {unit: is_on(host, unit, on) for unit, on in starters.items()}
+    for unit, on in starters.items():
+        if before[unit] != on:
+            words = f"{'start' if on else 'stop'} {unit} now and at boot"
+            changes.append(Change("boot", unit, "on" if before[unit] else "off", "on" if on else "off", words))
     if changes and not module.check_mode:
-        if not here:
-            host.run("systemctl", "disable", "--now", f"{name}.timer")
-        for path, text in wanted.items():
-            mode = 0o600 if path == settings else 0o644
-            if not any(change.name == path for change in changes):
-                continue
-            if not here:
-                os.unlink(path)
-                continue
+        act(host, {change.name for change in changes}, wanted, unwanted, starters, before)
+    return result_of(changes, unit=pieces[0].starters[0])
+
+
+def act(
+    host: Host, changed: set, wanted: dict, unwanted: set, starters: dict[str, bool], before: dict[str, bool]
+) -> None:
+    for unit, on in starters.items():
+        if before[unit] and not on:
+            host.run("systemctl", "disable", "--now", unit)
+    for path, (text, mode) in wanted.items():
+        if path in changed and path in unwanted:
+            os.unlink(path)
+        elif path in changed:
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             StagedFile(path, text, mode, access=(os.geteuid(), os.getegid(), mode)).commit()
-        systemctl(host, "daemon-reload")
-        if here:
-            systemctl(host, "enable", f"{name}.timer")
-            systemctl(host, "restart", f"{name}.timer")
-    return result_of(changes, unit=f"{name}.timer")
+    systemctl(host, "daemon-reload")
+    for unit, on in starters.items():
+        if on and (not before[unit] or os.path.join(SYSTEM_UNITS, unit) in changed):
+            systemctl(host, "enable", unit)
+            systemctl(host, "restart", unit)
 
 
 def main() -> None:

@@ -110,13 +110,9 @@ report_file:
   type: str
 """
 
-import random
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.drill import candidates, drill, write_report
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.drill_job import Drill, run
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
@@ -156,55 +152,16 @@ def place_of(given: dict) -> Repository:
 
 
 def body(module: AnsibleModule) -> dict:
-    params, host = module.params, Host()
-    store = Store(params["directory"], params["set_name"])
-    place = place_of(params["repository"]) if params["repository"] else None
-    if params["window_days"] < 1 or params["rpo_seconds"] < 0 or params["rto_seconds"] < 0:
-        raise Problem(
-            "invalid_value",
-            "window_days is less than 1, or an objective is negative",
-            "days from 1, seconds from 0 on",
-            "set them",
-        )
-    if any(not isinstance(one.get("key"), str) for one in params["assertions"]):
-        raise Problem(
-            "invalid_value",
-            "an assertion has no key",
-            "key, and database, type, min_count where wanted",
-            "set assertions",
-        )
-    if not candidates(store, place, host):
-        raise Problem(
-            "no_backup",
-            f"there is no backup of {params['set_name']} {'in ' + place.name if place else 'in ' + store.directory}",
-            "one",
-            "take one",
-        )
-    changes = [
-        Change(
-            "report",
-            params["set_name"],
-            None,
-            "a drill",
-            "restore a backup that chance chooses, for practice, and write a report",
-        )
-    ]
-    if module.check_mode:
-        return result_of(changes, report=None, report_file="")
-    store.prepare()
-    objectives = {name: params[name] for name in ("rpo_seconds", "rto_seconds")}
-    with store.locked():
-        report = drill(
-            store, place, host, params["backup"] or "", params["window_days"] * 86400.0, objectives, params["assertions"],
-            params["timeout"], random.SystemRandom(),
-        )  # fmt: skip
-        path = write_report(store, report)
-    if report["missed"]:
-        raise Problem(
-            "drill_failed", f"the drill with {report['backup']} failed: {'; '.join(report['missed'][:5])}", "backups that can be restored in time",
-            f"read {path}", report=report, report_file=path,
-        )  # fmt: skip
-    return result_of(changes, report=report, report_file=path)
+    params = module.params
+    wanted = Drill(
+        params["directory"], params["set_name"], params["backup"] or "", params["window_days"], params["rpo_seconds"], params["rto_seconds"],
+        place_of(params["repository"]) if params["repository"] else None, tuple(params["assertions"]), params["timeout"],
+    )  # fmt: skip
+    words = "restore a backup that chance chooses, for practice, and write a report"
+    report, path = run(wanted, Host(), module.check_mode)
+    return result_of(
+        [Change("report", params["set_name"], None, "a drill", words)], report=report or None, report_file=path
+    )
 
 
 def main() -> None:

@@ -28,8 +28,10 @@ options:
       - V(present) restores O(backup).
       - V(rolled_back) puts back what the last restore replaced. What was there is kept in turn.
       - V(cleaned) deletes what restores have left to go back to.
+      - V(replica_held) lets no replica of a cluster take over while its primary is restored (live only; nothing on other servers);
+        V(replica_released) takes that back and waits until the replica has copied its primary.
     type: str
-    choices: [present, rolled_back, cleaned]
+    choices: [present, rolled_back, cleaned, replica_held, replica_released]
     default: present
   backup:
     description: Label of a backup, V(latest_proven), V(latest) or V(oldest).
@@ -40,7 +42,7 @@ options:
     type: path
     default: /var/backups/redis
   set_name:
-    description: Name of the set that the backup is of.
+    description: Name of the set that the backup is of. On a node of a cluster that of its shard is found by its slots.
     type: str
     default: redis
   to_time:
@@ -130,6 +132,12 @@ plan:
   description: The backup, its bytes and keys, what it takes, and for how many seconds the server would be away (null where that is not known).
   returned: success
   type: dict
+target:
+  description:
+    - The server as it was found, C(role) (V(primary), V(replica), or null where it is stopped), C(slots) of its cluster's shard, and C(set_name)
+      in which backups were looked for. With refusals as well.
+  returned: O(state=present) with a backup
+  type: dict
 seconds:
   description: For how long the server was away; null in check mode.
   returned: success
@@ -145,12 +153,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_store imp
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.moments import moment_of
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import discard_unfinished, holders
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_point import (
     before_flush,
     frozen,
     history_of,
-    moment_of,
     to_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import (
@@ -163,10 +171,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_run impo
     read_target,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server import wait_for
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import store_of
 
 SPEC = {
     **connection_spec(),
-    "state": {"type": "str", "choices": ["present", "rolled_back", "cleaned"], "default": "present"},
+    "state": {
+        "type": "str",
+        "choices": ["present", "rolled_back", "cleaned", "replica_held", "replica_released"],
+        "default": "present",
+    },
     "backup": {"type": "str", "default": "latest_proven"},
     "directory": {"type": "path", "default": "/var/backups/redis"},
     "set_name": {"type": "str", "default": "redis"},
@@ -202,11 +216,31 @@ def chosen(params: dict, store: Store) -> Backup:
     return backup
 
 
+def shown(target: Target, set_name: str) -> dict:
+    role = (
+        {"slave": "replica", "master": "primary"}.get(target.instance.info.text("role"))
+        if target.instance.running
+        else None
+    )
+    return {"role": role, "slots": list(target.slots), "set_name": set_name}
+
+
 def present(module: AnsibleModule) -> dict:
+    target = target_of(module.params)
+    name = store_of(module.params["directory"], module.params["set_name"], target.slots).set_name
+    try:
+        return {**brought(module, target), "target": shown(target, name)}
+    except Problem as problem:
+        problem.details["target"] = shown(target, name)
+        raise
+
+
+def brought(module: AnsibleModule, target: Target) -> dict:
+    """A backup in the place of the data."""
     params = module.params
-    store, target = Store(params["directory"], params["set_name"]), target_of(params)
+    store = store_of(params["directory"], params["set_name"], target.slots)
     backup = chosen(params, store)
-    plan = prove_backup_fits(target, backup, params["set_name"], params["rehearse"])
+    plan = prove_backup_fits(target, backup, store.set_name, params["rehearse"])
     words = [
         f"verify {backup.label} and copy it beside the data",
         *(["load the copy and compare it"] if params["rehearse"] else []),
@@ -236,7 +270,8 @@ def rewound(module: AnsibleModule) -> dict:
         if not module.check_mode:
             held.enter_context(frozen(server, params["timeout"]))
             discard_unfinished(target.place)
-        history = history_of(target.place, server, Store(params["directory"], params["set_name"]), params["history"])
+        store = store_of(params["directory"], params["set_name"], target.slots)
+        history = history_of(target.place, server, store, params["history"])
         point = before_flush(history, target.host) if at is None else to_moment(history, at, target.host)
         plan = prove_point_fits(target, point)
         words = [
@@ -286,11 +321,47 @@ def cleaned(module: AnsibleModule) -> dict:
     return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
 
 
+def _no_failover(module: AnsibleModule, held: bool) -> dict:
+    """Live only: what is forgotten by a cut is forgotten by the replica's next start as well."""
+    target, name = target_of(module.params), "cluster-replica-no-failover"
+    server, declared = target.instance.server, target.instance.in_file(name) or "no"
+    wanted, is_replica = "yes" if held else declared, shown(target, "")["role"] == "replica"
+    live = server.config_get(name)[name] if server and is_replica else wanted
+    words = "let no replica take over while its primary is restored" if held else "let it take over again"
+    changes = [] if live == wanted else [Change("live", name, live, wanted, words)]
+    if server and is_replica and not module.check_mode:
+        server.config_set({name: wanted})
+        if not held and not wait_for(
+            lambda: server.info("replication").text("master_link_status") == "up", module.params["timeout"]
+        ):
+            raise Problem(
+                "not_copied",
+                f"this replica has not copied its primary after {module.params['timeout']} s",
+                "a link that is up",
+                "look at the log of both; the primary has what was restored",
+            )
+    return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
+
+
+def replica_held(module: AnsibleModule) -> dict:
+    return _no_failover(module, True)
+
+
+def replica_released(module: AnsibleModule) -> dict:
+    return _no_failover(module, False)
+
+
 def body(module: AnsibleModule) -> dict:
     params = module.params
     if params["state"] == "present" and (params["to_time"] or params["undo_flush"]):
         return rewound(module)
-    return {"present": present, "rolled_back": rolled_back, "cleaned": cleaned}[params["state"]](module)
+    ways = {
+        "rolled_back": rolled_back,
+        "cleaned": cleaned,
+        "replica_held": replica_held,
+        "replica_released": replica_released,
+    }
+    return ways.get(params["state"], present)(module)
 
 
 def main() -> None:

@@ -12,29 +12,36 @@ import sys
 
 import pytest
 
+from tests.integration.test_redis_restore import Unit
+from tests.integration.topology import wait
+
 
 class Systemd:
-    """What systemctl would say of the timer."""
+    """What systemctl would say of timers and path units."""
 
     def __init__(self):
-        self.on = False
+        self.on = set()
         self.did = []
 
     def run(self, *args, **more):
         from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
 
         if args[0] == "systemd-analyze":
-            return Completed(0 if args[2][0] in "*dw" else 1, "")
+            return Completed(0 if args[2] != "sometimes" else 1, "")
         if args[0] != "systemctl":
             return run_command(*args, **more)
         if args[1] == "show":
             return Completed(
                 0,
-                "ActiveState=active\nUnitFileState=enabled\n" if self.on else "ActiveState=inactive\nUnitFileState=\n",
+                "ActiveState=active\nUnitFileState=enabled\n"
+                if args[-1] in self.on
+                else "ActiveState=inactive\nUnitFileState=\n",
             )
-        self.did.append(args[1])
-        if args[1] in ("restart", "disable"):
-            self.on = args[1] == "restart"
+        self.did.append(" ".join(args[1:]))
+        if args[1] == "restart":
+            self.on.add(args[2])
+        if args[1] == "disable":
+            self.on.discard(args[-1])
         return Completed(0, "")
 
 
@@ -54,9 +61,25 @@ def files(home: pathlib.Path) -> dict:
     return {str(path): (path.read_text(), path.stat().st_mode & 0o777) for path in home.rglob("*") if path.is_file()}
 
 
+def started(place: pathlib.Path, kind: str) -> subprocess.CompletedProcess[str]:
+    """What the unit starts, run as systemd would."""
+    unit = (place / "system_units" / f"redisops-{kind}-orders.service").read_text()
+    command = shlex.split(
+        next(line for line in unit.splitlines() if line.startswith("ExecStart="))[len("ExecStart=") :]
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(place / "program")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", check=False)
+
+
 def params(server, **more):
     return server.params(
-        directory=str(server.home / "backups"), set_name="orders", sentinel_file="", login_password="secret", **more
+        **{
+            "directory": str(server.home / "backups"),
+            "set_name": "orders",
+            "sentinel_file": "",
+            "login_password": "secret",
+            **more,
+        }
     )
 
 
@@ -71,7 +94,8 @@ def test_the_program_is_installed_and_takes_a_proven_backup(redis_server, call_m
     done = call_module("redis_backup_schedule", **wanted)
     assert not done.failed, done.msg
     assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
-    assert systemd.did == ["daemon-reload", "enable", "restart"]
+    timer = "redisops-backup-orders.timer"
+    assert systemd.did == ["daemon-reload", f"enable {timer}", f"restart {timer}"]
     again = call_module("redis_backup_schedule", **wanted)
     assert (again.changed, again.actions) == (False, [])
 
@@ -82,19 +106,91 @@ def test_the_program_is_installed_and_takes_a_proven_backup(redis_server, call_m
     assert "secret" not in unit
     assert "secret" not in json.dumps(vars(done))
 
-    command = shlex.split(
-        next(line for line in unit.splitlines() if line.startswith("ExecStart="))[len("ExecStart=") :]
-    )
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(place / "program")}
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", check=False)
+    ran = started(place, "backup")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     told = json.loads(ran.stdout)
     assert (told["state"], told["backup"]["keys"]) == ("proven", 123)
     assert call_module("redis_backup_info", directory=str(redis_server.home / "backups")).status == 0
 
     redis_server.stop()
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/", check=False)
+    ran = started(place, "backup")
     assert (ran.returncode, json.loads(ran.stdout)["code"]) == (1, "server_down")
+
+
+def test_a_drill_by_itself(redis_server, call_module, home):
+    place, systemd = home
+    redis_server.write_conf('save ""\n')
+    redis_server.start().fill(50)
+    wanted = params(
+        redis_server, login_password=None, drill_on_calendar="Sun *-*-* 05:00:00", rpo_seconds=3600, rto_seconds=600
+    )
+    done = call_module("redis_backup_schedule", **wanted)
+    assert not done.failed, done.msg
+    assert systemd.on == {"redisops-backup-orders.timer", "redisops-drill-orders.timer"}
+    assert not call_module("redis_backup_schedule", **wanted).changed
+    ran = started(place, "drill")
+    assert (ran.returncode, json.loads(ran.stdout)["code"]) == (0, "no_backup")
+    assert started(place, "backup").returncode == 0
+    ran = started(place, "drill")
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, told["state"]) == (0, "passed"), ran.stdout + ran.stderr
+    assert told["measured"]["rto_seconds"] > 0
+    assert "orders" in pathlib.Path(told["report_file"]).read_text()
+    # no longer wanted, it goes alone
+    gone = call_module("redis_backup_schedule", **{**wanted, "drill_on_calendar": ""})
+    assert len(gone.actions) == 4
+    assert systemd.on == {"redisops-backup-orders.timer"}
+    assert not list(place.rglob("*drill-orders*"))
+
+
+def test_the_history_by_itself_outlives_a_rewrite(redis_server, call_module, home, monkeypatch):
+    place, systemd = home
+    redis_server.write_conf('save ""\nappendonly yes\naof-timestamp-enabled yes\n')
+    redis_server.start().fill(50)
+    wanted = params(redis_server, login_password=None, history_hours=48, history_min_free_percent=0)
+    foretold = call_module("redis_backup_schedule", check=True, **wanted)
+    done = call_module("redis_backup_schedule", **wanted)
+    assert (foretold.failed, done.failed, foretold.diff) == (False, False, done.diff)
+    assert systemd.on == {
+        f"redisops-{name}" for name in ("backup-orders.timer", "history-orders.timer", "history-orders.path")
+    }
+    watched = (place / "system_units" / "redisops-history-orders.path").read_text()
+    assert f"PathChanged={redis_server.data}/appendonlydir\n" in watched
+    ran = started(place, "history")
+    assert (ran.returncode, json.loads(ran.stdout)["state"]) == (0, "kept"), ran.stdout + ran.stderr
+    assert json.loads(started(place, "history").stdout)["linked"] == []
+    redis_server.cli("FLUSHALL")
+    redis_server.cli("BGREWRITEAOF")  # by now the live AOF knows nothing of the keys
+    wait(
+        lambda: (
+            redis_server.info("aof_rewrite_in_progress") == "0" and redis_server.info("aof_rewrite_scheduled") == "0"
+        )
+    )
+    assert started(place, "history").returncode == 0
+    folder = redis_server.data / "redisops-aof-history"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(list(folder.iterdir())) == 2
+    assert any(b"FLUSHALL" in path.read_bytes() for path in folder.rglob("*.incr.aof"))
+
+    # what goes back in time finds it by itself
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    real = redis_restore.Host
+    monkeypatch.setattr(redis_restore, "Host", lambda: real("/", Unit(redis_server).run))
+    at = call_module(
+        "redis_restore", check=True, **redis_server.params(unit="redis", set_name="orders", undo_flush=True)
+    )
+    assert at.plan["command"] == "FLUSHALL", at.msg
+
+    # less room than is to stay free: all but the present one goes, and Redis is not touched
+    wanted["history_min_free_percent"] = 99
+    call_module("redis_backup_schedule", **wanted)
+    told = json.loads(started(place, "history").stdout)
+    assert (told["state"], len(told["removed"]), len(list(folder.iterdir()))) == ("kept", 1, 1)
+    assert redis_server.cli("PING") == "PONG"
+
+    redis_server.write_conf('save ""\nappendonly no\n')
+    assert json.loads(started(place, "history").stdout)["state"] == "off"
 
 
 def test_drift_is_corrected_and_the_schedule_goes(redis_server, call_module, home):
@@ -105,7 +201,7 @@ def test_drift_is_corrected_and_the_schedule_goes(redis_server, call_module, hom
     timer.write_text(timer.read_text().replace("02:30", "03:30"))
     os.chmod(place / "settings" / "backup-orders.json", 0o644)
     (place / "program/ansible_collections/redisops/recovery/plugins/module_utils/backup_run.py").write_text("")
-    systemd.on = False
+    systemd.on.clear()
     done = call_module("redis_backup_schedule", **params(redis_server))
     assert len(done.actions) == 4
     assert files(place) == before
@@ -118,7 +214,18 @@ def test_drift_is_corrected_and_the_schedule_goes(redis_server, call_module, hom
 
 @pytest.mark.parametrize(
     "change",
-    [{"on_calendar": "sometimes"}, {"weight": 0}, {"randomized_delay": -1}, {"set_name": "a/b"}, {"sample": -1}],
+    [
+        {"on_calendar": "sometimes"},
+        {"weight": 0},
+        {"randomized_delay": -1},
+        {"set_name": "a/b"},
+        {"sample": -1},
+        {"drill_on_calendar": "sometimes"},
+        {"drill_repository": "vault"},
+        {"history_hours": -1},
+        {"history_min_free_percent": 100},
+        {"window_days": 0},
+    ],
 )
 def test_what_cannot_be_is_refused_and_nothing_changed(redis_server, call_module, home, change):
     place, systemd = home

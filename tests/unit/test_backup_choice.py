@@ -44,3 +44,17 @@ def test_none_is_said_with_what_there_is(sets, wanted):
     assert wanted in found["refusal"]
     for label in {row["label"] for one in sets.values() for part in one for row in part["backups"]} - {"four"}:
         assert label in found["refusal"]
+
+
+def test_a_shard_and_a_moment():
+    sets = {"a": [{"set": f"shop.{slots}", "backups": on(*rows)[0]["backups"]} for slots, rows in (
+        ("0-1", (("one", "proven", 100.0), ("two", "proven", 200.0))), ("2-3", (("three", "proven", 300.0),)),
+    )]}  # fmt: skip
+    assert backup_choice(sets, set_name="shop.0-1")["label"] == "two"
+    assert backup_choice(sets, set_name="shop.2-3")["label"] == "three"
+    older = backup_choice(sets, set_name="shop.0-1", not_after="1970-01-01T00:03:19Z")
+    assert (older["label"], older["at"], older["set"]) == ("one", 100.0, "shop.0-1")
+    none = backup_choice(sets, set_name="shop.2-3", not_after="299")
+    assert (none["label"], none["at"]) == ("", None)
+    assert "of shop.2-3 from 299 or before" in none["refusal"]
+    assert "yesterday" in backup_choice(sets, not_after="yesterday")["refusal"]

@@ -25,14 +25,15 @@ PREFIX = "ansible_collections.redisops.recovery.plugins"
 TIERS = {
     # 0: pure; text in, values out
     "acl_presets": 0, "acl_rules": 0, "aof_manifest": 0, "aof_scan": 0, "rdb": 0, "check_output": 0, "data_place": 0, "directives": 0, "errors": 0,
-    "info": 0, "net_tcp": 0, "nft_ruleset": 0, "other_firewalls": 0, "procfs": 0, "redis_conf": 0, "replication_view": 0,
+    "info": 0, "moments": 0, "net_tcp": 0, "nft_ruleset": 0, "other_firewalls": 0, "procfs": 0, "redis_conf": 0, "replication_view": 0,
     "sentinel_conf": 0, "sentinel_view": 0,
+    "log_kinds": 0, "server_log": 0,
     "cluster_topology": 0, "cluster_view": 0, "inventory_hosts": 0, "sentinel_topology": 0, "server_details": 0,
     "sysctl_conf": 0, "systemd_unit": 0, "tmpfiles_conf": 0, "x509": 0,
     "backup_manifest": 0,
     "restic_output": 0, "restic_repository": 0,
     # 1: decisions, pure
-    "backup_plan": 1, "drill_report": 1, "backup_status": 1, "restore_plan": 1,
+    "backup_plan": 1, "drill_report": 1, "schedule_units": 1, "backup_status": 1, "restore_plan": 1,
     "acl_plan": 1, "changes": 1, "config_plan": 1, "confinement": 1, "firewall_plan": 1, "firewall_sources": 1,
     "install_plan": 1, "persistence_plan": 1, "preflight": 1, "replication_plan": 1, "selinux_plan": 1, "service_plan": 1, "switchover_plan": 1,
     "sentinel_plan": 1, "sentinel_users": 1,
@@ -48,7 +49,7 @@ TIERS = {
     "cluster_act": 2, "cluster_read": 2, "slot_moves": 2,
     "service_act": 2, "switchover_act": 2, "tls_act": 2, "tls_material": 2, "tls_trial": 2, "topology_read": 2,
     "aof_cut": 2, "aof_history": 2,
-    "backup_copies": 2, "drill": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "backup_take": 2,
+    "backup_copies": 2, "drill": 2, "drill_job": 2, "history_job": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "shard_store": 2, "backup_take": 2,
     "restore_act": 2, "restore_point": 2, "restore_run": 2,
     # 3: Ansible
     "argspec": 3, "runner": 3,

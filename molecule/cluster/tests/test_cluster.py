@@ -63,13 +63,18 @@ def environment() -> dict[str, str]:
     }
 
 
-def play(book: str, **variables: t.Any) -> tuple[int, str]:
-    """Run a playbook as an operator does; how much it changed, and its output."""
+def ran(book: str, *options: str, **variables: t.Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook as an operator does, however it ends."""
     inventory = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
-    done = subprocess.run(
-        ["ansible-playbook", "-i", str(inventory), book, "-e", json.dumps(variables)],
+    return subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), book, "-e", json.dumps(variables), *options],
         capture_output=True, text=True, check=False, env=environment(),
     )  # fmt: skip
+
+
+def play(book: str, **variables: t.Any) -> tuple[int, str]:
+    """The same; how much it changed, and its output."""
+    done = ran(book, **variables)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     lines = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8").splitlines()
     return changed(Record(lines).runs[-1]), done.stdout
@@ -196,3 +201,50 @@ def test_a_node_comes_with_slots_and_goes_without(hosts: dict[str, LabHost]) -> 
     assert len(primaries(hosts, NAMES)) == 3
     assert "cluster_known_nodes:1" in admin(hosts["n7"], "CLUSTER", "INFO")
     assert admin(hosts["n7"], "DBSIZE") == "0"
+
+
+def sizes(hosts: dict[str, LabHost]) -> dict[str, str]:
+    return {name: admin(hosts[name], "DBSIZE") for name in NAMES}
+
+
+def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[str, LabHost]) -> None:
+    shop = {"redisops_hosts": "redis:!n7", "redis_backup_set_name": "shop"}
+    with writing(hosts["n7"], "saved") as told:
+        time.sleep(2)
+    before, picture = sizes(hosts), roles(hosts, NAMES)
+    play("redisops.recovery.backup", **shop)
+    taken = {name: hosts[name].run("ls -d /var/backups/redis/shop.*/2* 2>/dev/null || true").split() for name in NAMES}
+    assert len([path for paths in taken.values() for path in paths]) == 3
+    assert all(not taken[name] for name in primaries(hosts, NAMES))  # replicas give them
+    with writing(hosts["n7"], "after"):
+        time.sleep(1)
+    for name in primaries(hosts, NAMES):
+        admin(hosts[name], "FLUSHALL")
+    flushed = sizes(hosts)
+
+    # one shard's backup is damaged: no shard is touched
+    path = next(path for paths in taken.values() for path in paths)
+    holder = next(name for name in NAMES if path in taken[name])
+    file = hosts[holder].run(f"find {path}/data -type f -size +0 | head -1")
+    hosts[holder].run(f"cp -p {file} /root/whole; printf X | dd of={file} bs=1 seek=20 conv=notrunc status=none")
+    refused = ran("redisops.recovery.restore_cluster", **shop)
+    assert refused.returncode != 0
+    assert "is not as it was written" in refused.stdout
+    assert (sizes(hosts), roles(hosts, NAMES)) == (flushed, picture)
+    hosts[holder].run(f"cp -p /root/whole {file}; rm /root/whole")
+
+    looked = ran("redisops.recovery.restore_cluster", "--check", **shop)
+    assert looked.returncode == 0, looked.stdout[-3000:]
+    assert sizes(hosts) == flushed
+    began = time.monotonic()
+    play("redisops.recovery.restore_cluster", **shop)
+    print(
+        f"{sum(map(int, (before[name] for name in primaries(hosts, NAMES))))} keys of 3 shards restored in {time.monotonic() - began:.0f} s"
+    )
+    assert sizes(hosts) == before
+    assert roles(hosts, NAMES) == picture  # who is whose replica, ids and slots are as they were
+    assert lost(hosts, told) == []
+    judged(hosts, NAMES)
+    for name in NAMES:
+        assert admin(hosts[name], "CONFIG", "GET", "cluster-replica-no-failover").split()[-1] == "no"
+    assert play("redisops.recovery.site")[0] == 0
