@@ -16,6 +16,7 @@ import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import open_regular
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_loss import FRAME
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest import AofFile, AofManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import Command, commands, scan_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_window import AofSet, Increment, choose
@@ -24,11 +25,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.files import fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host
 
-__all__ = ["DESTROYERS", "Cut", "Spot", "find_commands", "stage_at", "stage_before"]
+__all__ = [
+    "DESTROYERS", "Cut", "Piece", "Spot", "base_piece", "find_commands", "piece_of", "prove_aof", "stage_at", "stage_before",
+    "stage_pieces",
+]  # fmt: skip
 
 #: Commands that take away everything, or a whole database.
 DESTROYERS = ("FLUSHALL", "FLUSHDB", "SWAPDB")
-_FRAME = ("MULTI", "EXEC", "SELECT")
 _BLOCK = 4 * 1024 * 1024
 _SPARE = 1024 * 1024
 
@@ -69,12 +72,19 @@ class Spot:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Piece:
-    """So many bytes of a source, and its line in the new manifest."""
+class Piece:
+    """So many bytes of a source, and its line in the new manifest. ``then``: another source goes on behind them, from its own offset
+    ``bytes`` on, up to the offset that stands there.
+    """
 
     path: str
     entry: AofFile
     bytes: int
+    then: tuple[str, int] = ("", 0)
+
+    @property
+    def size(self) -> int:
+        return self.then[1] if self.then[0] else self.bytes
 
 
 # --- the new directory -------------------------------------------------------------------------------------------------
@@ -88,7 +98,7 @@ def _check_aof(host: Host, *args: str) -> Completed:
     raise Problem("no_check_tool", "redis-check-aof is not installed", "Redis' own check tools", "install redis-tools")
 
 
-def _prove(host: Host, manifest: str, *options: str) -> None:
+def prove_aof(host: Host, manifest: str, *options: str) -> None:
     """Let Redis' own tool cut, or only look. Raises Refusal: what it does not take is not staged."""
     done = _check_aof(host, *options, manifest)
     verdict = parse_check_aof(done.code, done.output)
@@ -97,20 +107,27 @@ def _prove(host: Host, manifest: str, *options: str) -> None:
                       "look at the sources with redis_file_check; use another copy, or a backup")  # fmt: skip
 
 
-def _copy(piece: _Piece, target: str) -> None:
+def _copy(piece: Piece, target: str) -> None:
     """Exactly the bytes that were seen; a file that is being written may have more by now."""
-    left = piece.bytes
+    with open(target, "xb") as copy:
+        for path, begin, end in ((piece.path, 0, piece.bytes), (piece.then[0], piece.bytes, piece.then[1])):
+            if path:
+                _append(path, begin, end, copy)
+
+
+def _append(path: str, begin: int, end: int, copy: t.BinaryIO) -> None:
     try:
-        source = open_regular(piece.path)
+        source = open_regular(path)
     except FileNotFoundError:
-        raise _gone(piece.path) from None
-    with source, open(target, "xb") as copy:
-        while left:
-            block = source.read(min(left, _BLOCK))
+        raise _gone(path) from None
+    with source:
+        source.seek(begin)
+        while begin < end:
+            block = source.read(min(end - begin, _BLOCK))
             if not block:
-                raise _gone(piece.path)
+                raise _gone(path)
             copy.write(block)
-            left -= len(block)
+            begin += len(block)
 
 
 def _gone(path: str) -> Refusal:
@@ -140,7 +157,7 @@ def _clear(path: str) -> None:
     shutil.rmtree(path)
 
 
-def _ready(target: str, pieces: t.Sequence[_Piece]) -> str:
+def _ready(target: str, pieces: t.Sequence[Piece]) -> str:
     """The name to work under; nothing has been written yet. Raises Refusal."""
     parent, name = os.path.split(os.path.abspath(target))
     if os.path.lexists(target):
@@ -159,7 +176,7 @@ def _ready(target: str, pieces: t.Sequence[_Piece]) -> str:
         )
     work = os.path.join(parent, f".{name}.redisops-new")
     _clear(work)
-    need, space = sum(piece.bytes for piece in pieces) + _SPARE, os.statvfs(parent)
+    need, space = sum(piece.size for piece in pieces) + _SPARE, os.statvfs(parent)
     if space.f_bavail * space.f_frsize < need:
         raise Refusal(
             "disk_space",
@@ -170,7 +187,7 @@ def _ready(target: str, pieces: t.Sequence[_Piece]) -> str:
     return work
 
 
-def _fill(work: str, pieces: t.Sequence[_Piece], appendfilename: str) -> str:
+def _fill(work: str, pieces: t.Sequence[Piece], appendfilename: str) -> str:
     os.mkdir(work, 0o700)
     for piece in pieces:
         _copy(piece, os.path.join(work, piece.entry.name))
@@ -194,8 +211,8 @@ def _publish(work: str, target: str, owner: tuple[int, int]) -> None:
     fsync_dir(os.path.dirname(os.path.abspath(target)))
 
 
-def _stage(
-    pieces: t.Sequence[_Piece], target: str, appendfilename: str, owner: tuple[int, int], cut: t.Callable[[str], None]
+def stage_pieces(
+    pieces: t.Sequence[Piece], target: str, appendfilename: str, owner: tuple[int, int], cut: t.Callable[[str], None]
 ) -> t.Optional[int]:
     """Put the files together, let ``cut`` cut and prove them, and give them their name. The last timestamp. Raises Problem."""
     try:
@@ -226,7 +243,7 @@ def _last_timestamp(paths: t.Sequence[str]) -> t.Optional[int]:
     return last
 
 
-def _base_piece(origin: AofSet, appendfilename: str) -> _Piece:
+def base_piece(origin: AofSet, appendfilename: str) -> Piece:
     base = origin.manifest.base
     if base is None or origin.base_bytes is None:
         raise Refusal(
@@ -240,12 +257,12 @@ def _base_piece(origin: AofSet, appendfilename: str) -> _Piece:
             kind = "rdb" if handle.read(5) in (b"REDIS", b"VALKE") else "aof"
     except FileNotFoundError:
         raise _gone(origin.base) from None
-    return _Piece(origin.base, AofFile(f"{appendfilename}.{base.seq}.base.{kind}", base.seq, "b"), origin.base_bytes)
+    return Piece(origin.base, AofFile(f"{appendfilename}.{base.seq}.base.{kind}", base.seq, "b"), origin.base_bytes)
 
 
-def _piece(entry: Increment, appendfilename: str, size: t.Optional[int] = None) -> _Piece:
+def piece_of(entry: Increment, appendfilename: str, size: t.Optional[int] = None) -> Piece:
     name = f"{appendfilename}.{entry.seq}.incr.aof"
-    return _Piece(entry.path, AofFile(name, entry.seq, "i"), entry.bytes if size is None else size)
+    return Piece(entry.path, AofFile(name, entry.seq, "i"), entry.bytes if size is None else size)
 
 
 def _walk(entry: Increment) -> t.Iterator[Command]:
@@ -279,13 +296,13 @@ def stage_at(
     redis-check-aof cuts the copy; where it cut is compared with where the timestamps say. Raises Refusal, with the ranges that exist.
     """
     chain = choose(sets, at)
-    pieces, expected = [_base_piece(chain.origin, appendfilename)], 0
+    pieces, expected = [base_piece(chain.origin, appendfilename)], 0
     for entry in chain.increments:
         size, later = entry.bytes, False
         if entry.last_ts is not None and entry.last_ts > at:
             size, later = _first_after(entry, at), True
         if size or not later:  # redis-check-aof refuses a file of which nothing is left
-            pieces.append(_piece(entry, appendfilename))
+            pieces.append(piece_of(entry, appendfilename))
             expected = size
         if later:
             break
@@ -294,13 +311,13 @@ def stage_at(
         dropped += pieces[-1].bytes - expected
 
     def cut(manifest: str) -> None:
-        _prove(host, manifest, "--truncate-to-timestamp", str(at))
+        prove_aof(host, manifest, "--truncate-to-timestamp", str(at))
         last = os.path.join(os.path.dirname(manifest), pieces[-1].entry.name)
         if len(pieces) > 1 and os.stat(last).st_size != expected:
             raise Refusal("cut_not_proven", f"redis-check-aof cut {pieces[-1].path} at {os.stat(last).st_size}, its timestamps say {expected}",
                           "a tool and a file that agree", "report both; the sources are as they were")  # fmt: skip
 
-    last_ts = _stage(pieces, target_dir, appendfilename, owner, cut)
+    last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, cut)
     names = tuple(piece.entry.name for piece in pieces)
     return Cut(target_dir, names[0], names[1:], dropped, at, last_ts)
 
@@ -326,7 +343,7 @@ def find_commands(one: AofSet, names: t.Iterable[str] = DESTROYERS, most: int = 
     found: collections.deque[tuple[Increment, Command, t.Optional[int], int]] = collections.deque(maxlen=most)
     total = 0
     for entry, command, stamp in _rows(one):
-        total += command.name not in _FRAME
+        total += command.name not in FRAME
         if command.name in wanted:
             found.append((entry, command, stamp, total))
     spots = []
@@ -357,7 +374,7 @@ def stage_before(
     An offset within a MULTI cuts before the MULTI. Raises Refusal, also where no command begins there or files before it are missing.
     """
     name, offset = spot
-    pieces, previous = [_base_piece(one, appendfilename)], None
+    pieces, previous = [base_piece(one, appendfilename)], None
     for entry in one.increments:
         broken = entry.ends == "missing" or (previous and (previous.ends != "clean" or previous.seq + 1 != entry.seq))
         if broken:
@@ -365,7 +382,7 @@ def stage_before(
                           "find the files that are missing, or use a backup")  # fmt: skip
         if entry.name == name:
             break
-        pieces.append(_piece(entry, appendfilename))
+        pieces.append(piece_of(entry, appendfilename))
         previous = entry
     else:
         raise Refusal(
@@ -382,8 +399,8 @@ def stage_before(
                       "search again")  # fmt: skip
     size = command.start if command.multi is None else command.multi
     if size:
-        pieces.append(_piece(entry, appendfilename, size))
+        pieces.append(piece_of(entry, appendfilename, size))
     dropped = sum(later.bytes for later in one.increments if later.seq >= entry.seq) - size
-    last_ts = _stage(pieces, target_dir, appendfilename, owner, lambda manifest: _prove(host, manifest))
+    last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, lambda manifest: prove_aof(host, manifest))
     names = tuple(piece.entry.name for piece in pieces)
     return Cut(target_dir, names[0], names[1:], dropped, stamp, last_ts)

@@ -15,7 +15,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restic_repositor
 from ansible_collections.redisops.recovery.plugins.module_utils.retention import Policy, prove_policy
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
 
-__all__ = ["backup_spec", "connection_spec", "job_of", "login_of"]
+__all__ = ["backup_spec", "connection_spec", "job_of", "login_of", "repositories_of"]
 
 
 def connection_spec() -> dict[str, dict[str, t.Any]]:
@@ -131,6 +131,14 @@ def _elsewhere(row: t.Mapping[str, t.Any]) -> Elsewhere:
     return Elsewhere(repository, _policy(row["retention"]))
 
 
+def repositories_of(rows: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[Elsewhere, ...]:
+    """The option repositories. Raises Problem for what cannot be."""
+    places = tuple(_elsewhere(row) for row in rows)
+    if len({place.repository.name for place in places}) != len(places):
+        raise Problem("invalid_value", "two repositories have the same name", "a name for each", "set repositories")
+    return places
+
+
 def job_of(params: t.Mapping[str, t.Any]) -> Job:
     """The backup options of a module's parameters. Raises Problem for what cannot be."""
     names = (
@@ -142,9 +150,7 @@ def job_of(params: t.Mapping[str, t.Any]) -> Job:
         )  # fmt: skip
     settings = Settings(**{name: params[name] for name in names}, assertions=tuple(params["assertions"]))
     rest = {name: params[name] for name in ("max_behind", "max_lag", "max_age", "prove")}
-    places = tuple(_elsewhere(row) for row in params["repositories"])
-    if len({place.repository.name for place in places}) != len(places):
-        raise Problem("invalid_value", "two repositories have the same name", "a name for each", "set repositories")
+    places = repositories_of(params["repositories"])
     return Job(
         settings, login_of(params), tuple(params["members"]), params["address"] or "", **rest,
         retention=_policy(params["retention"]), repositories=places,

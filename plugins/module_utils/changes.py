@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-__all__ = ["Change", "pending_names", "render_actions", "render_diff"]
+__all__ = ["Change", "pending_names", "render_actions", "render_diff", "render_rows"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,15 @@ def render_diff(changes: t.Sequence[Change]) -> dict[str, str]:
 def render_actions(changes: t.Sequence[Change]) -> list[str]:
     """What was or would be done, in order, each said once."""
     return list(dict.fromkeys(change.action for change in changes if change.action))
+
+
+def render_rows(changes: t.Sequence[Change]) -> list[dict[str, t.Any]]:
+    """One dict a difference, for a table of drift: ``found`` and ``declared`` are None where it is absent."""
+    return [
+        {"layer": change.layer, "name": change.name, "found": change.before, "declared": change.after, "since": None}
+        for change in changes
+        if not (change.before is None and change.after is None)
+    ]
 
 
 def pending_names(changes: t.Sequence[Change]) -> list[str]:

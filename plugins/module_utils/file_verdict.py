@@ -159,6 +159,10 @@ def judge_manifest(host: Host, path: str, timeout: float) -> list[FileVerdict]:
         file = os.path.join(folder, entry.name)
         if not os.path.isfile(file):
             found.append(FileVerdict(file, "aof", "missing", 0, None, "the manifest names it"))
+        elif entry.type == "b" and entry.name.endswith(
+            ".rdb"
+        ):  # an empty one is no file without commands: Redis starts without its data
+            found.append(judge_rdb(host, file, timeout))
         else:
             found.append(judge_aof(host, file, timeout))
     last = manifest.needed[-1].name if manifest.needed else ""

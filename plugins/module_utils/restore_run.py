@@ -237,10 +237,12 @@ def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.M
     # Seen, not assumed: a swap that failed before it did anything must not be done by undoing it.
     if any(one.swapped for one in holders(target.place) if one.path == holder):
         swap(target.place, holder, aof)
-    _start(target)
+    if target.instance.running:  # one that was down before would not come up with its own data either
+        _start(target)
+    now = "runs on its own data again" if target.instance.running else "is stopped as it was, with its own data"
     raise Problem(
         "restore_undone",
-        f"the server did not come up with what was brought, and runs on its own data again: {wrong}",
+        f"the server did not come up with what was brought, and {now}: {wrong}",
         "a server that loads it",
         f"look into its log (journalctl -u {target.unit}) and at {holder}",
     )

@@ -10,15 +10,30 @@ import traceback
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, render_actions, render_diff
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, render_actions, render_diff, render_rows
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 
 __all__ = ["result_of", "run_module"]
 
 
 def result_of(changes: t.Sequence[Change], **more: t.Any) -> dict[str, t.Any]:
-    """The result skeleton: ``changed``, ``diff`` and ``actions`` out of one list."""
-    return {"changed": bool(changes), "diff": render_diff(changes), "actions": render_actions(changes), **more}
+    """The result skeleton: ``changed``, ``diff``, ``actions`` and ``changes`` out of one list."""
+    return {
+        "changed": bool(changes),
+        "diff": render_diff(changes),
+        "actions": render_actions(changes),
+        "changes": render_rows(changes),
+        **more,
+    }
+
+
+def _since(row: t.Mapping[str, t.Any], params: t.Mapping[str, t.Any]) -> t.Optional[float]:
+    """When the file that differs was last written, in seconds since 1970: it has been so for that long at most. None where it is no file."""
+    path = row["name"] if row["name"].startswith("/") else params.get("config_file") if row["layer"] == "file" else None
+    try:
+        return os.stat(path).st_mtime if path else None
+    except (OSError, TypeError):
+        return None
 
 
 class _Module(AnsibleModule):
@@ -46,6 +61,9 @@ def run_module(
     module = kind(argument_spec=dict(spec), supports_check_mode=True)
     try:
         result = body(module)
+        if module.check_mode:  # a run has written the file by now
+            for row in result.get("changes", []):
+                row["since"] = _since(row, module.params)
     except Problem as problem:
         if module.check_mode and problem.code == "redis_py_missing":
             # What installs it comes before this in the same run, and has only been foretold.

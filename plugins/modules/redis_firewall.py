@@ -154,6 +154,29 @@ actions:
   type: list
   elements: str
   sample: ["load table inet redisops", "write /etc/redisops/firewall.nft", "enable redisops-firewall.service"]
+changes:
+  description:
+    - What differs from what was declared, one row each; what RV(actions) removes.
+    - RV(ignore:since) is when the file that differs was last written, in check mode; null where it is no file.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    layer:
+      description: Where it stands, such as V(file), V(live) or V(boot).
+      type: str
+    name:
+      description: What it is.
+      type: str
+    found:
+      description: What is; null where it is absent.
+      type: str
+    declared:
+      description: What was declared; null where it shall be absent.
+      type: str
+    since:
+      description: Seconds since 1970.
+      type: float
 services:
   description: For each guarded service its ports, and the networks that are admitted besides loopback and peers, names resolved.
   returned: success

@@ -115,6 +115,29 @@ actions:
   returned: success
   type: list
   elements: str
+changes:
+  description:
+    - What differs from what was declared, one row each; what RV(actions) removes.
+    - RV(ignore:since) is when the file that differs was last written, in check mode; null where it is no file.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    layer:
+      description: Where it stands, such as V(file), V(live) or V(boot).
+      type: str
+    name:
+      description: What it is.
+      type: str
+    found:
+      description: What is; null where it is absent.
+      type: str
+    declared:
+      description: What was declared; null where it shall be absent.
+      type: str
+    since:
+      description: Seconds since 1970.
+      type: float
 code:
   description: Stable name of the error.
   returned: failure

@@ -194,6 +194,29 @@ actions:
   type: list
   elements: str
   sample: ["write /etc/redis/tls/redis.crt", "CONFIG SET tls-port", "write tls-port to /etc/redis/redis.conf"]
+changes:
+  description:
+    - What differs from what was declared, one row each; what RV(actions) removes.
+    - RV(ignore:since) is when the file that differs was last written, in check mode; null where it is no file.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    layer:
+      description: Where it stands, such as V(file), V(live) or V(boot).
+      type: str
+    name:
+      description: What it is.
+      type: str
+    found:
+      description: What is; null where it is absent.
+      type: str
+    declared:
+      description: What was declared; null where it shall be absent.
+      type: str
+    since:
+      description: Seconds since 1970.
+      type: float
 certificate:
   description:
     - The certificate, after the run; in check mode with one that is yet to be issued, the present one.

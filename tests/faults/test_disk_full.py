@@ -179,12 +179,12 @@ def test_a_repository_of_backups_that_is_full(tmp_path):
     restic = Restic(Host(), Repository("small", str(disk / "one"), "a password", cache_dir=str(tmp_path / "cache")), 60)
     with small_disk(disk, 8 * MIB):
         restic.create()
-        saved = restic.save(str(source), ["set"], 1704164645, 60, "r1")
+        saved = restic.save(str(source), ["set"], 1704164645, 600, "r1")
         (source / "dump.rdb").write_bytes(second)
         for fill in (lambda: None, lambda: fill_up(disk)):  # what it writes does not fit; not even its lock does
             fill()
             with pytest.raises(Problem) as caught:
-                restic.save(str(source), ["set"], 1704164646, 60, "r1")
+                restic.save(str(source), ["set"], 1704164646, 600, "r1")
             assert caught.value.code == "repository_full", caught.value.message()
             assert "no space left" in caught.value.message()
             assert restic.exists()
@@ -196,7 +196,7 @@ def test_a_repository_of_backups_that_is_full(tmp_path):
         assert (target / "dump.rdb").read_bytes() == first
         (disk / "filler").unlink()
         subprocess.run(["mount", "-o", f"remount,size={64 * MIB}", str(disk)], check=True)
-        later = restic.save(str(source), ["set"], 1704164646, 60, "r1")
+        later = restic.save(str(source), ["set"], 1704164646, 600, "r1")
         restic.check("100%", 60)
         assert [one.id for one in restic.snapshots()] == [saved.snapshot, later.snapshot]
 
