@@ -171,3 +171,30 @@ def remote_calls(run: t.Sequence[dict[str, t.Any]], host: str) -> list[str]:
 
 def changed(run: t.Sequence[dict[str, t.Any]]) -> int:
     return sum(entry["stats"]["changed"] for entry in run if "stats" in entry)
+
+
+def ran(book: str, *options: str, inventory: pathlib.Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A playbook, as an operator runs it against the scenario's hosts, however it ends."""
+    home = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(home / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
+    }
+    return subprocess.run(
+        ["ansible-playbook", "-i", str(inventory or home / "inventory"), book, *options],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+
+
+def play(name: str, *options: str, inventory: pathlib.Path | None = None) -> str:
+    """One of the collection's playbooks, which has to end well; its output."""
+    done = ran(name if name.endswith(".yml") else f"redisops.recovery.{name}", *options, inventory=inventory)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def last_run_changed() -> int:
+    """How much the playbook changed that was run last."""
+    lines = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8").splitlines()
+    return changed(Record(lines).runs[-1])

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pathlib
 import subprocess
 import time
 import typing as t
 
-from lab_hosts import ROOT, LabHost, Record, changed
+from lab_hosts import LabHost, Record, changed, last_run_changed, play
 
 NAMES = ("b1", "b2")
 STORE = "/var/backups/redis/orders"
@@ -49,27 +47,6 @@ def pair(hosts: dict[str, LabHost]) -> tuple[LabHost, LabHost]:
     wait(level)
     roles = {role(hosts[name]): hosts[name] for name in NAMES}
     return roles["primary"], roles["replica"]
-
-
-def play(name: str, *options: str) -> str:
-    """One of the collection's playbooks, as an operator runs it; its output."""
-    home = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(home / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-    }
-    done = subprocess.run(
-        ["ansible-playbook", "-i", str(home / "inventory"), f"redisops.recovery.{name}", *options],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-def last_run() -> int:
-    lines = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8").splitlines()
-    return changed(Record(lines).runs[-1])
 
 
 def digest(host: LabHost) -> str:
@@ -134,7 +111,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     pair(hosts)
     # The backup is the replica's; only looking changes nothing.
     play("restore", "--check")
-    assert (last_run(), digest(primary)) == (0, lost)
+    assert (last_run_changed(), digest(primary)) == (0, lost)
     began = time.monotonic()
     said = play("restore")
     took = time.monotonic() - began
@@ -153,7 +130,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     away = next(line for line in said.splitlines() if "away for" in line).split("away for")[1].split()[0]
     print(f"restore under Sentinel: {took:.0f} s in all, the server was away for {away} s")
     play("site")
-    assert last_run() == 0
+    assert last_run_changed() == 0
     assert primary.run("ls /var/lib/redis | grep -c redisops-restore-") == "1"
     assert digest(primary) == saved
 
@@ -172,7 +149,7 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     admin(primary, "FLUSHALL")
     admin(primary, "SET", "written", "after")
     play("undo_flushall", "--check")
-    assert (last_run(), admin(primary, "DBSIZE")) == (0, "1")
+    assert (last_run_changed(), admin(primary, "DBSIZE")) == (0, "1")
     said = play("undo_flushall")
     assert digest(primary) == saved
     assert pair(hosts)[0].name == primary.name

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pathlib
 import subprocess
 import time
 import typing as t
 
-from lab_hosts import ROOT, LabHost, Record, changed
+from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, play, ran
 
 NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
 ADMIN = ("admin", "lab-admin")
@@ -54,35 +52,19 @@ def judged(hosts: dict[str, LabHost], names: t.Sequence[str]) -> None:
     assert "[WARNING]" not in said, said
 
 
-def environment() -> dict[str, str]:
-    inventory = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    return {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(inventory / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-    }
+def given(**variables: t.Any) -> tuple[str, str]:
+    return "-e", json.dumps(variables)
 
 
-def ran(book: str, *options: str, **variables: t.Any) -> subprocess.CompletedProcess[str]:
-    """Run a playbook as an operator does, however it ends."""
-    inventory = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
-    return subprocess.run(
-        ["ansible-playbook", "-i", str(inventory), book, "-e", json.dumps(variables), *options],
-        capture_output=True, text=True, check=False, env=environment(),
-    )  # fmt: skip
-
-
-def play(book: str, **variables: t.Any) -> tuple[int, str]:
-    """The same; how much it changed, and its output."""
-    done = ran(book, **variables)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    lines = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8").splitlines()
-    return changed(Record(lines).runs[-1]), done.stdout
+def site() -> int:
+    play("site")
+    return last_run_changed()
 
 
 def cluster(**variables: t.Any) -> int:
     """How much the role redis_cluster changes."""
-    return play(str(ROOT / "molecule" / "cluster" / "cluster.yml"), **variables)[0]
+    play(str(ROOT / "molecule" / "cluster" / "cluster.yml"), *given(**variables))
+    return last_run_changed()
 
 
 @contextlib.contextmanager
@@ -164,7 +146,7 @@ def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost])
     hosts[old].run(f"systemctl unmask --runtime {unit}; systemctl start {unit}")
     wait(lambda: own(hosts[old])[2] == own(hosts[new])[0])
     judged(hosts, NAMES)
-    assert play("redisops.recovery.site")[0] == 0
+    assert site() == 0
     assert own(hosts[old])[2] == own(hosts[new])[0]
     assert own(hosts[new])[3]
 
@@ -208,11 +190,11 @@ def sizes(hosts: dict[str, LabHost]) -> dict[str, str]:
 
 
 def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[str, LabHost]) -> None:
-    shop = {"redisops_hosts": "redis:!n7", "redis_backup_set_name": "shop"}
+    shop = given(redisops_hosts="redis:!n7", redis_backup_set_name="shop")
     with writing(hosts["n7"], "saved") as told:
         time.sleep(2)
     before, picture = sizes(hosts), roles(hosts, NAMES)
-    play("redisops.recovery.backup", **shop)
+    play("backup", *shop)
     taken = {name: hosts[name].run("ls -d /var/backups/redis/shop.*/2* 2>/dev/null || true").split() for name in NAMES}
     assert len([path for paths in taken.values() for path in paths]) == 3
     assert all(not taken[name] for name in primaries(hosts, NAMES))  # replicas give them
@@ -227,17 +209,17 @@ def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[
     holder = next(name for name in NAMES if path in taken[name])
     file = hosts[holder].run(f"find {path}/data -type f -size +0 | head -1")
     hosts[holder].run(f"cp -p {file} /root/whole; printf X | dd of={file} bs=1 seek=20 conv=notrunc status=none")
-    refused = ran("redisops.recovery.restore_cluster", **shop)
+    refused = ran("redisops.recovery.restore_cluster", *shop)
     assert refused.returncode != 0
     assert "is not as it was written" in refused.stdout
     assert (sizes(hosts), roles(hosts, NAMES)) == (flushed, picture)
     hosts[holder].run(f"cp -p /root/whole {file}; rm /root/whole")
 
-    looked = ran("redisops.recovery.restore_cluster", "--check", **shop)
+    looked = ran("redisops.recovery.restore_cluster", "--check", *shop)
     assert looked.returncode == 0, looked.stdout[-3000:]
     assert sizes(hosts) == flushed
     began = time.monotonic()
-    play("redisops.recovery.restore_cluster", **shop)
+    play("restore_cluster", *shop)
     print(
         f"{sum(map(int, (before[name] for name in primaries(hosts, NAMES))))} keys of 3 shards restored in {time.monotonic() - began:.0f} s"
     )
@@ -247,4 +229,4 @@ def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[
     judged(hosts, NAMES)
     for name in NAMES:
         assert admin(hosts[name], "CONFIG", "GET", "cluster-replica-no-failover").split()[-1] == "no"
-    assert play("redisops.recovery.site")[0] == 0
+    assert site() == 0

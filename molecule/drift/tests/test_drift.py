@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import subprocess
 
-from lab_hosts import ROOT, LabHost, Record, changed, ours
+from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, ours, play, ran
 
 #: What has to be found on every host, as the start of a line of the diff's before side.
 EXPECTED = {
@@ -87,3 +88,46 @@ def test_no_key_was_lost_on_the_way(lab_host: LabHost) -> None:
     lab_host.kill()
     assert lab_host.cli("DBSIZE") == "1001"
     assert lab_host.cli("GET", "written-while-the-aof-was-off") == "1"
+
+
+# The playbook drift; last, since it drifts anew.
+
+
+def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost], tmp_path: pathlib.Path) -> None:
+    # Since the run before, the server's own rewrite and the way of the tests may have left marks: start from right.
+    play("site")
+    told = play("drift")
+    assert "No drift on 2 hosts." in told
+    assert last_run_changed() == 0
+
+    d1, d2 = hosts["d1"], hosts["d2"]
+    d1.cli("CONFIG", "SET", "save", "")
+    d1.cli("CONFIG", "SET", "hz", "77")
+    d2.run("echo 'tcp-keepalive 7' >> /etc/redis/redis.conf")
+    before = {
+        name: host.run("md5sum /etc/redis/redis.conf") + host.cli("CONFIG", "GET", "*") for name, host in hosts.items()
+    }
+    file = tmp_path / "drift.json"
+    done = ran("redisops.recovery.drift", "-e", f"redisops_drift_file={file}")
+    assert done.returncode == 2, done.stdout[-3000:]
+    assert "1 of them in what recovery depends on" in done.stdout
+    found = json.loads(file.read_text())
+    rows = [(row["host"], row["layer"], row["name"], row["found"], row["critical"]) for row in found["rows"]]
+    assert rows[0] == ("d1", "live", "save", '""', True)
+    assert ("d2", "file", "tcp-keepalive", "7", False) in rows
+    assert all(row["since"] for row in found["rows"] if row["name"] == "tcp-keepalive" and row["layer"] == "file")
+    assert {
+        name: host.run("md5sum /etc/redis/redis.conf") + host.cli("CONFIG", "GET", "*") for name, host in hosts.items()
+    } == before
+    assert play("drift", "-e", "redisops_drift_fails=false")
+
+    d2.run("echo 'this is no directive' >> /etc/redis/redis.conf")  # a host on which a role has to refuse
+    refused = ran("redisops.recovery.drift", "-e", f"redisops_drift_file={file}")
+    assert refused.returncode == 2
+    rows = [(row["host"], row["name"]) for row in json.loads(file.read_text())["rows"]]
+    assert ("d2", "refused") in rows
+    assert ("d1", "save") in rows  # and the others are compared all the same
+    d2.run("sed -i '/this is no directive/d' /etc/redis/redis.conf")
+
+    play("site")
+    assert "No drift on 2 hosts." in play("drift")

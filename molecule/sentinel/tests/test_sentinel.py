@@ -13,7 +13,7 @@ import typing as t
 
 import pytest
 import yaml
-from lab_hosts import ROOT, LabHost, Record, changed
+from lab_hosts import ROOT, LabHost, Record, changed, play
 
 NAMES = ("s1", "s2", "s3")
 ADMIN = ("admin", "lab-admin")
@@ -64,22 +64,6 @@ def settled(hosts: dict[str, LabHost]) -> str:
 
     wait(one)
     return primaries(hosts)[0]
-
-
-def play(name: str, *options: str, inventory: pathlib.Path | None = None) -> str:
-    """One of the collection's playbooks, as an operator runs it; its output."""
-    home = pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(home / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-    }
-    done = subprocess.run(
-        ["ansible-playbook", "-i", str(inventory or home / "inventory"), f"redisops.recovery.{name}", *options],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 def converged(*options: str) -> int:
