@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
+import sys
 import time
 import typing as t
 
+import boto3
 from lab_hosts import LabHost, Record, changed, last_run_changed, play
 
 NAMES = ("b1", "b2")
@@ -146,8 +149,15 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     pair(hosts)
     admin(primary, "SET", "written", "a moment before")
     saved = digest(primary)
+    # The host keeps the AOF's history by itself: what a rewrite takes out of the live AOF is still there.
+    live = "stat -c %i /var/lib/redis/appendonlydir/*.incr.aof | tail -n 1"
+    wait(lambda: primary.run(f"find /var/lib/redis/redisops-aof-history -inum $({live})") != "")
     admin(primary, "FLUSHALL")
     admin(primary, "SET", "written", "after")
+    admin(primary, "BGREWRITEAOF")
+    idle = ("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0")
+    wait(lambda: all(line in admin(primary, "INFO", "persistence") for line in idle))
+    assert "FLUSHALL" not in primary.run("cat /var/lib/redis/appendonlydir/*.aof | tr -d '\\0'")
     play("undo_flushall", "--check")
     assert (last_run_changed(), admin(primary, "DBSIZE")) == (0, "1")
     said = play("undo_flushall")
@@ -181,3 +191,94 @@ def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHos
     play("restore")
     assert int(admin(primary, "LLEN", "rows")) == 1000
     replica.run("systemctl reset-failed redisops-backup-orders.service")
+
+
+@contextlib.contextmanager
+def s3_server(address: str) -> t.Iterator[str]:
+    """A STAND-IN for S3 (moto), on the lab's own network; gives its address."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", address, "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers() -> bool:
+        assert process.poll() is None
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
+            return True
+        return False
+
+    try:
+        wait(answers)
+        keys = {"aws_access_key_id": "lab", "aws_secret_access_key": "lab-secret", "region_name": "us-east-1"}
+        boto3.client("s3", endpoint_url=f"http://{address}:{port}", **keys).create_bucket(Bucket="vault")
+        yield f"http://{address}:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(hosts: dict[str, LabHost]) -> None:
+    """To a disk, to a real sshd and to S3; another host of another name fetches each, proves it and is restored from one."""
+    giver, spare = hosts["b1"], hosts["b3"]
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
+    giver.run(f"apt-get -qq update && {install} openssh-client")  # restic is the role's to install
+    spare.run(f"apt-get -qq update && {install} openssh-server")
+    giver.run("ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519 || true")
+    key = giver.run("cat /root/.ssh/id_ed25519.pub")
+    spare.run(f"mkdir -p -m 700 /root/.ssh && echo '{key}' >> /root/.ssh/authorized_keys && systemctl start ssh")
+    address = spare.run("hostname -I").split()[0]
+    giver.run(f"ssh-keyscan {address} > /root/.ssh/known_hosts 2>/dev/null")
+    play("site", "-e", "redisops_hosts=b3")
+    primary, _replica = pair(hosts)
+    admin(primary, "DEBUG", "POPULATE", "1000000", "mill", "20")
+    pair(hosts)
+    saved, count = digest(giver), admin(giver, "DBSIZE")
+    assert int(count) > 1000000
+    gateway = giver.run("ip -4 route show default | cut -d' ' -f3")
+    with s3_server(gateway) as s3:
+        keys = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab-secret"}
+        places = [
+            {"name": "disk", "location": "/srv/vault", "password": "lab-vault", "retention": {"keep_last": 1}},
+            {"name": "ssh", "location": f"sftp:root@{address}:/srv/vault", "password": "lab-vault"},
+            {"name": "s3", "location": f"s3:{s3}/vault", "password": "lab-vault", "environment": keys},
+        ]
+        given = json.dumps({"redis_backup_members": [], "redis_backup_repositories": places})
+        began = time.monotonic()
+        said = play("backup", "-e", "redisops_hosts=b1", "-e", given)
+        took = time.monotonic() - began
+        label = giver.run(f"ls -t {STORE} | grep '^2' | head -n 1")
+        row = giver.run(f"cat {STORE}/{label}/copies.json")
+        assert all(f'"{place["name"]}"' in row for place in places), said
+        print(f"{count} keys: backup, proof and three repositories in {took:.0f} s")
+
+        # What lies behind sshd is a directory of the spare host; S3 is what it is for everybody.
+        behind = [{**places[1], "name": "local", "location": "/srv/vault"}, places[2]]
+        for place in behind:
+            spare.run(f"rm -rf {STORE}")
+            given = json.dumps(
+                {
+                    "redis_backup_set_name": "orders",
+                    "redis_backup_repositories": behind,
+                    "redisops_repository": place["name"],
+                }
+            )
+            play("drill", "-e", "redisops_hosts=b3", "-e", given)
+        assert spare.run(f"ls {STORE}/drills | grep -c json") == "1"
+        began = time.monotonic()
+        play(
+            "restore",
+            "-e",
+            "redisops_hosts=b3",
+            "-e",
+            "redisops_restore_host=b3",
+            "-e",
+            given,
+        )
+        took = time.monotonic() - began
+    assert (admin(spare, "DBSIZE"), digest(spare)) == (count, saved)
+    assert role(spare) == "primary"  # it follows nobody of the set that its data is from
+    print(f"{count} keys fetched from S3 and restored on another host in {took:.0f} s")
