@@ -39,8 +39,8 @@ unit: setup ## pure code
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: this mounts small file systems and builds images, so it has to run as root: sudo make test" >&2; exit 1; }
 
-modules: need-root setup-redis ## every module against a real redis-server on loopback, and what happens when it is cut off
-	$(PYTEST) -q -n 2 tests/integration tests/faults
+modules: need-root setup-redis ## every module against a real redis-server on loopback, what happens when it is cut off, and the report in a browser
+	$(PYTEST) -q -n 2 tests/integration tests/faults tests/browser
 
 molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default drift" picks
 	@tests/tools/molecule.sh $(SCENARIOS)

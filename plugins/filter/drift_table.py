@@ -45,6 +45,7 @@ _value:
 import datetime
 import re
 import typing as t
+from collections.abc import Mapping
 
 #: What decides about what a disaster costs, and who may cause one.
 _CRITICAL = {
@@ -79,7 +80,7 @@ def _rows_of(host: str, role: str, result: t.Mapping[str, t.Any]) -> t.Iterator[
     """What one task has found. Results of other collections' modules only say that something differs."""
     if "results" in result and "changes" not in result:
         for one in result["results"]:
-            if isinstance(one, dict):
+            if isinstance(one, Mapping):
                 yield from _rows_of(host, role, one)
     elif result.get("failed"):
         yield _row(
@@ -109,9 +110,9 @@ def drift_table(fleet: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, t.Any
     """One table of what the roles found different."""
     rows: list[dict[str, t.Any]] = []
     for host, variables in fleet.items():
-        found = {
-            name: value for name, value in variables.items() if _REGISTERED.fullmatch(name) and isinstance(value, dict)
-        }
+        # Only these are looked at: to look at another variable is to template it, which may fail.
+        found = {name: variables[name] for name in variables if _REGISTERED.fullmatch(name)}
+        found = {name: value for name, value in found.items() if isinstance(value, Mapping)}
         if not any("changed" in value or "failed" in value for value in found.values()):
             rows.append(
                 _row(

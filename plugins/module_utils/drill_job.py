@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A drill from first to last; the module and the timer on the host run the same (tier 2).
 
-As a program: ``drill_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if nothing that was promised was missed, or no backup lies here.
+As a program: ``drill_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if nothing that was promised was missed, or if
+no backup lies here.
 """
 
 from __future__ import annotations

@@ -54,19 +54,14 @@ def _server(facts: Facts) -> t.Iterator[Finding]:
 
 def judge(facts: Facts, objectives: Objectives) -> list[Finding]:
     """Every finding, the worst first. What cannot be known says why."""
-    findings = [*_server(facts)]
-    if facts.answers:
+    findings = list(_server(facts))
+    if facts.local or facts.answers:
         findings += persistence_findings(facts, objectives)
     if facts.local:
         findings += host_findings(facts, objectives)
     else:
-        findings.append(
-            unknown(
-                "facts_missing",
-                facts.missing.get("host", "the server does not run on this host"),
-                "run it on the server's own host",
-            )
-        )
+        because = facts.missing.get("host", "the server does not run on this host")
+        findings.append(unknown("facts_missing", because, "run it on the server's own host"))
     findings += set_findings(facts, objectives)
     findings += log_findings(facts)
     return ordered(findings)

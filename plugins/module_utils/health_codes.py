@@ -123,6 +123,10 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "with a full disk every write is refused, and with appendfsync always the server ends",
         "free space or enlarge the file system; redis-cli BGREWRITEAOF while there is room for a second copy",
     ),
+    "dir_missing": (
+        "nothing can be saved, and a start fails or begins EMPTY: the file system is not mounted, or somebody removed or renamed the directory",
+        "mount it (findmnt, mount -a) or put it back; of a running server take a copy first, to elsewhere: redis-cli --rdb FILE. Do not restart",
+    ),
     "disk_room": (
         "the next save or rewrite writes a whole second copy first; without room it fails, and writes are refused",
         "free space on, or enlarge, the file system of dir",

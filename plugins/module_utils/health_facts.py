@@ -64,13 +64,14 @@ class HostFacts:
 
 @dataclasses.dataclass(frozen=True)
 class LogFacts:
-    """``sources`` are what was read, each with its extent, in words; ``because`` is empty where anything was."""
+    """``sources`` are what was read, each with its extent, in words; ``because`` is empty where anything was. ``last`` is the last line."""
 
     events: tuple[LogEvent, ...] = ()
     sources: tuple[str, ...] = ()
     because: str = ""
     kernel_events: tuple[LogEvent, ...] = ()
     kernel_because: str = ""
+    last: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

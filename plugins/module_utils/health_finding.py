@@ -11,7 +11,17 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.health_codes import MEANINGS
 
 __all__ = [
-    "SEVERITIES", "STATUS", "Finding", "ago", "found", "ordered", "render_text", "reached", "size_text", "status_of", "unknown",
+    "SEVERITIES",
+    "STATUS_TEXT",
+    "Finding",
+    "ago",
+    "found",
+    "ordered",
+    "reached",
+    "render_text",
+    "size_text",
+    "status_of",
+    "unknown",
 ]  # fmt: skip
 
 #: The worst first. ``note`` is for what is worth knowing and no trouble; ``unknown`` for what could not be looked at.

@@ -131,7 +131,8 @@ def _load(facts: Facts) -> Findings:
         waits.append(f"in {host.io_pressure:.0f} % of the last minute all tasks waited for a disk")
     if host.disk is not None:
         waits.append(
-            f"{host.disk.name} is at work {host.disk.busy_percent:.0f} % of the time, writes {host.disk.written_mb:.1f} MB/s and reads {host.disk.read_mb:.1f} MB/s"
+            f"{host.disk.name} is at work {host.disk.busy_percent:.0f} % of the time, writes {host.disk.written_mb:.1f} MB/s"
+            f" and reads {host.disk.read_mb:.1f} MB/s"
         )
     elif "disk" in host.because:
         waits.append(f"throughput not known, because {host.because['disk']}")
@@ -217,6 +218,10 @@ def _aof_on_disk(facts: Facts, objectives: Objectives) -> Findings:
 
 def _room(facts: Facts) -> Findings:
     disk = facts.disk
+    if "dir" in facts.missing:
+        yield found("dir_missing", "critical", facts.missing["dir"])
+    elif disk is not None:
+        yield found("dir_missing", "ok", f"{disk.place.dir} is there")
     if disk is None:
         yield unknown("disk_room", facts.missing.get("disk", "the files were not looked at"))
         return
@@ -285,12 +290,15 @@ def _access(facts: Facts) -> Findings:
 # Drives
 
 
+def _not_told(code: str, because: str) -> Finding:
+    """A machine without drives or sensors of its own is no trouble."""
+    return Finding(code, "note", f"not known, because {because}")
+
+
 def _drives(facts: Facts) -> Findings:
     host = facts.host
     if host.drives is None:
-        yield found(
-            "drive_failing", "note", f"not known, because {host.because.get('drives', 'smartctl was not asked')}"
-        )
+        yield _not_told("drive_failing", host.because.get("drives", "smartctl was not asked"))
     for drive in host.drives or ():
         parts = []
         if drive.passed is False:
@@ -305,36 +313,37 @@ def _drives(facts: Facts) -> Findings:
             yield found(
                 "temperature", "warning", f"{drive.name}: {drive.degrees:.0f} °C, its limit is {drive.limit:.0f} °C"
             )
-    if host.sensors is None:
-        yield found("temperature", "note", f"not known, because {host.because.get('sensors', 'sensors was not asked')}")
-    else:
-        hot = [
-            one
-            for one in host.sensors
-            if one.high and one.degrees >= one.high or one.critical and one.degrees >= one.critical
-        ]
-        for one in hot:
-            over = one.critical is not None and one.degrees >= one.critical
-            limit = one.critical if over else one.high
-            yield found(
-                "temperature",
-                "critical" if over else "warning",
-                f"{one.name}: {one.degrees:.0f} °C, its limit is {limit:.0f} °C",
-            )
-        if not hot:
-            highest = max((one.degrees for one in host.sensors), default=None)
-            yield found(
-                "temperature", "ok", "no sensor" if highest is None else f"at most {highest:.0f} °C, below every limit"
-            )
+
+
+def _temperatures(facts: Facts) -> Findings:
+    sensors = facts.host.sensors
+    if sensors is None:
+        yield _not_told("temperature", facts.host.because.get("sensors", "sensors was not asked"))
+        return
+    hot = [one for one in sensors if any(limit and one.degrees >= limit for limit in (one.high, one.critical))]
+    for one in hot:
+        over = bool(one.critical) and one.degrees >= (one.critical or 0)
+        limit = one.critical if over else one.high
+        severity = "critical" if over else "warning"
+        yield found("temperature", severity, f"{one.name}: {one.degrees:.0f} °C, its limit is {limit:.0f} °C")
+    if not hot:
+        highest = max((one.degrees for one in sensors), default=None)
+        yield found(
+            "temperature", "ok", "no sensor" if highest is None else f"at most {highest:.0f} °C, below every limit"
+        )
 
 
 def host_findings(facts: Facts, objectives: Objectives) -> Findings:
-    """Of a server that answers and runs on this host."""
+    """Of a server that runs, or would run, on this host."""
     yield from _kernel(facts)
-    yield from _open_files(facts)
-    yield from _memory(facts, objectives)
+    if facts.answers:
+        yield from _open_files(facts)
+        yield from _memory(facts, objectives)
     yield from _load(facts)
-    yield from _aof_on_disk(facts, objectives)
+    if facts.answers:
+        yield from _aof_on_disk(facts, objectives)
     yield from _room(facts)
-    yield from _access(facts)
+    if facts.answers:
+        yield from _access(facts)
     yield from _drives(facts)
+    yield from _temperatures(facts)

@@ -44,7 +44,7 @@ def look(host: Host) -> Look:
 
 def _number(text: t.Optional[str]) -> t.Optional[int]:
     text = (text or "").strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 def _memory_left(host: Host, pid: int) -> t.Optional[int]:
@@ -67,10 +67,10 @@ def _memory_left(host: Host, pid: int) -> t.Optional[int]:
 
 def _kilobytes(status: str, name: str) -> t.Optional[int]:
     words = (procfs.status_field(status, name) or "").split()
-    return int(words[0]) * 1024 if words and words[0].isdigit() else None
+    return int(words[0]) * 1024 if words and words[0].isdecimal() else None
 
 
-def _disk(host: Host, before: Look, after: Look, apart: float, directory: str) -> tuple[t.Optional[DiskUse], str]:
+def _disk(before: Look, after: Look, apart: float, directory: str) -> tuple[t.Optional[DiskUse], str]:
     """What the device of ``directory`` did meanwhile, or why that is not known."""
     if apart <= 0:
         return None, "sample_seconds is 0"
@@ -120,7 +120,7 @@ def read_host(host: Host, pid: int, directory: str, before: Look, after: Look, a
     status = host.read(f"/proc/{pid}/status") or "" if pid else ""
     shown = f"/proc does not show process {pid} to this user" if pid else "there is no process of it"
     limits = host.read(f"/proc/{pid}/limits") or "" if pid else ""
-    disk, no_disk = _disk(host, before, after, apart, directory)
+    disk, no_disk = _disk(before, after, apart, directory)
     drives, no_drives = _drives(host)
     sensors, no_sensors = _sensors(host)
     cpu = cpu_shares(before.stat, after.stat)

@@ -8,7 +8,13 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import Facts
-from ansible_collections.redisops.recovery.plugins.module_utils.health_finding import Finding, found, size_text, unknown
+from ansible_collections.redisops.recovery.plugins.module_utils.health_finding import (
+    SEVERITIES,
+    Finding,
+    found,
+    size_text,
+    unknown,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.log_kinds import KINDS
 from ansible_collections.redisops.recovery.plugins.module_utils.server_log import LogEvent
 
@@ -98,7 +104,7 @@ _EVIDENCE: t.Mapping[str, t.Callable[[Facts], str]] = {
     "rdb_bad_checksum": _disk_error,
     "aof_fsync_slow": _slow_disk,
     "no_permission": _owners,
-    "started_without_overcommit": _still("vm.overcommit_memory", lambda facts: None if facts.host.overcommit is None else facts.host.overcommit == "1"),
+    "started_without_overcommit": _still("it", lambda facts: None if facts.host.overcommit is None else facts.host.overcommit == "1"),
     "started_with_thp": _still("it", lambda facts: None if facts.host.thp is None else facts.host.thp != "always"),
 }  # fmt: skip
 
@@ -138,9 +144,12 @@ def log_findings(facts: Facts) -> Findings:
 def cause_of_the_end(facts: Facts) -> str:
     """Why a server that is down is down, as far as the logs say; empty where they do not."""
     ends = [one for one in facts.log.events if KINDS[one.code].topic == "start" and not one.over]
-    # Of several lines of one start the first names the cause, and those behind it its consequences.
+    # Of several lines of one minute the worst, and of these the first, names the cause; the others are its consequences.
     last = max((one.last or "" for one in ends), default="")
-    told = [one for one in ends if (one.last or "")[:16] == last[:16]]
+    told = sorted(
+        (one for one in ends if (one.last or "")[:16] == last[:16]),
+        key=lambda one: SEVERITIES.index(KINDS[one.code].severity),
+    )
     if told:
         return f"the log says why ({told[0].code}): {told[0].line}"
     killed = _kernel(facts, "oom_killer")
@@ -148,4 +157,5 @@ def cause_of_the_end(facts: Facts) -> str:
         return f"the kernel's log says why ({killed.code}): {killed.line}"
     if facts.log.because:
         return f"why is not known, because {facts.log.because}"
-    return "the log names no cause: it was stopped, or killed from outside"
+    last = f"; its last line is: {facts.log.last}" if facts.log.last else ""
+    return f"the log names no cause that is known here{last}"

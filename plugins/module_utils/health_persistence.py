@@ -80,6 +80,9 @@ def _next_start(facts: Facts) -> Findings:
         )
         return
     live, file = facts.live, facts.in_file
+    if live.get("appendonly") is None:
+        yield unknown("next_start", "CONFIG GET does not say whether the AOF is on")
+        return
     loads, source = start_loads(file, facts.disk), "aof" if live.get("appendonly") == "yes" else "rdb"
     moved = [name for name in PLACE if name in live and file.get(name) is not None and file[name] != live[name]]
     if moved:
@@ -204,7 +207,9 @@ def _aof(facts: Facts) -> Findings:
     yield from _flag(
         facts, "aof_rewrite_failing", "aof_last_bgrewrite_status", "warning", "", "the last rewrite went well"
     )
-    if facts.disk is None:
+    if "manifest" in facts.missing:
+        yield found("aof_incomplete", "critical", f"a start would fail: {facts.missing['manifest']}")
+    elif facts.disk is None:
         yield unknown("aof_incomplete", facts.missing.get("disk", "the files were not looked at"))
     elif facts.disk.missing:
         yield found(
@@ -212,6 +217,8 @@ def _aof(facts: Facts) -> Findings:
             "critical",
             f"{facts.disk.place.manifest} names {', '.join(facts.disk.missing)}, which is not there",
         )
+    elif facts.disk.manifest is None and facts.disk.old_style_aof:
+        yield found("aof_incomplete", "ok", f"{facts.disk.place.old_style_aof} is there, the one file of before 7.0")
     elif facts.disk.manifest is None:
         busy = info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled")
         words = "; the first rewrite is under way: until it ends, only the RDB file counts" if busy else ""
@@ -253,8 +260,38 @@ def _fork(facts: Facts) -> Findings:
     yield found("fork_slow", severity, seen)
 
 
+def _start_of_stopped(facts: Facts) -> Findings:
+    """What a server that is down would load."""
+    if "manifest" in facts.missing:
+        yield found("next_start", "critical", f"a start would fail: {facts.missing['manifest']}")
+    elif facts.in_file is None or facts.disk is None:
+        yield unknown(
+            "next_start", facts.missing.get("in_file") or facts.missing.get("disk", "the files were not looked at")
+        )
+    else:
+        loads = start_loads(facts.in_file, facts.disk)
+        if loads == "fails":
+            yield found(
+                "next_start",
+                "critical",
+                f"a start would fail: {', '.join(facts.disk.missing)} is named by the manifest and is not there",
+            )
+        elif loads == "nothing" and facts.disk.any:
+            yield found(
+                "next_start",
+                "critical",
+                f"there is data in {facts.disk.place.dir}, and a start would load NOTHING of it",
+            )
+        else:
+            what = {"aof": "the AOF", "rdb": "the RDB file", "nothing": "nothing, and nothing is there"}[loads]
+            yield found("next_start", "ok", f"a start would load {what}, if it is sound")
+
+
 def persistence_findings(facts: Facts, objectives: Objectives) -> Findings:
-    """Of a server that answers."""
+    """Of a server that answers, all of it; of another, what a start would find."""
+    if not facts.answers:
+        yield from _start_of_stopped(facts)
+        return
     yield from _promise(facts, objectives)
     yield from _risk(facts, objectives)
     yield from _next_start(facts)

@@ -6,52 +6,36 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import stat
 import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest import ManifestError
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_status import row_of
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan as scan_files
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import DEFAULTS, effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import read_includes, read_text
-from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import (
-    Backups,
-    Facts,
-    FileAccess,
-    LogFacts,
-    SentinelFacts,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.health_copies_read import read_backups, read_sentinel
+from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import Facts, FileAccess
 from ansible_collections.redisops.recovery.plugins.module_utils.health_host_read import look, read_host
+from ansible_collections.redisops.recovery.plugins.module_utils.health_reach import reached
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info, parse_info
-from ansible_collections.redisops.recovery.plugins.module_utils.log_tail import (
-    LogText,
-    journal,
-    kernel_log,
-    log_file,
-    zone_of,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.log_tail import read_logs
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import RedisConf, expand
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_act import watched_by
-from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Login, Server, connect
-from ansible_collections.redisops.recovery.plugins.module_utils.server_log import merged, scan, scan_kernel
+from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Login, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.service_act import find_unit, unit_state
-from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of, store_of
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import command_line_overrides
 
 __all__ = ["Question", "read_facts"]
 
-SETTINGS = "/etc/redisops"
-#: Seconds; a server that stands still for longer is silent.
-_PATIENCE = 10.0
-_MOST_DRILLS = 50
 _CONF = "/etc/redis/redis.conf"
+#: Seconds for a command of which nothing but a finding depends.
+_SOON = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,51 +56,76 @@ class Question:
     backups_expected: bool = False
 
 
-class _Hasty(Host):
-    """A host whose commands may not take long."""
-
-    def __init__(self, host: Host) -> None:
-        def soon(*args: str, timeout: t.Optional[float] = None, **more: t.Any) -> Completed:
-            return host.run(*args, timeout=min(timeout or 60.0, 60.0), **more)
-
-        super().__init__(host.root, soon)
-
-
 # The server
 
 
-def _reached(login: Login) -> tuple[t.Optional[Server], str, str]:
-    """A connection, or the code of the trouble and its words."""
-    for option in ("ca_certs", "client_cert_file", "client_key_file"):
-        path = getattr(login, option)
-        if login.tls and path and not os.access(path, os.R_OK):
-            return None, "server_unseen", f"{option}: {path} cannot be read"
+@dataclasses.dataclass
+class _Said:
+    """What the server said, in two looks; ``trouble`` and ``because`` where it did not."""
+
+    trouble: str = ""
+    because: str = ""
+    info: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
+    later: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
+    live: t.Optional[dict[str, str]] = None
+    cluster: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    slots: tuple[str, ...] = ()
+
+
+def _ask(server: t.Optional[Server], said: _Said, wait: t.Callable[[], None], missing: dict[str, str]) -> None:
+    """Two looks at the server, with ``wait`` between them, also where there is no server to look at."""
     try:
-        return connect(login, _PATIENCE), "", ""
+        if server is not None:
+            said.info = server.info()
+            _ask_more(server, said, missing)
+        wait()
+        if server is not None:
+            said.later = server.info()
+    except CommandError as error:
+        said.trouble, said.because = "server_unseen", error.saw
     except Problem as problem:
-        code = {"server_down": "server_down", "not_redis": "server_silent"}.get(problem.code, "server_unseen")
-        # A server in the middle of a script that does not end answers so to everything.
-        return None, "server_silent" if ": BUSY" in problem.saw else code, problem.saw
-    except (OSError, ValueError) as error:  # a certificate that is none
-        return None, "server_unseen", f"TLS fails: {error}"
+        said.trouble, said.because = "server_silent", problem.saw
+    finally:
+        if server is not None:
+            server.close()
 
 
-def _live(server: Server, missing: dict[str, str]) -> t.Optional[dict[str, str]]:
+def _ask_more(server: Server, said: _Said, missing: dict[str, str]) -> None:
+    """What a user with few rights may not ask. Raises ServerDown."""
     try:
-        return server.config_all()
+        said.live = server.config_all()
     except CommandError as error:
-        missing["live"] = f"Redis refuses CONFIG GET: {error.text}"
-        return None
-
-
-def _cluster(server: Server, info: Info, missing: dict[str, str]) -> t.Mapping[str, str]:
-    if not info.flag("cluster_enabled"):
-        return {}
+        missing["live"] = error.saw
+    if not said.info.flag("cluster_enabled"):
+        return
     try:
-        return parse_info(server.command("CLUSTER", "INFO")).fields
+        said.cluster = parse_info(server.command("CLUSTER", "INFO")).fields
+        said.slots = slots_of(server, said.info)
     except CommandError as error:
-        missing["cluster"] = f"Redis refuses CLUSTER INFO: {error.text}"
-        return {}
+        missing["cluster"] = error.saw
+
+
+def _is_here(host: Host, login: Login, pid: int) -> tuple[bool, bool]:
+    """Whether the server runs on this host, and whether its process can be seen."""
+    name = (host.read(f"/proc/{pid}/comm") or "") if pid else ""
+    seen = any(part in name for part in ("redis", "valkey", "keydb"))
+    return seen or login.local, seen
+
+
+# Its configuration
+
+
+def _unit(host: Host, wanted: str) -> tuple[str, dict[str, str]]:
+    """The unit and the directives on its command line; empty where there is no systemd or no such unit."""
+    named = "" if wanted == "auto" else wanted
+    try:
+        unit = named or find_unit(host)
+        state = unit_state(host, unit)
+    except Problem:
+        return named, {}
+    if state.get("LoadState") != "loaded":
+        return named, {}
+    return unit, command_line_overrides(state.get("ExecStart", ""))
 
 
 def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str]) -> t.Optional[dict[str, str]]:
@@ -136,34 +145,57 @@ def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str])
     return {name: value for name, value in {**found, **above}.items() if value is not None}
 
 
-# Files
+def _spell_dir(in_file: t.Optional[dict[str, str]], live: t.Optional[t.Mapping[str, str]]) -> None:
+    """Redis answers getcwd() for dir: a link or a slash at the end in the file is no other place."""
+    said = (in_file or {}).get("dir", "")
+    if in_file is None or live is None:
+        return
+    if not os.path.isabs(said):
+        in_file.pop("dir", None)  # where a relative one leads depends on who starts it
+    elif os.path.realpath(said) == live.get("dir"):
+        in_file["dir"] = live["dir"]
+
+
+# Its files
+
+
+def _place(values: t.Mapping[str, str]) -> t.Optional[Place]:
+    if not os.path.isabs(values.get("dir", "")):
+        return None
+    names = ("dbfilename", "appenddirname", "appendfilename")
+    return Place(values["dir"], *(values.get(name, DEFAULTS[name]) for name in names))
 
 
 def _files(place: Place, missing: dict[str, str]) -> t.Optional[DataFiles]:
     """What lies in the data directory; where it may not be looked at, that is told, and never taken for empty."""
     for path in (place.dir, place.aof_dir):
-        if path == place.dir or os.path.lexists(path):
-            try:
-                os.listdir(path)
-            except OSError as error:
-                missing["disk"] = f"{path} cannot be looked at: {error.strerror}"
-                return None
-            if not os.access(path, os.X_OK):
-                missing["disk"] = f"{path} may not be entered by this user"
-                return None
+        if path != place.dir and not os.path.lexists(path):
+            continue
+        try:
+            os.listdir(path)
+        except FileNotFoundError:
+            missing["disk"] = missing["dir"] = f"{path} does not exist"
+            return None
+        except OSError as error:
+            missing["disk"] = f"{path} cannot be looked at: {error.strerror}"
+            return None
+        if not os.access(path, os.X_OK):
+            missing["disk"] = f"{path} may not be entered by this user"
+            return None
     try:
-        return scan_files(place)
+        return scan(place)
     except ManifestError as problem:
+        missing["disk"] = missing["manifest"] = problem.saw
+    except Problem as problem:
         missing["disk"] = problem.saw
-        missing["manifest"] = problem.saw
-    except (Problem, OSError) as error:
-        missing["disk"] = getattr(error, "saw", None) or str(error)
+    except OSError as error:
+        missing["disk"] = f"{place.dir} cannot be looked at: {error.strerror}"
     return None
 
 
 def _access(disk: DataFiles) -> tuple[FileAccess, ...]:
     found = []
-    for path in (disk.place.dir, disk.place.aof_dir, *disk.paths, disk.place.manifest):
+    for path in (disk.place.dir, disk.place.aof_dir, *disk.paths):
         try:
             status = os.lstat(path)
         except OSError:
@@ -177,19 +209,13 @@ def _access(disk: DataFiles) -> tuple[FileAccess, ...]:
 def _base(disk: DataFiles) -> tuple[t.Optional[int], t.Optional[float]]:
     """Size and time of the AOF's base."""
     base = disk.manifest.base if disk.manifest else None
+    if base is None:
+        return None, None
     try:
-        status = os.stat(os.path.join(disk.place.aof_dir, base.name)) if base else None
+        status = os.stat(os.path.join(disk.place.aof_dir, base.name))
     except OSError:
-        status = None
-    return (status.st_size, status.st_mtime) if status else (None, None)
-
-
-def _never_loaded(host: Host, info: Info, disk: DataFiles) -> str:
-    try:
-        prove_rdb_is_known(_Hasty(host), info, disk)
-    except Problem as problem:
-        return problem.saw if problem.code == "rdb_never_loaded" else ""
-    return ""
+        return None, None
+    return status.st_size, status.st_mtime
 
 
 def _free_inodes(path: str) -> t.Optional[int]:
@@ -200,138 +226,28 @@ def _free_inodes(path: str) -> t.Optional[int]:
     return space.f_favail if space.f_files else None  # some file systems have no such limit
 
 
-# Logs, Sentinel, backups
+class _Hasty(Host):
+    """A host whose commands may not take long."""
+
+    def __init__(self, host: Host) -> None:
+        def soon(*args: str, timeout: t.Optional[float] = None, **more: t.Any) -> Completed:
+            return host.run(*args, timeout=min(timeout or _SOON, _SOON), **more)
+
+        super().__init__(host.root, soon)
 
 
-def _log(host: Host, question: Question, logfile: t.Optional[str], directory: str, unit: str) -> LogFacts:
-    zone = zone_of(host)
-    if logfile is None:
-        from_file = LogText(because="where the log is is not known, since neither the server nor its file says")
-    elif logfile:
-        from_file = log_file(os.path.join(directory or "/", logfile), question.since, zone)
-    else:
-        from_file = LogText()
-    from_unit = journal(host, unit, question.since) if unit else LogText(because="no systemd unit was found or named")
-    lines = merged(from_unit.lines, from_file.lines, zone) if from_unit.lines else from_file.lines
-    because = from_file.because or (
-        "" if from_file.source else f"logfile is empty, and {from_unit.because}" if from_unit.because else ""
-    )
-    kernel = kernel_log(host, question.since)
-    return LogFacts(
-        tuple(scan(lines, question.since, zone)),
-        tuple(one.source for one in (from_file, from_unit) if one.source),
-        because,
-        tuple(scan_kernel(kernel.lines, question.since, zone)),
-        kernel.because,
-    )
-
-
-def _sentinel(login: t.Optional[Login]) -> t.Optional[SentinelFacts]:
-    if login is None:
-        return None
-    server, _code, because = _reached(login)
-    if server is None:
-        return SentinelFacts(login.address, because)
+def _never_loaded(host: Host, info: Info, disk: DataFiles) -> str:
+    """What speaks against the next save, in words; empty where nothing does."""
     try:
-        info = server.info()
-        watched = watched_by(server)
-        quorum = {}
-        for name in watched:
-            try:
-                quorum[name] = str(server.command("SENTINEL", "CKQUORUM", name))
-            except CommandError as error:
-                quorum[name] = error.text
-    except CommandError as error:
-        strange = (
-            "it is a Redis server, and no Sentinel" if "unknown command" in error.text else f"it refuses {error.text}"
-        )
-        return SentinelFacts(login.address, strange)
+        prove_rdb_is_known(_Hasty(host), info, disk)
     except Problem as problem:
-        return SentinelFacts(login.address, problem.saw)
-    finally:
-        server.close()
-    tilt = info.flag("sentinel_tilt") if "sentinel_tilt" in info.fields else None
-    return SentinelFacts(login.address, "", tilt, tuple(watched.values()), quorum)
+        return problem.saw if problem.code == "rdb_never_loaded" else ""
+    except OSError:
+        pass  # a file that went away meanwhile
+    return ""
 
 
-def _drill(path: str) -> t.Optional[dict[str, t.Any]]:
-    """One report; None where it is none."""
-    try:
-        report = json.loads(read_text(path))
-        return {
-            "time": float(report["at"]), "ok": not report["missed"], "missed": [str(words) for words in report["missed"]],
-            "rpo_seconds": report["measured"]["rpo_seconds"], "rto_seconds": report["measured"]["rto_seconds"], "phases": dict(report["phases"]),
-        }  # fmt: skip
-    except (Problem, ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _schedule(host: Host, set_name: str) -> tuple[str, bool, bool]:
-    """Directory, whether other members may take the backups, and whether there is a schedule at all."""
-    text = host.read(f"{SETTINGS}/backup-{set_name}.json")
-    try:
-        content = json.loads(text or "")
-        return str(content["settings"]["directory"]), len(content["members"]) > 1, True
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return "", False, text is not None
-
-
-def _backups(host: Host, question: Question, slots: t.Sequence[str]) -> Backups:
-    directory, elsewhere, scheduled = _schedule(host, question.set_name)
-    directory = question.backup_directory or directory or "/var/backups/redis"
-    store = store_of(directory, question.set_name, slots)
-    found = Backups(store.set_name, directory, expected=scheduled or question.backups_expected, elsewhere=elsewhere)
-    try:
-        rows = [
-            row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.keep) for one in store.all()
-        ]
-        folder = os.path.join(store.directory, "drills")
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json")) if os.path.isdir(folder) else []
-    except OSError as error:
-        return dataclasses.replace(found, because=f"{store.directory} cannot be looked at: {error.strerror}")
-    drills = [_drill(os.path.join(folder, name)) for name in names[-_MOST_DRILLS:]]
-    return dataclasses.replace(
-        found, rows=tuple(rows), drills=tuple(sorted((one for one in drills if one), key=lambda one: one["time"]))
-    )
-
-
-def _unit(host: Host, question: Question) -> tuple[str, dict[str, str]]:
-    """The unit and the directives on its command line; empty where there is no systemd or no such unit."""
-    try:
-        unit = find_unit(host) if question.unit == "auto" else question.unit
-        state = unit_state(host, unit)
-    except Problem:
-        return ("" if question.unit == "auto" else question.unit), {}
-    if state.get("LoadState") != "loaded":
-        return ("" if question.unit == "auto" else question.unit), {}
-    return unit, command_line_overrides(state.get("ExecStart", ""))
-
-
-def _place(values: t.Mapping[str, str]) -> t.Optional[Place]:
-    if not os.path.isabs(values.get("dir", "")):
-        return None
-    names = ("dbfilename", "appenddirname", "appendfilename")
-    return Place(values["dir"], *(values.get(name, DEFAULTS[name]) for name in names))
-
-
-def _spelled(in_file: t.Optional[dict[str, str]], live: t.Optional[t.Mapping[str, str]]) -> None:
-    """Redis answers getcwd() for dir: a link or a slash at the end in the file is no other place."""
-    if (
-        in_file
-        and live
-        and os.path.isabs(in_file.get("dir", ""))
-        and os.path.realpath(in_file["dir"]) == live.get("dir")
-    ):
-        in_file["dir"] = live["dir"]
-    if in_file and live and not os.path.isabs(in_file.get("dir", "")):
-        in_file.pop("dir", None)  # where a relative one leads depends on who starts it
-
-
-def _is_here(host: Host, login: Login, pid: int) -> tuple[bool, bool]:
-    """Whether the server runs on this host, and whether its process can be seen."""
-    name = (host.read(f"/proc/{pid}/comm") or "") if pid else ""
-    seen = any(part in name for part in ("redis", "valkey", "keydb"))
-    return seen or login.local, seen
+# The whole
 
 
 def read_facts(
@@ -340,62 +256,57 @@ def read_facts(
     clock: t.Callable[[], float] = time.time,
     sleep: t.Callable[[float], None] = time.sleep,
 ) -> Facts:
-    """Ask the server, its host and its files. What cannot be read is None and has its reason; nothing here raises a Problem
-    but for a set_name that is none."""
-    login, missing, slots = question.login, {}, ()  # type: Login, dict[str, str], tuple[str, ...]
-    unit, unit_says = _unit(host, question)
-    server, trouble, because = _reached(login)
-    info, later, live, cluster = Info({}, {}), Info({}, {}), None, {}  # type: Info, Info, t.Optional[dict[str, str]], t.Mapping[str, str]
-    first, began = look(host), clock()
-    try:
-        if server is not None:
-            info = server.info()
-            live = _live(server, missing)
-            cluster = _cluster(server, info, missing)
-            try:
-                slots = slots_of(server, info)
-            except CommandError as error:
-                missing["slots"] = error.text
-        sleep(question.apart)
-        apart = max(0.0, clock() - began) if question.apart else 0.0
-        if server is not None:
-            later = server.info()
-    except CommandError as error:
-        trouble, because = "server_unseen", f"Redis refuses INFO: {error.text}"
-    except Problem as problem:
-        trouble, because = "server_silent", problem.saw
-    finally:
-        if server is not None:
-            server.close()
-    apart = max(0.0, clock() - began) if question.apart else 0.0
-    second = look(host)
+    """Ask the server, its host and its files. What cannot be read is None, and ``missing`` says why.
+
+    Raises Problem only for a set_name that is none.
+    """
+    login = question.login
+    missing: dict[str, str] = {}
+    unit, unit_says = _unit(host, question.unit)
+    server, trouble, because = reached(login)
+    said = _Said(trouble, because)
+    before, began = look(host), clock()
+    _ask(server, said, lambda: sleep(question.apart), missing)
+    after, apart = look(host), max(0.0, clock() - began) if question.apart else 0.0
+    info, answers = said.info, not said.trouble
     pid = info.number("process_id")
-    local, seen = _is_here(host, login, pid) if not trouble else (login.local, False)
-    config_file = question.config_file or info.text("config_file") or ("" if info.fields else _CONF)
+    local, seen = _is_here(host, login, pid) if answers else (login.local, False)
+    config_file = question.config_file or info.text("config_file") or ("" if answers else _CONF)
     in_file = _in_file(config_file, unit_says, missing) if local else None
-    _spelled(in_file, live)
-    place = _place(live or in_file or {})
+    _spell_dir(in_file, said.live)
+    values = said.live if said.live is not None else in_file
+    place = _place(values or {})
+    if place is None and values is not None and values.get("dir") == "":
+        place = _place(in_file or {})  # of a directory that is gone Redis does not know the name any more
     disk = None
     if not local:
-        missing["host"] = f"the server at {login.address} does not run on this host: there is no process {pid} of it"
+        missing["host"] = (
+            f"the server at {login.address} does not run on this host"
+            if not answers
+            else f"the server at {login.address} does not run on this host: there is no process {pid} of it"
+        )
         missing["disk"] = missing["in_file"] = missing["host"]
     elif place is None:
         missing["disk"] = missing.get("live") or missing.get("in_file") or "the configuration names no absolute dir"
     else:
         disk = _files(place, missing)
+        if answers and not seen:
+            missing.pop("dir", None)  # it may be in a container, with another tree of files
+    directory = place.dir if place else ""
     user = host.user_of_process(pid) if seen else None
+    if user is None:
+        missing["user"] = f"/proc does not show whom process {pid} runs as" if answers else "the server does not run"
     base_bytes, base_mtime = _base(disk) if disk else (None, None)
-    values = live if live is not None else in_file
-    logfile = (values.get("logfile", "") if values is not None else None) if local else None
+    logfile = values.get("logfile", "") if local and values is not None else None
     return Facts(
         now=began,
         address=login.address,
-        trouble=trouble,
-        because=because,
+        trouble=said.trouble,
+        because=said.because,
         info=info,
-        later=later,
+        later=said.later,
         apart=apart,
-        live=live,
+        live=said.live,
         in_file=in_file,
         config_file=config_file,
         local=local,
@@ -403,13 +314,13 @@ def read_facts(
         disk=disk,
         base_bytes=base_bytes,
         base_mtime=base_mtime,
-        free_inodes=_free_inodes(place.dir) if place and disk else None,
+        free_inodes=_free_inodes(directory) if disk else None,
         access=_access(disk) if disk else (),
-        never_loaded=_never_loaded(host, info, disk) if disk and not trouble else "",
-        cluster=cluster,
-        host=read_host(host, pid if seen else 0, place.dir if place else "", first, second, apart),
-        log=_log(host, question, logfile, place.dir if place else "", unit),
-        sentinel=_sentinel(question.sentinel),
-        backups=_backups(host, question, slots),
+        never_loaded=_never_loaded(host, info, disk) if disk and answers else "",
+        cluster=said.cluster,
+        host=read_host(host, pid if seen else 0, directory, before, after, apart),
+        log=read_logs(host, logfile, directory, unit, question.since),
+        sentinel=read_sentinel(question.sentinel),
+        backups=read_backups(host, question.set_name, question.backup_directory, question.backups_expected, said.slots),
         missing=missing,
     )

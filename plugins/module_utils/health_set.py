@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_status im
 from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import Backups, Facts, Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health_finding import Finding, ago, found, unknown
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import View, view_of
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_view import usable_of
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_view import Known, usable_of
 
 __all__ = ["last_proven", "set_findings"]
 
@@ -116,16 +116,24 @@ def _sentinel(facts: Facts) -> Findings:
                 "ok",
                 f"{watched.name}: the primary {watched.address}, its replicas and all Sentinels are up",
             )
-        yield from _agreement(facts, watched.name, watched.address)
+        yield from _agreement(facts, watched.name, watched.address, watched.replicas)
 
 
-def _agreement(facts: Facts, name: str, address: str) -> Findings:
+def _agreement(facts: Facts, name: str, address: str, replicas: t.Sequence[Known]) -> Findings:
     """Whether this server is what the Sentinel takes it for. Addresses have many spellings, so only what is certain is told."""
     if not facts.answers or not facts.role:
         return
     view = view_of(facts.info, facts.address)
     named_here = address == facts.address
-    if facts.role == "replica" and named_here:
+    own_id = facts.info.text("run_id")
+    known_as_replica = bool(own_id) and own_id in {one.run_id for one in replicas}
+    if facts.role == "primary" and known_as_replica:
+        yield found(
+            "sentinel_disagrees",
+            "critical",
+            f"{name}: the Sentinel takes {address} for the primary and this server for a replica, and this server takes writes as a primary",
+        )
+    elif facts.role == "replica" and named_here:
         yield found(
             "sentinel_disagrees",
             "critical",

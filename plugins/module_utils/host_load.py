@@ -48,9 +48,9 @@ def _disk(text: str, device: tuple[int, int]) -> t.Optional[tuple[str, int, int,
     """Name, sectors read and written, and milliseconds at work of one device in /proc/diskstats."""
     for line in text.splitlines():
         words = line.split()
-        if len(words) >= 13 and all(word.isdigit() for word in (*words[:2], *words[3:13])):
-            if (int(words[0]), int(words[1])) == device:
-                return words[2], int(words[5]), int(words[9]), int(words[12])
+        whole = len(words) >= 13 and all(word.isdecimal() for word in (*words[:2], *words[3:13]))
+        if whole and (int(words[0]), int(words[1])) == device:
+            return words[2], int(words[5]), int(words[9]), int(words[12])
     return None
 
 

@@ -5,19 +5,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import posixpath
-import re
 
 __all__ = ["HOME", "command", "sources"]
 
 #: Where the program lies; its path is all that a unit needs to know.
 HOME = "/usr/local/lib/redisops"
 _PACKAGE = "ansible_collections.redisops.recovery.plugins.module_utils"
-_IMPORT = re.compile(
-    r"^from ansible_collections\.redisops\.recovery\.plugins\.module_utils(?:\.(\w+) import| import (\w+))", re.M
-)
+
+
+def _imported(text: str) -> set[str]:
+    """Files of module_utils that a file of module_utils imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{_PACKAGE}."):
+            found.add((node.module or "")[len(_PACKAGE) + 1 :])
+    return found
 
 
 def sources(name: str, home: str = HOME) -> dict[str, str]:
@@ -29,7 +37,7 @@ def sources(name: str, home: str = HOME) -> dict[str, str]:
         if one in found:
             continue
         found[one] = inspect.getsource(importlib.import_module(f"{_PACKAGE}.{one}"))
-        todo += [first or second for first, second in _IMPORT.findall(found[one])]
+        todo += _imported(found[one])
     folders = _PACKAGE.split(".")
     packages = {posixpath.join(home, *folders[:depth], "__init__.py"): "" for depth in range(1, len(folders) + 1)}
     return {**packages, **{posixpath.join(home, *folders, f"{one}.py"): text for one, text in sorted(found.items())}}

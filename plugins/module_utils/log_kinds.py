@@ -312,6 +312,32 @@ SERVER: tuple[Kind, ...] = (
         "the server crashed: a defect, a command that met one, or bad memory of the machine",
         "keep the report between START and END; update to the last release of this line; redis-server --test-memory",
     ),
+    # --- the end, as systemd and the server tell it ---
+    _kind(
+        "unit_out_of_memory", "critical", "start", r"Failed with result 'oom-kill'|killed by the OOM killer",
+        "memory ran out, of the host or of the unit's own limit, and a process of the unit was ended for it",
+        "set maxmemory to leave room for a save, add swap or memory; systemctl show -p MemoryMax UNIT",
+    ),
+    _kind(
+        "unit_timed_out", "critical", "start", r"Failed with result 'timeout'|timed out\. (?:Killing|Terminating|Aborting)",
+        "systemd did not wait until the data was loaded, or until the last save was written, and ended the server",
+        "set TimeoutStartSec and TimeoutStopSec of the unit to infinity (role redisops.recovery.redis_service)",
+    ),
+    _kind(
+        "unit_gave_up", "critical", "start", r"Start request repeated too quickly",
+        "the server failed at its start several times in a row, and systemd tries no more",
+        "remove what the lines before name; then systemctl reset-failed UNIT and start it",
+    ),
+    _kind(
+        "unit_killed", "critical", "start", r"Main process exited, code=(?:killed|dumped)",
+        "the server did not end by itself: somebody sent it a signal, or it crashed",
+        "see the signal in the line: 9 is kill -9 or the kernel's OOM killer (journalctl -k), 11 and 6 are a crash",
+    ),
+    _kind(
+        "server_stopped", "note", "start", r"ready to exit, bye bye",
+        "the server was asked to stop, and did so in order",
+        "start it when that is over: systemctl start UNIT",
+    ),
     # --- limits and the kernel at start; the check of the host says whether it is still so ---
     _kind(
         "maxclients_reduced", "warning", "", r"maxclients has been reduced to",

@@ -12,16 +12,25 @@ import stat
 import typing as t
 import zoneinfo
 
+from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import LogFacts
 from ansible_collections.redisops.recovery.plugins.module_utils.health_finding import size_text
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.server_log import iso_utc, time_of
+from ansible_collections.redisops.recovery.plugins.module_utils.server_log import (
+    iso_utc,
+    merged,
+    scan,
+    scan_kernel,
+    shown,
+    time_of,
+)
 
-__all__ = ["MOST", "LogText", "journal", "kernel_log", "log_file", "zone_of"]
+__all__ = ["MOST", "LogText", "journal", "kernel_log", "log_file", "read_logs", "zone_of"]
 
 #: Bytes that are read from the end of a file, and lines that are taken from a journal.
 MOST = 4 * 1024 * 1024
 _LINES = 20000
 _PATIENCE = 30.0
+_JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "short-iso", "-n", str(_LINES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +99,7 @@ def _printed(host: Host, what: str, *command: str) -> LogText:
 
 def journal(host: Host, unit: str, since: float) -> LogText:
     """What a unit wrote to the journal, its server's standard output included."""
-    found = _printed(
-        host, f"the journal of {unit}", "journalctl", "-q", "--no-pager", "-u", unit, "--since", f"@{int(since)}", "-o", "short-iso", "-n", str(_LINES)
-    )  # fmt: skip
+    found = _printed(host, f"the journal of {unit}", *_JOURNAL, "-u", unit, "--since", f"@{int(since)}")
     if not found.because and not any(found.lines):
         return LogText(because=f"the journal has nothing of {unit} in that time, or does not show it to this user")
     return found
@@ -101,9 +108,8 @@ def journal(host: Host, unit: str, since: float) -> LogText:
 def kernel_log(host: Host, since: float) -> LogText:
     """The kernel's log: from the journal, which outlives a reboot; else from the kernel's own memory."""
     found = _printed(
-        host, "the kernel's log in the journal", "journalctl", "-q", "--no-pager", "_TRANSPORT=kernel", "--since", f"@{int(since)}", "-o", "short-iso",
-        "-n", str(_LINES),
-    )  # fmt: skip
+        host, "the kernel's log in the journal", *_JOURNAL, "_TRANSPORT=kernel", "--since", f"@{int(since)}"
+    )
     if any(found.lines):
         return found
     own = _printed(host, "the kernel's log", "dmesg", "-T")
@@ -111,3 +117,30 @@ def kernel_log(host: Host, since: float) -> LogText:
         return own
     # An empty journal is an answer only where it is one: a journal that this user may not read is empty as well.
     return LogText(because=f"{own.because}; {found.because or 'the journal shows nothing of the kernel'}")
+
+
+def read_logs(host: Host, logfile: t.Optional[str], directory: str, unit: str, since: float) -> LogFacts:
+    """What the server's file and its unit's journal tell since then, and the kernel's log.
+
+    ``logfile`` is the directive; empty where the server writes to its standard output, None where it is not known.
+    """
+    zone = zone_of(host)
+    from_file = LogText()
+    if logfile is None:
+        from_file = LogText(because="neither the server nor its configuration file says where it writes its log")
+    elif logfile:
+        from_file = log_file(os.path.join(directory or "/", logfile), since, zone)
+    from_unit = journal(host, unit, since) if unit else LogText(because="no systemd unit of it was found or named")
+    lines = merged(from_unit.lines, from_file.lines, zone) if from_unit.lines else from_file.lines
+    because = from_file.because
+    if not from_file.source and not because and from_unit.because:
+        because = f"logfile is empty, and {from_unit.because}"
+    kernel = kernel_log(host, since)
+    return LogFacts(
+        tuple(scan(lines, since, zone)),
+        tuple(one.source for one in (from_file, from_unit, kernel) if one.source),
+        because,
+        tuple(scan_kernel(kernel.lines, since, zone)),
+        kernel.because,
+        shown(next((line for line in reversed(lines) if line.strip()), "")),
+    )

@@ -35,11 +35,8 @@ class Loss:
 
     @property
     def told(self) -> str:
-        parts = [
-            f"{value} {name}"
-            for name, value in (("bytes", self.bytes), ("commands", self.commands))
-            if value is not None
-        ]
+        counts = (("byte", self.bytes), ("command", self.commands))
+        parts = [f"{value} {name}{'' if value == 1 else 's'}" for name, value in counts if value is not None]
         parts += [f"{self.seconds:g} s of writes"] if self.seconds is not None else []
         unknown = [name for name, value in vars(self).items() if value is None]
         return (
@@ -108,8 +105,9 @@ class Way:
 class Facts:
     """Everything that is known. ``files`` are rows of FileVerdict; ``wrote_at`` is the second of the last write that the files held.
 
-    ``doubt``: why the memory of the running server may not be the data, empty where nothing speaks against it. ``had_keys``: the most keys that
-    anything (a proven backup, a file) shows of before; None where nothing does. ``notes``: what could not be asked.
+    ``traces``: files of an AOF lie there. ``doubt``: why the memory of the running server may not be the data, empty where nothing speaks
+    against it. ``had_keys``: the most keys that anything (a proven backup, a file) shows of before; None where nothing does. ``notes``: what
+    could not be asked.
     """
 
     files: t.Sequence[t.Mapping[str, t.Any]]
@@ -118,6 +116,7 @@ class Facts:
     aof: bool = True
     keys: int = 0
     wrote_at: t.Optional[float] = None
+    traces: bool = False
     doubt: str = ""
     had_keys: t.Optional[int] = None
     copies: t.Sequence[Copy] = ()
@@ -128,7 +127,10 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """One way. ``needs``: the option without which it is not taken. ``source``: the backup's label, or the member; ``where`` a backup lies."""
+    """One way. ``needs``: the option without which it is not taken. ``source``: the backup's label, or the member; ``where`` a backup lies.
+
+    ``kind``: of a backup as Copy's; of a replica ``there`` where the backup has to be taken on its own host.
+    """
 
     rung: str
     possible: bool
@@ -169,7 +171,8 @@ class Plan:
 
 def _cause(events: t.Sequence[LogEvent]) -> t.Optional[dict[str, t.Any]]:
     """The last line of the log that tells why a start failed, if no start went well after it."""
-    fatal = [one for one in events if KINDS[one.code].topic == "start" and not one.over]
+    kinds = ((one, KINDS[one.code]) for one in events if not one.over)
+    fatal = [one for one, kind in kinds if kind.topic == "start" and kind.severity == "critical"]
     if not fatal:
         return None
     last = max(fatal, key=lambda one: one.last or "")
@@ -181,11 +184,7 @@ def _damaged(facts: Facts) -> list[t.Mapping[str, t.Any]]:
     """The rows that a repair is for. No file at all is damage only where something shows that there was data."""
     found = [row for row in facts.files if row["verdict"] not in _FINE]
     if [row["verdict"] for row in found] == ["missing"] and found[0]["kind"] == "unknown":
-        known = (
-            facts.had_keys
-            or any(peer.keys for peer in facts.peers)
-            or facts.ways.get("manifest", Way(False, "")).possible
-        )
+        known = facts.had_keys or facts.keys or facts.traces or any(peer.keys for peer in facts.peers)
         if not known or (facts.running and not facts.aof):
             return []
     return found
@@ -222,36 +221,37 @@ def _memory(facts: Facts) -> Rung:
     )
 
 
+def _since(facts: Facts, moment: float) -> t.Optional[float]:
+    """Seconds of writes between ``moment`` and the last one."""
+    return None if facts.wrote_at is None else round(max(facts.wrote_at - moment, 0.0), 1)
+
+
+def _weight(loses: Loss) -> float:
+    return _NEVER if loses.seconds is None else loses.seconds
+
+
+def _reaches(copy: Copy, peers: t.Iterable[Peer]) -> float:
+    """The second up to which a backup has the data: one of a replica has no more than that replica had heard."""
+    heard = [one.heard_at for one in peers if one.heard_at is not None and one.state == copy.state and copy.state[0]]
+    return min([copy.at, *heard])
+
+
 def _backup(facts: Facts) -> Rung:
     usable = [one for one in facts.copies if not one.problem]
     notes = "; ".join([*(f"{one.label}: {one.problem}" for one in facts.copies if one.problem), *facts.notes])
+    said = f" ({notes})" if notes else ""
     if not usable:
-        return Rung(
-            "backup",
-            False,
-            "there is no proven backup" + (f" ({notes})" if notes else ""),
-            do="take backups (role redis_backup)",
-        )
-    # The newest; of one that lies in several places the nearest.
+        return Rung("backup", False, f"there is no proven backup{said}", do="take backups (role redis_backup)")
+    # The one that reaches furthest; where it lies in several places, the nearest.
     nearest = {"": 0, "repository": 1, "member": 2}
-    best = min(usable, key=lambda one: (-one.at, nearest[one.kind], one.where))
-    seconds = 0 if best.same else None if facts.wrote_at is None else round(max(facts.wrote_at - best.at, 0.0), 1)
-    loses = NOTHING if best.same else Loss(None, None, seconds)
+    best = min(usable, key=lambda one: (-_reaches(one, facts.peers), nearest[one.kind], one.where))
+    loses = NOTHING if best.same else Loss(None, None, _since(facts, _reaches(best, facts.peers)))
     words = "made by the very save that made the damaged file" if best.same else "the newest proven one"
-    place = f" in {best.where}" if best.kind == "repository" else f" on {best.where}" if best.kind else ""
-    because = f"{best.label}{place}, {words}" + (f" ({notes})" if notes else "")
+    place = {"": "", "repository": f" in {best.where}", "member": f" on {best.where}"}[best.kind]
     return Rung(
-        "backup",
-        True,
-        because,
-        loses,
-        "restore it",
-        "",
-        best.label,
-        best.where,
-        best.kind,
-        _NEVER if seconds is None else seconds,
-    )
+        "backup", True, f"{best.label}{place}, {words}{said}", loses, "restore it", source=best.label, where=best.where, kind=best.kind,
+        weight=_weight(loses),
+    )  # fmt: skip
 
 
 def _peer_rung(facts: Facts, peer: Peer) -> Rung:
@@ -260,70 +260,39 @@ def _peer_rung(facts: Facts, peer: Peer) -> Rung:
         return Rung("replica", False, f"{peer.address}: {peer.because}")
     if not peer.keys:
         return Rung("replica", False, f"{there}: it follows or followed a primary that was empty, or never had data")
-    copied = "" if peer.copied_keys is None else f"; its last full copy, or its start, brought {peer.copied_keys} keys"
-    seconds: t.Optional[float] = 0
+    loses, do, needs, kind = NOTHING, "take a backup of it over the network, and restore that", "", ""
     if peer.role == "primary":
         there += ", which the set has by now: whatever is restored here would follow it"
     elif peer.heard_at is not None:
-        seconds = None if facts.wrote_at is None else round(max(facts.wrote_at - peer.heard_at, 0.0), 1)
-        there += (
-            ", whose primary was last heard "
-            + ("after" if seconds == 0 else "before")
-            + " the last write of this server"
+        loses = Loss(None, None, _since(facts, peer.heard_at))
+        there += f", whose primary was last heard {'after' if loses.seconds == 0 else 'before'} the last write of this server"
+    if not peer.streams:
+        do, kind = (
+            "take a backup on its host and bring it here (the playbook repair does): Redis streams to nobody while its primary is away",
+            "there",
         )
-    loses = NOTHING if seconds == 0 else Loss(None, None, seconds)
-    weight = _NEVER if seconds is None else seconds
     if _too_few(peer.keys, facts.had_keys):
-        because = (
-            f"{there}; there were {facts.had_keys} keys: it may have followed a primary that had started empty{copied}"
-        )
-        return Rung(
-            "replica",
-            True,
-            because,
-            loses,
-            "look at what it holds; name rung: replica to take it",
-            "rung",
-            peer.address,
-            weight=weight,
-        )
-    known = [
-        one for one in facts.copies if one.state == peer.state and peer.state[0] and not one.where and not one.problem
-    ]
-    if peer.streams:
-        return Rung(
-            "replica",
-            True,
-            there + copied,
-            loses,
-            "take a backup of it over the network, and restore that",
-            source=peer.address,
-            weight=weight,
-        )
-    if known:
-        because = f"{there}; {known[-1].label} is a backup of what it holds{copied}"
-        return Rung(
-            "replica", True, because, loses, "restore it", source=peer.address, where=known[-1].label, weight=weight
-        )
-    do = "take a backup on its host and bring it here (the playbook repair does): Redis streams to nobody while its primary is away"
-    return Rung("replica", True, there + copied, loses, do, source=peer.address, kind="backup_there", weight=weight)
+        there += f"; there were {facts.had_keys} keys: it may have followed a primary that had started empty"
+        do, needs = "look at what it holds; name rung: replica to take it", "rung"
+    if peer.copied_keys is not None:
+        there += f"; its last full copy of a primary, or its start, brought {peer.copied_keys} keys"
+    return Rung("replica", True, there, loses, do, needs, peer.address, kind=kind, weight=_weight(loses))
 
 
 def _replica(facts: Facts) -> Rung:
     rungs = [_peer_rung(facts, peer) for peer in facts.peers]
     fit = [one for one in rungs if one.possible]
     if not fit:
-        return Rung(
-            "replica", False, "; ".join(one.because for one in rungs) or "no other member was named", do="name members"
-        )
-    return min(fit, key=lambda one: (bool(one.needs), one.weight, one.kind == "backup_there"))
+        because = "; ".join(one.because for one in rungs) or "no other member was named"
+        return Rung("replica", False, because, do="" if rungs else "name members")
+    return min(fit, key=lambda one: (bool(one.needs), one.weight, bool(one.kind)))
 
 
 _DO = {
-    "manifest": "write the manifest anew from the names of the files, on a copy, and load that",
-    "history": "put the AOF together from the live one and what was kept of it, and load that",
-    "snapshot": "make the RDB file that lies beside the AOF its base, and load that",
-    "truncation": "redis-check-aof --fix on a copy, compared with our own reader, and load that",
+    "manifest": "write the manifest anew from the names of the files, on a copy, and load that copy",
+    "history": "put the AOF together from the live one and what was kept of it, and load the result",
+    "snapshot": "make the RDB file that lies beside the AOF the base of a new one, and load the result",
+    "truncation": "let redis-check-aof --fix cut a copy, compare the cut with our own reader's, and load that copy",
 }
 
 
@@ -396,7 +365,8 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Rung]
             "doubtful_source",
             f"damaged: {files}. What would lose least is in doubt: {doubtful.rung}: {doubtful.because}",
             "your word on which one is the data",
-            doubtful.do + (f"; or name rung: {best.rung}, which loses {best.loses.told}" if best else ""),
+            doubtful.do
+            + (f"; or name rung: {best.rung} ({best.because}), which loses {best.loses.told}" if best else ""),
         )
     if best is None:
         raise Refusal(

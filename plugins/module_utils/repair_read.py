@@ -9,7 +9,6 @@ Nothing is changed. What could not be asked becomes a note, and no reason to sto
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import time
 import typing as t
@@ -26,7 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import 
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_window import AofSet
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import labelled
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store, verify_files
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan as scan_files
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.file_verdict import (
     USABLE,
@@ -37,22 +36,25 @@ from ansible_collections.redisops.recovery.plugins.module_utils.file_verdict imp
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.log_tail import server_log
+from ansible_collections.redisops.recovery.plugins.module_utils.log_tail import journal, log_file, zone_of
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.repair_plan import Copy, Facts, Loss, Peer, Way
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import ASK_SECONDS, Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import Target
-from ansible_collections.redisops.recovery.plugins.module_utils.server import connect, wait_for
-from ansible_collections.redisops.recovery.plugins.module_utils.server_log import LogEvent
-from ansible_collections.redisops.recovery.plugins.module_utils.server_log import scan as scan_log
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import Target, read_target
+from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect, wait_for
+from ansible_collections.redisops.recovery.plugins.module_utils.server_log import LogEvent, scan
+from ansible_collections.redisops.recovery.plugins.module_utils.service_act import find_unit, systemctl
+from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
 
-__all__ = ["Sources", "read", "read_files"]
+__all__ = ["Sources", "find_target", "read", "read_files"]
 
 #: Of backups by method aof so many, the newest, are looked at for what the live AOF lacks.
 _MOST_SETS = 8
 #: Seconds in which the tail of a file that is being written becomes whole.
 _WRITING = 3.0
+#: How far back the log is read for the reason of a start that failed.
+_LOG_SECONDS = 30 * 86400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,27 @@ class Sources:
     members: tuple[str, ...] = ()
     address: str = ""
     history: tuple[str, ...] = ()
+
+
+#: How often a server that comes and goes is looked for, with a second in between.
+_LOOKS = 15
+
+
+def find_target(config_file: str, login: Login, host: Host, unit: str, timeout: float, may_stop: bool) -> Target:
+    """As read_target, also of a unit that systemd starts again and again: its server is there for moments, and answers while it loads.
+
+    ``may_stop``: once it has ended while it loaded, the unit is stopped. Raises Problem.
+    """
+    for left in range(_LOOKS, -1, -1):
+        try:
+            return read_target(config_file, login, host, unit, timeout)
+        except Problem as problem:
+            if problem.code not in ("server_down", "server_elsewhere") or not left:
+                raise
+            if problem.code == "server_down" and may_stop:
+                systemctl(host, "stop", f"{find_unit(host) if unit == 'auto' else unit}.service", timeout=timeout)
+        time.sleep(1.0)
+    raise AssertionError("not reached")
 
 
 # --- the files -----------------------------------------------------------------------------------------------------------
@@ -96,11 +119,13 @@ def _goes_on(one: FileVerdict) -> bool:
     return wait_for(whole, _WRITING)
 
 
-def _log_events(target: Target) -> tuple[list[LogEvent], str]:
-    logfile = target.instance.value("logfile") or ""
-    tail = server_log(target.host, logfile, target.place.dir, target.unit)
-    zone = datetime.datetime.now().astimezone().tzinfo or datetime.timezone.utc
-    return scan_log(tail.lines, zone=zone), tail.because and f"the log could not be read: {tail.because}"
+def _log_events(target: Target, now: float) -> tuple[list[LogEvent], str]:
+    """Events of the server's log, and why they are not known."""
+    logfile, zone, since = target.instance.value("logfile") or "", zone_of(target.host), now - _LOG_SECONDS
+    path = os.path.join(target.place.dir, logfile)
+    on_disk = logfile not in ("", "/dev/stdout", "/dev/null")
+    found = log_file(path, since, zone) if on_disk else journal(target.host, target.unit, since)
+    return scan(found.lines, since, zone), found.because
 
 
 # --- copies --------------------------------------------------------------------------------------------------------------
@@ -182,7 +207,17 @@ def _peers(target: Target, sources: Sources, now: float) -> list[Peer]:
         try:
             server = connect(there(target.login, member), ASK_SECONDS)
             try:
-                found.append(_peer(server.info(), member, now))
+                info = server.info()
+                slots = slots_of(server, info)
+                if slots != target.slots:
+                    found.append(
+                        Peer(
+                            member,
+                            because=f"it has the slots {' '.join(slots) or 'of no cluster'}, and this server others",
+                        )
+                    )
+                else:
+                    found.append(_peer(info, member, now))
             finally:
                 server.close()
         except Problem as problem:
@@ -273,7 +308,10 @@ def _mended_ways(
     else:
         ways["history"] = Way(False, f"of {len(kept)} copies of the AOF that were kept none has what is damaged{said}")
     if alone and alone.bytes != 0:
-        ways["truncation"], mended["truncation"] = _cut_way(alone, live, _where(alone), wrote), alone
+        tail = all(one.verdict in (*USABLE, "truncated_tail") for one in rows)
+        by_itself = tail and target.instance.value("aof-load-truncated") == "yes"
+        words = _where(alone) + ("; Redis itself cuts it when it starts (aof-load-truncated yes)" if by_itself else "")
+        ways["truncation"], mended["truncation"] = _cut_way(alone, live, words, wrote), alone
     else:
         why = (
             "our own reader finds nothing to cut" if alone else "the base is damaged, and there is no repair for an RDB"
@@ -333,7 +371,7 @@ def _doubt(target: Target) -> str:
     instance, place = target.instance, target.place
     if not target.aof:
         try:
-            prove_rdb_is_known(target.host, instance.info, scan(place))
+            prove_rdb_is_known(target.host, instance.info, scan_files(place))
         except Refusal as refusal:
             return refusal.saw
         return ""
@@ -347,6 +385,13 @@ def _doubt(target: Target) -> str:
     return ""
 
 
+def _traces(target: Target) -> bool:
+    """Whether files of an AOF lie in its directory, named or not."""
+    folder, stem = target.place.aof_dir, target.place.appendfilename + "."
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return any(name.startswith(stem) and name.endswith((".aof", ".rdb")) for name in names)
+
+
 def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[str, Mended]]:
     """All that is known, and what can be put together of the AOF by the name of its rung. Raises Problem.
 
@@ -355,7 +400,7 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
     now, instance = time.time(), target.instance
     rows = read_files(target, timeout)
     damaged = [one for one in rows if one.verdict not in USABLE]
-    events, unread = ([], "") if instance.running and not damaged else _log_events(target)
+    events, unread = ([], "") if instance.running and not damaged else _log_events(target, now)
     facts = Facts(
         [one.row() for one in rows],
         events,
@@ -381,4 +426,4 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
         ways, mended, wrote = _ways(target, sources, rows, timeout)
     else:
         ways, mended, wrote = {}, {}, _written(target, None)
-    return dataclasses.replace(facts, peers=peers, ways=ways, wrote_at=wrote), mended
+    return dataclasses.replace(facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target)), mended

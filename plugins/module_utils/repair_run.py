@@ -52,9 +52,9 @@ def words(target: Target, rung: Rung) -> list[str]:
         first = [f"fetch {rung.source} from {rung.where} and verify it"] if rung.where else []
         return [*first, f"copy {rung.source} beside the data", "load the copy and compare it", swap]
     if rung.rung == "replica":
-        first = [] if rung.where else [f"take a backup of {rung.source} over the network and prove it"]
-        return [*first, "copy it beside the data", "load the copy and compare it", swap]
-    return [f"{rung.rung}: {rung.do} beside the data", swap]
+        first = f"take a backup of {rung.source} over the network and prove it"
+        return [first, "copy it beside the data", "load the copy and compare it", swap]
+    return [rung.do, swap]
 
 
 # --- before anything is touched --------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def _place_for_help(rung: Rung) -> None:
             "the backup on this host",
             "run the playbook redisops.recovery.repair, which brings it; or copy its directory here",
         )
-    if rung.kind == "backup_there":
+    if rung.kind == "there":
         raise Refusal(
             "replica_cannot_stream",
             f"{rung.source} holds the data, and its link to its primary is down: Redis then gives no copy of its data (NOMASTERLINK)",
@@ -87,23 +87,19 @@ def _point(rung: Rung, mended: Mended, target: Target) -> Point:
     return Point(f"repair by {rung.rung}", {"rung": rung.rung}, mended.size, make)
 
 
-def _named_here(rung: Rung, sources: Sources) -> Backup:
-    return sources.store.find(rung.where if rung.rung == "replica" else rung.source)
-
-
 def prove(target: Target, rung: Rung, sources: Sources, mended: t.Mapping[str, Mended], rehearse: bool) -> None:
     """Everything that can be told before anything is touched. Raises Problem or Refusal."""
     _place_for_help(rung)
     if rung.rung in mended:
         prove_point_fits(target, _point(rung, mended[rung.rung], target))
-    elif rung.rung == "replica" and not rung.where:
+    elif rung.rung == "replica":
         server = connect(there(target.login, rung.source))
         try:
             ready(server, _settings(sources, target), target.host)
         finally:
             server.close()
-    elif rung.rung != "memory" and not (rung.rung == "backup" and rung.where):
-        prove_backup_fits(target, _named_here(rung, sources), sources.store.set_name, rehearse)
+    elif rung.rung == "backup" and not rung.where:
+        prove_backup_fits(target, sources.store.find(rung.source), sources.store.set_name, rehearse)
 
 
 # --- the acts --------------------------------------------------------------------------------------------------------------
@@ -232,12 +228,12 @@ def carry_out(
     else:
         sources.store.prepare()
         with sources.store.locked():
-            if rung.rung == "replica" and not rung.where:
+            if rung.rung == "replica":
                 backup = _streamed(target, rung, sources)
-            elif rung.rung == "backup" and rung.where:
+            elif rung.where:
                 backup = _fetched(target, rung, sources)
             else:
-                backup = _named_here(rung, sources)
+                backup = sources.store.find(rung.source)
         prove_backup_fits(target, backup, sources.store.set_name, rehearse)
         done = bring(target, backup, rehearse)
     return done

@@ -33,6 +33,7 @@ __all__ = [
     "check_staged",
     "discard_unfinished",
     "exchange",
+    "finish",
     "holders",
     "note",
     "prove_exchange",
@@ -51,7 +52,7 @@ class Holder:
     """A directory beside the data: before the swap it holds what is to come, after it what was. ``aof`` says which name is the data.
 
     ``swapped`` is seen from the file system, not remembered. ``stays``: what it holds was live once, so it is never removed unasked.
-    ``label`` is the backup.
+    ``label`` is the backup. ``finished`` False: the run that swapped it was cut off before the server was seen to run.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Holder:
     label: str
     swapped: bool
     stays: bool
+    finished: bool = True
 
     def staged(self, place: Place) -> str:
         return os.path.join(self.path, os.path.basename(place.aof_dir if self.aof else place.rdb))
@@ -121,14 +123,14 @@ def holders(place: Place) -> list[Holder]:
         try:
             content = json.loads(read_text(os.path.join(path, _JOURNAL)))
             aof, label, stays = bool(content["aof"]), str(content["label"]), bool(content.get("stays"))
-            came = content["came"]
+            came, finished = content["came"], bool(content.get("finished", True))
         except (Problem, ValueError, KeyError, TypeError):
             # Without a word it was cut off before it held anything; with one that is damaged it may hold what was live.
             found.append(Holder(path, False, "", False, os.path.lexists(os.path.join(path, _JOURNAL))))
             continue
         inside = _identity(os.path.join(path, os.path.basename(live(place, aof))))
         # What came is no longer inside: it went to where the data is, even if the server has replaced it there since.
-        found.append(Holder(path, aof, label, bool(came) and inside != came, stays))
+        found.append(Holder(path, aof, label, bool(came) and inside != came, stays, finished))
     return found
 
 
@@ -231,8 +233,14 @@ def stage(
 def note(holder: str, place: Place, aof: bool, label: str) -> None:
     """Say what was staged, last of all: without it, what is there counts for nothing."""
     came = os.path.join(holder, os.path.basename(live(place, aof)))
-    _journal(holder, {"aof": aof, "label": label, "came": _identity(came)})
+    _journal(holder, {"aof": aof, "label": label, "came": _identity(came), "finished": False})
     fsync_dir(holder)
+
+
+def finish(holder: str) -> None:
+    """Say that the server runs with what came."""
+    content = json.loads(read_text(os.path.join(holder, _JOURNAL)))
+    _journal(holder, {**content, "finished": True})
 
 
 def _staged_data(holder: str, place: Place, aof: bool) -> str:
@@ -286,7 +294,7 @@ def turn(holder: Holder, place: Place) -> Holder:
             "the data that was",
             "restore a backup",
         )
-    _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True})
+    _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True, "finished": False})
     return dataclasses.replace(holder, swapped=False, stays=True)
 
 

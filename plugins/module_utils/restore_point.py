@@ -82,7 +82,10 @@ def history_of(place: Place, server: t.Optional[Server], store: Store, folders: 
         seen = int(time.time())
     found = [set_of(place.aof_dir, seen)] if os.path.isfile(place.manifest) else []
     own = kept_beside(place)
-    for folder in [*([own] if os.path.isdir(own) else []), *(one for one in folders if os.path.realpath(one) != os.path.realpath(own))]:
+    for folder in [
+        *([own] if os.path.isdir(own) else []),
+        *(one for one in folders if os.path.realpath(one) != os.path.realpath(own)),
+    ]:
         found += sets(folder)
     for backup in store.all():
         if backup.manifest and backup.manifest.data.endswith(".manifest"):

@@ -26,6 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_act impo
     Holder,
     begin,
     check_staged,
+    finish,
     holders,
     note,
     prove_exchange,
@@ -52,7 +53,18 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_plan imp
 from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import command_line_overrides
 
-__all__ = ["Done", "Target", "bring", "bring_point", "prove_backup_fits", "prove_point_fits", "put_back", "read_target"]
+__all__ = [
+    "Done",
+    "Target",
+    "bring",
+    "bring_point",
+    "cut_off",
+    "prove_backup_fits",
+    "prove_point_fits",
+    "put_back",
+    "read_target",
+    "resume",
+]
 
 #: What lets the primary guard pass once: the data that a restore brings may well be less than what a replica holds.
 _GUARD, _PASS = "/etc/redisops/primary-guard.json", "/run/redisops/start-without-data"
@@ -232,6 +244,7 @@ def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.M
     except Problem as problem:
         wrong = problem.saw
     if not wrong:
+        finish(holder)
         return Done(holder, round(time.monotonic() - began, 3), info.keys)
     systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
     # Seen, not assumed: a swap that failed before it did anything must not be done by undoing it.
@@ -330,6 +343,21 @@ def bring_point(target: Target, point: Point) -> Done:
         lambda copy: came.update(copy.info.keyspace),
     )
     return _swap_and_start(target, holder, True, came)
+
+
+def cut_off(target: Target) -> str:
+    """The holder of a run that swapped the data in and was cut off before the server was seen to run; empty where there is none."""
+    found = [one for one in holders(target.place) if one.label]
+    last = found[-1] if found and not target.instance.running else None
+    return last.path if last and last.swapped and not last.finished else ""
+
+
+def resume(target: Target, holder: str) -> Done:
+    """End a run that was cut off: start the server. Raises Problem."""
+    began = time.monotonic()
+    info = _start(target)
+    finish(holder)
+    return Done(holder, round(time.monotonic() - began, 3), info.keys)
 
 
 def put_back(target: Target, holder: Holder) -> Done:

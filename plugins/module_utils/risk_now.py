@@ -113,8 +113,9 @@ def risk_now(facts: Facts) -> dict[str, t.Any]:
     if appendonly is None or (appendonly == "yes" and policy is None) or (appendonly != "yes" and save is None):
         return _not_known(facts.missing.get("live", "CONFIG GET does not say what is kept"))
     if appendonly == "yes":
-        incomplete = facts.disk is not None and (facts.disk.manifest is None or facts.disk.missing)
-        if not incomplete:
+        disk = facts.disk
+        whole = disk is None or (disk.manifest is not None and not disk.missing) or disk.old_style_aof
+        if whole:
             return _by_aof(facts, policy or "")
         # A start would not find an AOF that it can load: only the RDB file counts.
         return _by_rdb(facts, "the AOF on disk is not complete; ")

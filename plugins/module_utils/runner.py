@@ -10,7 +10,12 @@ import traceback
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, render_actions, render_diff, render_rows
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import (
+    Change,
+    render_actions,
+    render_diff,
+    render_rows,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 
 __all__ = ["result_of", "run_module"]

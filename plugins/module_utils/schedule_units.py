@@ -13,17 +13,22 @@ __all__ = ["Piece", "path_unit", "service", "timer"]
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One program with its settings. ``units``: file name → text, the service first; what starts it comes after it."""
+    """One program with its settings. ``units``: file name → text, the service first; what starts it comes after it.
+
+    ``program`` is empty for a service of somebody else, which gets ``settings`` by a drop-in; ``others`` are then started in its place.
+    """
 
     program: str
     settings_name: str
     settings: str
     units: t.Mapping[str, str]
     wanted: bool
+    others: tuple[str, ...] = ()
 
     @property
     def starters(self) -> list[str]:
-        return [name for name in self.units if not name.endswith(".service")]
+        """What is started, now and at boot, and again when something of the piece differs."""
+        return [name for name in self.units if not name.endswith(".service")] if self.program else list(self.others)
 
 
 def service(words: str, command: str, weight: int, home: str) -> str:

@@ -10,10 +10,11 @@ import datetime
 import re
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.directives import SECRET
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.log_kinds import KERNEL, SERVER, Kind, kind_of
 
-__all__ = ["LogEvent", "iso_utc", "merged", "moment", "scan", "scan_kernel", "time_of"]
+__all__ = ["LogEvent", "iso_utc", "merged", "moment", "scan", "scan_kernel", "shown", "time_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,14 +113,13 @@ def moment(text: str, now: float) -> float:
     at = time_of(text.strip()) if _ISO.fullmatch(text.strip()) else None
     if at is None:
         raise Problem(
-            "invalid_value", f"log_since: {text!r} is no span of time, and no time", "such as 24h, 90min, 7d, or 2024-01-01T10:00:00Z", "set log_since"
+            "invalid_value", f"log_since: {text!r} is no span of time, and no time", "such as 24h, 90min, 7d, or 2024-01-01T10:00:00Z",
+            "set log_since",
         )  # fmt: skip
     return at
 
 
-def merged(
-    first: t.Sequence[str], second: t.Sequence[str], zone: datetime.tzinfo = datetime.timezone.utc
-) -> list[str]:
+def merged(first: t.Sequence[str], second: t.Sequence[str], zone: datetime.tzinfo = datetime.timezone.utc) -> list[str]:
     """Two logs as one, by time; what has no time stays behind the line before it."""
     rows: list[tuple[float, str]] = []
     for lines in (first, second):
@@ -131,10 +131,14 @@ def merged(
     return [line for _at, line in sorted(rows, key=lambda row: row[0])]
 
 
-def _printable(line: str) -> str:
-    """One line that no terminal chokes on."""
-    kept = "".join(char if char.isprintable() else "\ufffd" for char in line.strip()[:400])
-    return kept if len(line.strip()) <= 400 else kept + " …"
+def shown(line: str) -> str:
+    """One line that no terminal chokes on, and that gives no password away: Redis repeats a line of its file that it refuses."""
+    text = line.strip()
+    refused = re.search(r">>> '(\S+) ", text)
+    if refused and refused[1].lower() in SECRET:
+        text = f"{text[: refused.end()]}(hidden)'"
+    kept = "".join(char if char.isprintable() else "\ufffd" for char in text[:400])
+    return kept if len(text) <= 400 else kept + " …"
 
 
 @dataclasses.dataclass
@@ -170,7 +174,7 @@ def _scan(
         entry.count += 1
         entry.first = at if entry.first is None else entry.first
         entry.last = at if at is not None else entry.last
-        entry.line, entry.over = _printable(line), False
+        entry.line, entry.over = shown(line), False
     return [
         LogEvent(
             code,

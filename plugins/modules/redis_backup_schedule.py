@@ -126,6 +126,11 @@ code:
   returned: failure
   type: str
   sample: invalid_value
+next_run:
+  description: When systemd starts the timer's service next, in its own words; empty where it does not, or not yet.
+  returned: success
+  type: str
+  sample: Thu 2026-11-26 02:41:13 UTC
 unit:
   description: Name of the timer.
   returned: success
@@ -138,14 +143,13 @@ import sys
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils import backup_job, drill_job, history_job  # noqa: F401, they have to be at hand to be put on the host
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import backup_spec, connection_spec, job_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.drill_job import Drill, prove
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.history_job import History, place_in
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command, sources
+from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule_act import Schedule, prove_calendar
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule_units import Piece, path_unit, service, timer
 from ansible_collections.redisops.recovery.plugins.module_utils.service_act import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import parse_show
@@ -240,36 +244,13 @@ def prove_declaration(params: dict, host: Host) -> None:
             "set them",
         )
     for option in ("on_calendar", "drill_on_calendar"):
-        if not params[option]:
-            continue
-        done = host.run("systemd-analyze", "calendar", params[option])
-        if done.code and done.code != 127:
-            raise Problem(
-                "invalid_value",
-                f"{option}: systemd does not take {params[option]!r}",
-                "a calendar event (man systemd.time)",
-                f"set {option}",
-            )
+        if params[option]:
+            prove_calendar(host, option, params[option])
 
 
-def files_of(pieces: list[Piece]) -> dict[str, tuple[str, int]]:
-    """Path → text and mode, in the order of effects: never what starts a service without it, never a service without its program."""
-    found = {
-        path: (text, 0o644)
-        for piece in pieces
-        for path, text in sources(piece.program, PROGRAM).items()
-        if piece.wanted
-    }
-    for piece in pieces:
-        found[piece.settings_name] = (piece.settings, 0o600)
-        found.update({os.path.join(SYSTEM_UNITS, name): (text, 0o644) for name, text in piece.units.items()})
-    return found
-
-
-def is_on(host: Host, unit: str, wanted: bool) -> bool:
-    """Whether it is started now and at boot; of what is not wanted, whether it is either."""
-    state = parse_show(systemctl(host, "show", "-p", "ActiveState,UnitFileState,NeedDaemonReload", unit))
-    return (all if wanted else any)((state.get("ActiveState") == "active", state.get("UnitFileState") == "enabled"))
+def next_run(host: Host, timer: str) -> str:
+    """When systemd starts it next, in its own words; empty where it does not."""
+    return parse_show(systemctl(host, "show", "-p", "NextElapseUSecRealtime", timer)).get("NextElapseUSecRealtime", "")
 
 
 def body(module: AnsibleModule) -> dict:
@@ -278,48 +259,11 @@ def body(module: AnsibleModule) -> dict:
     if params["state"] == "present":
         prove_declaration(params, host)
     pieces = pieces_of(params)
-    unwanted = {
-        path
-        for piece in pieces
-        if not piece.wanted
-        for path in (piece.settings_name, *(os.path.join(SYSTEM_UNITS, one) for one in piece.units))
-    }
-    wanted, changes = files_of(pieces), []
-    for path, (text, mode) in wanted.items():
-        there = os.path.exists(path)
-        if path in unwanted:
-            if there:
-                changes.append(Change("file", path, "present", None, f"remove {path}"))
-        elif not (there and read_text(path) == text and os.stat(path).st_mode & 0o7777 == mode):
-            changes.append(Change("file", path, "different" if there else None, "as declared", f"write {path}"))
-    starters = {unit: piece.wanted for piece in pieces for unit in piece.starters}
-    before = {unit: is_on(host, unit, on) for unit, on in starters.items()}
-    for unit, on in starters.items():
-        if before[unit] != on:
-            words = f"{'start' if on else 'stop'} {unit} now and at boot"
-            changes.append(Change("boot", unit, "on" if before[unit] else "off", "on" if on else "off", words))
+    schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces)
+    changes = schedule.changes()
     if changes and not module.check_mode:
-        act(host, {change.name for change in changes}, wanted, unwanted, starters, before)
-    return result_of(changes, unit=pieces[0].starters[0])
-
-
-def act(
-    host: Host, changed: set, wanted: dict, unwanted: set, starters: dict[str, bool], before: dict[str, bool]
-) -> None:
-    for unit, on in starters.items():
-        if before[unit] and not on:
-            host.run("systemctl", "disable", "--now", unit)
-    for path, (text, mode) in wanted.items():
-        if path in changed and path in unwanted:
-            os.unlink(path)
-        elif path in changed:
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-            StagedFile(path, text, mode, access=(os.geteuid(), os.getegid(), mode)).commit()
-    systemctl(host, "daemon-reload")
-    for unit, on in starters.items():
-        if on and (not before[unit] or os.path.join(SYSTEM_UNITS, unit) in changed):
-            systemctl(host, "enable", unit)
-            systemctl(host, "restart", unit)
+        schedule.carry_out(changes)
+    return result_of(changes, unit=pieces[0].starters[0], next_run=next_run(host, pieces[0].starters[0]))
 
 
 def main() -> None:

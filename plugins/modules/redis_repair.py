@@ -180,6 +180,10 @@ loses:
   description: What the way that was taken loses, as C(bytes), C(commands) and C(seconds); null where nothing was to be mended.
   returned: success
   type: dict
+primary:
+  description: The member that is a primary by now, beside this server; empty where there is none, or where nothing is damaged.
+  returned: always
+  type: str
 rung:
   description: The way that was taken, or would be; empty where nothing is to be mended.
   returned: success
@@ -197,7 +201,9 @@ source:
   returned: always
   type: str
 state:
-  description: V(good), V(stopped) (no server, and nothing wrong with its files), V(newer) (files of a newer release) or V(damaged), as it was found.
+  description:
+    - V(good), V(stopped) (no server, and nothing wrong with its files), V(newer) (files of a newer release) or V(damaged), as it was found.
+    - A stopped server is left so, unless a run that was cut off stopped it.
   returned: always
   type: str
 where:
@@ -216,10 +222,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.changes import C
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.repair_plan import RUNGS, choose, plan
-from ansible_collections.redisops.recovery.plugins.module_utils.repair_read import Sources, read
+from ansible_collections.redisops.recovery.plugins.module_utils.repair_read import Sources, find_target, read
 from ansible_collections.redisops.recovery.plugins.module_utils.repair_run import carry_out, prove, words
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import Target, read_target
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import Target, cut_off, resume
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import store_of
 
@@ -280,12 +286,11 @@ def repaired(module: AnsibleModule, target: Target, sources: Sources, about: dic
         cause=found.cause,
         files=list(facts.files),
         ladder=[rung.row() for rung in found.ladder],
+        primary=next((peer.address for peer in facts.peers if peer.role == "primary"), ""),
     )
     rung = choose(found, params["rung"], params["allow_truncation"])
     if rung is None:
-        return result_of(
-            [], rung="", loses=None, kept="", seconds=None, keys={"before": target.keys, "after": target.keys}
-        )
+        return resumed(module, target)
     about.update(source=rung.source, where=rung.where)
     prove(target, rung, sources, mended, params["rehearse"])
     before = ", ".join(f"{row['path']} is {row['verdict']}" for row in found.damaged)
@@ -303,9 +308,22 @@ def repaired(module: AnsibleModule, target: Target, sources: Sources, about: dic
     return result_of(changes, rung=rung.rung, loses=loses, kept=done.kept, seconds=done.seconds, keys=keys)
 
 
+def resumed(module: AnsibleModule, target: Target) -> dict:
+    """Nothing is damaged; a run that was cut off before it started the server is ended."""
+    holder, words = cut_off(target), f"start {target.unit}: a run that was cut off had put its data in place"
+    changes = [Change("data", target.unit, "stopped", "started", words)] if holder else []
+    keys, kept, seconds = {"before": target.keys, "after": target.keys}, "", None
+    if holder and not module.check_mode:
+        done = resume(target, holder)
+        keys, kept, seconds = {"before": None, "after": done.keys}, done.kept, done.seconds
+    return result_of(changes, rung="", loses=None, kept=kept, seconds=seconds, keys=keys)
+
+
 def body(module: AnsibleModule) -> dict:
     params = module.params
-    target = read_target(params["config_file"], login_of(params), Host(), params["unit"], params["timeout"])
+    target = find_target(
+        params["config_file"], login_of(params), Host(), params["unit"], params["timeout"], not module.check_mode
+    )
     sources = sources_of(params, target)
     about = {"address": sources.address, "source": "", "where": ""}
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import subprocess
 import time
 import typing as t
@@ -185,6 +186,11 @@ def ran(book: str, *options: str, inventory: pathlib.Path | None = None) -> subp
         ["ansible-playbook", "-i", str(inventory or home / "inventory"), book, *options],
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """All that it printed as one line: where Ansible breaks lines, and on which stream, is its own affair."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).split())
 
 
 def play(name: str, *options: str, inventory: pathlib.Path | None = None) -> str:

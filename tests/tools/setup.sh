@@ -99,6 +99,29 @@ setup_restic() {
     apt_install $missing
 }
 
+setup_promtool() {
+    # Prometheus' own judge of metrics and alert rules. The package would start a server here, so only the tool is taken out of it.
+    if command -v promtool >/dev/null || [ -x .cache/bin/promtool ]; then
+        return
+    fi
+    command -v dpkg-deb >/dev/null && command -v apt-get >/dev/null ||
+        stop "the tests need promtool in the PATH; it comes with Prometheus (https://prometheus.io/download/)"
+    say "taking promtool out of Debian's package prometheus"
+    mkdir -p .cache/promtool .cache/bin
+    (cd .cache/promtool && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; }) >>.cache/apt.log 2>&1 ||
+        stop "the package prometheus could not be fetched; see .cache/apt.log"
+    dpkg-deb -x .cache/promtool/prometheus_*.deb .cache/promtool/root
+    mv .cache/promtool/root/usr/bin/promtool .cache/bin/promtool
+    rm -rf .cache/promtool
+}
+
+setup_chromium() {
+    # The report's page is tested in a real browser.
+    [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ] && return
+    can_apt || stop "the tests need /usr/bin/chromium and /usr/bin/chromedriver; on Debian run: apt-get install chromium chromium-driver"
+    apt_install chromium chromium-driver
+}
+
 setup_docker() {
     if docker info >/dev/null 2>&1; then
         return
@@ -128,7 +151,7 @@ setup_docker() {
 mkdir -p .cache
 case "${1:-}" in
     venv) setup_venv ;;
-    redis) setup_redis; setup_nft; setup_restic ;;
+    redis) setup_redis; setup_nft; setup_restic; setup_promtool; setup_chromium ;;
     docker) setup_docker ;;
     *) stop "usage: setup.sh venv | redis | docker" ;;
 esac

@@ -24,24 +24,27 @@ PREFIX = "ansible_collections.redisops.recovery.plugins"
 #: Tier of every file in module_utils; imports point to the same tier or down. A new file needs its line here.
 TIERS = {
     # 0: pure; text in, values out
-    "acl_presets": 0, "acl_rules": 0, "aof_manifest": 0, "aof_scan": 0, "rdb": 0, "check_output": 0, "data_place": 0, "directives": 0, "errors": 0,
+    "acl_presets": 0, "acl_rules": 0, "aof_loss": 0, "aof_manifest": 0, "aof_scan": 0, "rdb": 0, "check_output": 0, "data_place": 0, "directives": 0, "errors": 0,
     "info": 0, "moments": 0, "net_tcp": 0, "nft_ruleset": 0, "other_firewalls": 0, "procfs": 0, "redis_conf": 0, "replication_view": 0,
     "sentinel_conf": 0, "sentinel_view": 0,
-    "log_kinds": 0, "server_log": 0,
+    "drive_health": 0, "health_codes": 0, "health_facts": 0, "host_load": 0, "log_kinds": 0, "server_log": 0,
     "cluster_topology": 0, "cluster_view": 0, "inventory_hosts": 0, "sentinel_topology": 0, "server_details": 0,
     "sysctl_conf": 0, "systemd_unit": 0, "tmpfiles_conf": 0, "x509": 0,
     "backup_manifest": 0,
     "restic_output": 0, "restic_repository": 0,
     # 1: decisions, pure
-    "backup_plan": 1, "drill_report": 1, "schedule_units": 1, "backup_status": 1, "restore_plan": 1,
+    "backup_plan": 1, "drill_report": 1, "metrics": 1, "metrics_job": 2, "health_options": 3, "schedule_act": 2, "schedule_units": 1, "backup_status": 1, "restore_plan": 1,
     "acl_plan": 1, "changes": 1, "config_plan": 1, "confinement": 1, "firewall_plan": 1, "firewall_sources": 1,
     "install_plan": 1, "persistence_plan": 1, "preflight": 1, "replication_plan": 1, "selinux_plan": 1, "service_plan": 1, "switchover_plan": 1,
     "sentinel_plan": 1, "sentinel_users": 1,
     "cluster_findings": 1, "cluster_layout": 1, "cluster_plan": 1, "cluster_proof": 1,
     "sysctl_plan": 1, "thp_plan": 1, "tls_plan": 1,
     "aof_window": 1,
+    "repair_plan": 1,
     "retention": 1,
+    "health": 1, "health_finding": 1, "health_host": 1, "health_log": 1, "health_persistence": 1, "health_set": 1, "risk_now": 1,
     # 2: the world
+    "health_copies_read": 2, "health_host_read": 2, "health_reach": 2, "health_read": 2,
     "restic": 2,
     "acl_act": 2, "config_act": 2, "data_access": 2, "data_files": 2, "file_verdict": 2, "files": 2, "firewall_host": 2, "host": 2, "instance": 2,
     "kernel_files": 2, "openssl": 2, "persistence_act": 2, "primary_guard": 2, "probe": 2, "probes": 2, "replication_act": 2, "server": 2,
@@ -51,6 +54,7 @@ TIERS = {
     "aof_cut": 2, "aof_history": 2,
     "backup_copies": 2, "drill": 2, "drill_job": 2, "history_job": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "shard_store": 2, "backup_take": 2,
     "restore_act": 2, "restore_point": 2, "restore_run": 2,
+    "aof_mend": 2, "log_tail": 2, "repair_read": 2, "repair_run": 2,
     # 3: Ansible
     "argspec": 3, "runner": 3,
 }  # fmt: skip

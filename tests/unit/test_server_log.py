@@ -9,8 +9,16 @@ import re
 
 import hypothesis
 import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.log_kinds import KERNEL, KINDS, SERVER, kind_of
-from ansible_collections.redisops.recovery.plugins.module_utils.server_log import iso_utc, scan, scan_kernel, time_of
+from ansible_collections.redisops.recovery.plugins.module_utils.server_log import (
+    iso_utc,
+    merged,
+    moment,
+    scan,
+    scan_kernel,
+    time_of,
+)
 from hypothesis import strategies
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -105,6 +113,13 @@ LINES = {
     "+tilt #tilt mode entered": "sentinel_tilt_entered",
     "WARNING: Sentinel was not able to save the new configuration on disk!!!: Permission denied": "sentinel_not_saved",
     "Fatal error loading the DB, check server logs. Exiting.": "load_failed",
+    "redis-server.service: A process of this unit has been killed by the OOM killer.": "unit_out_of_memory",
+    "redis-server.service: Failed with result 'oom-kill'.": "unit_out_of_memory",
+    "redis-server.service: State 'stop-sigterm' timed out. Killing.": "unit_timed_out",
+    "redis-server.service: start operation timed out. Terminating.": "unit_timed_out",
+    "redis-server.service: Start request repeated too quickly.": "unit_gave_up",
+    "redis-server.service: Main process exited, code=killed, status=9/KILL": "unit_killed",
+    "Redis is now ready to exit, bye bye...": "server_stopped",
     "Background saving started by pid 12": None,
     "DB saved on disk": None,
     "Ready to accept connections tcp": None,
@@ -214,6 +229,30 @@ def test_a_trouble_that_comes_back_is_not_over():
     lines = ["1:M 01 Mar 2024 00:00:00.000 # Background saving error", "x Background saving terminated with success"]
     assert [event.over for event in scan(lines)] == [True]
     assert [event.over for event in scan([*lines, lines[0]])] == [False]
+
+
+def test_a_password_in_a_line_that_is_refused_is_hidden():
+    (event,) = scan(["*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***", ">>> 'requirepass \"geheim\" more'"])
+    assert event.line == ">>> 'requirepass (hidden)'"
+    (event,) = scan([">>> 'no-such-directive \"1\"'"])
+    assert event.line == ">>> 'no-such-directive \"1\"'"
+
+
+def test_two_logs_become_one():
+    file = ["1:M 01 Mar 2024 00:00:10.000 # second", "and more of it"]
+    unit = ["2024-03-01T00:00:00+0000 h systemd[1]: first", "2024-03-01T00:00:20+0000 h systemd[1]: third"]
+    assert [line.split()[-1] for line in merged(file, unit)] == ["first", "second", "it", "third"]
+    assert merged([], []) == []
+
+
+def test_moments():
+    now = 1_000_000_000.0
+    assert [now - moment(text, now) for text in ("30s", "90min", "24h", "7 d")] == [30, 5400, 86400, 604800]
+    assert iso_utc(moment("2024-01-01T10:00:00+02:00", now)) == "2024-01-01T08:00:00Z"
+    for text in ("", "24", "yesterday", "h", "-1h", "2024-01-01", "2024-13-01T00:00:00Z"):
+        with pytest.raises(Problem) as caught:
+            moment(text, now)
+        assert caught.value.code == "invalid_value"
 
 
 def test_junk_is_made_printable():

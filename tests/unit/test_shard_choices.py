@@ -26,7 +26,10 @@ SETS = {
 def test_each_primary_gets_its_shards_wherever_it_lies():
     found = shard_choices(NODES, SETS)
     assert found["refusal"] == ""
-    assert {host: (one["label"], one["host"]) for host, one in found["choices"].items()} == {"n1": ("new-low", "n3"), "n2": ("new-high", "n2")}
+    assert {host: (one["label"], one["host"]) for host, one in found["choices"].items()} == {
+        "n1": ("new-low", "n3"),
+        "n2": ("new-high", "n2"),
+    }
     assert found["spread_seconds"] == 10.0
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 import typing as t
 
-from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, play, ran
+from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, play, ran, said
 
 NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
 ADMIN = ("admin", "lab-admin")
@@ -211,7 +211,7 @@ def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[
     hosts[holder].run(f"cp -p {file} /root/whole; printf X | dd of={file} bs=1 seek=20 conv=notrunc status=none")
     refused = ran("redisops.recovery.restore_cluster", *shop)
     assert refused.returncode != 0
-    assert "is not as it was written" in " ".join((refused.stdout + refused.stderr).split())
+    assert "is not as it was written" in said(refused)
     assert (sizes(hosts), roles(hosts, NAMES)) == (flushed, picture)
     hosts[holder].run(f"cp -p /root/whole {file}; rm /root/whole")
 

@@ -7,7 +7,7 @@ import json
 import pathlib
 import subprocess
 
-from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, ours, play, ran
+from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, ours, play, ran, said
 
 #: What has to be found on every host, as the start of a line of the diff's before side.
 EXPECTED = {
@@ -110,7 +110,7 @@ def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost
     file = tmp_path / "drift.json"
     done = ran("redisops.recovery.drift", "-e", f"redisops_drift_file={file}")
     assert done.returncode == 2, done.stdout[-3000:]
-    assert "1 of them in what recovery depends on" in done.stdout
+    assert "1 of them in what recovery depends on" in said(done)
     found = json.loads(file.read_text())
     rows = [(row["host"], row["layer"], row["name"], row["found"], row["critical"]) for row in found["rows"]]
     assert rows[0] == ("d1", "live", "save", '""', True)

@@ -1,0 +1,108 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes the metrics of one server for node_exporter's textfile collector (tier 2).
+
+As a program: ``metrics_job.py SETTINGS.json``. A server that is down is a metric, no failure of this program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.health import judge, report
+from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import Objectives
+from ansible_collections.redisops.recovery.plugins.module_utils.health_read import Question, read_facts
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.metrics import render
+from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import endpoint
+from ansible_collections.redisops.recovery.plugins.module_utils.risk_now import risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
+
+__all__ = ["Metrics", "exporter_login", "main", "run"]
+
+PROGRAMS = ("backup", "history", "drill")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+    """``file`` is what is written; the log is read ``log_hours`` back, whatever ``question.since`` says."""
+
+    file: str
+    question: Question
+    objectives: Objectives
+    log_hours: float = 1.0
+
+    def render(self) -> str:
+        """As text for the program; it holds the password."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Metrics:
+        content = json.loads(text)
+        question = content.pop("question")
+        for name in ("login", "sentinel"):
+            if question[name]:
+                question[name] = Login(**question[name])
+        return cls(question=Question(**question), objectives=Objectives(**content.pop("objectives")), **content)
+
+
+def exporter_login(login: Login, file: str) -> tuple[str, str]:
+    """The drop-in of redis_exporter's service, and the file with its login."""
+    scheme = "rediss" if login.tls else "redis"
+    where = login.unix_socket or f"{scheme}://{endpoint(login.host, login.port)}"
+    values = {
+        "REDIS_ADDR": f"unix://{where}" if login.unix_socket else where,
+        "REDIS_USER": login.user,
+        "REDIS_PASSWORD": login.password,
+    }
+    quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items() if value}
+    return f"[Service]\nEnvironmentFile={file}\n", "".join(f'{name}="{value}"\n' for name, value in quoted.items())
+
+
+def _failed(host: Host, set_name: str) -> dict[str, bool]:
+    """Of each program that this host runs by itself, whether its last run failed."""
+    found = {}
+    for name in PROGRAMS:
+        unit = f"redisops-{name}-{set_name}.service"
+        done = host.run("systemctl", "show", "-p", "LoadState,Result", unit)
+        said = dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)
+        if said.get("LoadState") == "loaded":
+            found[name] = said.get("Result") != "success"
+    return found
+
+
+def run(metrics: Metrics, host: Host, now: float) -> str:
+    """Write the file; its text. Raises Problem."""
+    question = dataclasses.replace(metrics.question, since=now - metrics.log_hours * 3600)
+    facts = read_facts(question, host)
+    text = render(
+        facts, judge(facts, metrics.objectives), risk_now(facts), report(facts, question.set_name), metrics.objectives,
+        _failed(host, question.set_name),
+    )  # fmt: skip
+    StagedFile(metrics.file, text, access=(os.geteuid(), os.getegid(), 0o644), follow=False).commit()
+    return text
+
+
+def main(arguments: t.Sequence[str]) -> int:
+    """The program that the timer starts."""
+    try:
+        text = run(Metrics.parse(read_text(arguments[0])), Host(), time.time())
+        line, code = {"state": "written", "samples": sum(1 for one in text.splitlines() if not one.startswith("#"))}, 0
+    except Problem as problem:
+        line, code = {"state": "failed", "code": problem.code, "msg": problem.message()}, 1
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
+    print(json.dumps(line, sort_keys=True))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,214 @@
+#!/usr/bin/python
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: redis_metrics
+short_description: Let a host write metrics of its server, backups and drills for Prometheus, and give redis_exporter its login
+version_added: 0.1.0
+author:
+  - redisops.recovery contributors (@redisops)
+description:
+  - Puts the program of M(redisops.recovery.redis_health_info) on the managed host, with its settings in C(/etc/redisops/metrics-SET.json) (root only,
+    since the password is in it), and a systemd timer that writes C(redisops-SET.prom) into node_exporter's textfile directory.
+  - Times in it are those that manifests, reports and files have. So a restart of Redis sets none of them back.
+  - Where O(exporter_unit) is named, that service gets the same login by a drop-in and a file that only root can read.
+extends_documentation_fragment:
+  - redisops.recovery.health
+  - redisops.recovery.connection
+  - redisops.recovery.attributes
+options:
+  state:
+    description: Whether the host writes metrics. V(absent) takes timer, settings and the metrics away.
+    type: str
+    choices: [present, absent]
+    default: present
+  textfile_directory:
+    description: The directory of node_exporter's textfile collector. It has to be there.
+    type: path
+    default: /var/lib/prometheus/node-exporter
+  on_calendar:
+    description: When metrics are written, as systemd's C(OnCalendar=).
+    type: str
+    default: "*:0/1"
+  weight:
+    description: Share of CPU and disk beside others, as systemd's C(CPUWeight=) and C(IOWeight=); 100 is the usual one.
+    type: int
+    default: 20
+  exporter_unit:
+    description: Service of redis_exporter on this host, such as V(prometheus-redis-exporter); it is restarted when its login changes. Empty for none.
+    type: str
+    default: ""
+seealso:
+  - module: redisops.recovery.redis_health_info
+  - module: redisops.recovery.redis_backup_schedule
+"""
+
+EXAMPLES = r"""
+- name: Write metrics every minute, and hold the server to what was promised
+  redisops.recovery.redis_metrics:
+    login_user: monitoring
+    login_password: "{{ vault_redis_monitoring_password }}"
+    set_name: orders
+    rpo_seconds: 5
+    max_backup_age: 93600
+    exporter_unit: prometheus-redis-exporter
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, in order.
+  returned: success
+  type: list
+  elements: str
+changes:
+  description:
+    - What differs from what was declared, one row each; what RV(actions) removes.
+    - RV(ignore:since) is when the file that differs was last written, in check mode; null where it is no file.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    layer:
+      description: Where it stands, such as V(file), V(live) or V(boot).
+      type: str
+    name:
+      description: What it is.
+      type: str
+    found:
+      description: What is; null where it is absent.
+      type: str
+    declared:
+      description: What was declared; null where it shall be absent.
+      type: str
+    since:
+      description: Seconds since 1970.
+      type: float
+code:
+  description: Stable name of the error.
+  returned: failure
+  type: str
+  sample: no_textfile_directory
+file:
+  description: The file that is written.
+  returned: success
+  type: str
+"""
+
+import os
+import sys
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils import metrics_job  # noqa: F401, it has to be at hand to be put on the host
+from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
+from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.health_options import (
+    health_spec,
+    objectives_of,
+    question_of,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command
+from ansible_collections.redisops.recovery.plugins.module_utils.metrics_job import Metrics, exporter_login
+from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule_act import Schedule, prove_calendar
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule_units import (
+    Piece,
+    service,
+    timer,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
+
+SPEC = {
+    **connection_spec(),
+    **health_spec(),
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "textfile_directory": {"type": "path", "default": "/var/lib/prometheus/node-exporter"},
+    "on_calendar": {"type": "str", "default": "*:0/1"},
+    "weight": {"type": "int", "default": 20},
+    "exporter_unit": {"type": "str", "default": ""},
+}
+PROGRAM = HOME
+SETTINGS = "/etc/redisops"
+SYSTEM_UNITS = "/etc/systemd/system"
+
+
+def prove_declaration(params: dict, host: Host) -> None:
+    if not 1 <= params["weight"] <= 10000:
+        raise Problem("invalid_value", "weight is none", "a weight from 1 to 10000", "set weight")
+    prove_calendar(host, "on_calendar", params["on_calendar"])
+    if not os.path.isdir(params["textfile_directory"]):
+        raise Problem(
+            "no_textfile_directory",
+            f"{params['textfile_directory']} is not there",
+            "the directory that node_exporter's textfile collector reads",
+            "install node_exporter (prometheus-node-exporter), or set textfile_directory to what it was started with",
+        )
+
+
+def pieces_of(params: dict, target: str, login: Login) -> list[Piece]:
+    """The timer with its program, and the exporter's login."""
+    name, here = params["set_name"], params["state"] == "present"
+    settings, words = os.path.join(SETTINGS, f"metrics-{name}.json"), f"Write metrics of the Redis set {name}"
+    run = command(sys.executable, "metrics_job", settings)
+    wanted = Metrics(target, question_of(params, 0.0), objectives_of(params))
+    pieces = [
+        Piece(
+            "metrics_job",
+            settings,
+            wanted.render(),
+            {
+                f"redisops-metrics-{name}.service": service(words, run, params["weight"], PROGRAM),
+                f"redisops-metrics-{name}.timer": timer(words, params["on_calendar"], 0),
+            },
+            here,
+        )
+    ]
+    unit = params["exporter_unit"].removesuffix(".service")
+    if unit:
+        file = os.path.join(SETTINGS, "exporter.env")
+        drop_in, environment = exporter_login(login, file)
+        pieces.append(
+            Piece(
+                "",
+                file,
+                environment,
+                {f"{unit}.service.d/redisops.conf": drop_in},
+                here,
+                (f"{unit}.service",) if here else (),
+            )
+        )
+    return pieces
+
+
+def body(module: AnsibleModule) -> dict:
+    params, host = module.params, Host()
+    Store("/", params["set_name"])  # a name that is none is told here
+    question = question_of(params, 0.0)
+    target = os.path.join(params["textfile_directory"], f"redisops-{params['set_name']}.prom")
+    if params["state"] == "present":
+        prove_declaration(params, host)
+    schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces_of(params, target, question.login))
+    changes = schedule.changes()
+    gone = params["state"] == "absent" and os.path.exists(target)
+    if gone:
+        changes.append(Change("file", target, "present", None, f"remove {target}"))
+    if changes and not module.check_mode:
+        schedule.carry_out(changes)
+        if gone:
+            os.unlink(target)
+    return result_of(changes, file=target)
+
+
+def main() -> None:
+    run_module(SPEC, body)
+
+
+if __name__ == "__main__":
+    main()

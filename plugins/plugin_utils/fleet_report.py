@@ -1,0 +1,189 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the health of all hosts says of the fleet, as plain values (controller, pure); the page, the JSON and the Markdown all come from it."""
+
+from __future__ import annotations
+
+import datetime
+import typing as t
+
+__all__ = ["SEVERITIES", "ago", "fleet_report"]
+
+#: The worst first, as redis_health_info has them.
+SEVERITIES = ("critical", "warning", "unknown", "note")
+_STATUS = {0: "ok", 1: "warning", 2: "critical", 3: "unknown"}
+_RANK = {"critical": 0, "unknown": 1, "warning": 2, "ok": 3}
+
+
+def ago(seconds: t.Optional[float]) -> str:
+    """A time span in words, such as ``3.2 h``; empty for None."""
+    if seconds is None:
+        return ""
+    for begin, size, unit in ((2 * 86400, 86400, "d"), (3600, 3600, "h"), (60, 60, "min")):
+        if seconds >= begin:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.3g} s" if 0 < seconds < 10 else f"{max(seconds, 0):.0f} s"
+
+
+def _epoch(text: t.Optional[str]) -> t.Optional[float]:
+    if not text:
+        return None
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def _iso(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _host(name: str, result: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """One host as a row. What nobody could ask is not known, and never ok."""
+    if "facts" not in result:
+        because = str(result.get("msg") or "it did not answer").split("\n")[0]
+        return {
+            "host": name, "set": result.get("set_name") or "", "role": None, "address": None, "status": "unknown", "version": None, "keys": None,
+            "memory": None, "uptime": None, "promise": None, "at_risk": {"known": False, "seconds": None, "text": "not known", "how": because},
+            "last_save": None, "primary": None, "link": None, "lag": None, "findings": {}, "because": because,
+        }  # fmt: skip
+    facts, rows = result["facts"], result["findings"]
+    replication = facts.get("replication") or {}
+    return {
+        "host": name, "set": facts["set_name"], "role": facts["role"], "address": facts.get("address"), "status": _STATUS[result["status"]],
+        "version": facts["version"], "keys": facts["keys_total"], "memory": facts["used_memory_bytes"], "uptime": facts["uptime_seconds"],
+        "promise": facts["promise"], "at_risk": result["at_risk"], "last_save": facts["last_save"], "primary": facts["primary"],
+        "link": replication.get("link"), "lag": replication.get("lag_seconds"),
+        "findings": {name: sum(1 for row in rows if row["severity"] == name) for name in SEVERITIES}, "because": "",
+    }  # fmt: skip
+
+
+def _findings(hosts: t.Sequence[str], results: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Findings with something to say, the worst first; the same one of several hosts is one row."""
+    merged: dict[tuple, dict[str, t.Any]] = {}
+    for host in hosts:
+        result = results[host]
+        if "facts" not in result:
+            because = str(result.get("msg") or "it did not answer").split("\n")[0]
+            rows = [
+                {"severity": "unknown", "code": "host_unseen", "seen": f"not known, because {because}", "why": "nothing is known of this host",
+                 "do": "see that Ansible reaches it, and that redis_health_info may look", "page": "docs/health.md"}
+            ]  # fmt: skip
+        else:
+            rows = [row for row in result["findings"] if row["severity"] in SEVERITIES]
+        for row in rows:
+            key = (row["severity"], row["code"], row["seen"])
+            merged.setdefault(key, {**row, "hosts": []})["hosts"].append(host)
+    return sorted(merged.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -len(row["hosts"]), row["code"]))
+
+
+def _verdict(measured: t.Optional[float], objective: float) -> str:
+    """``met``, ``missed``, or empty where nothing was promised or measured."""
+    if not objective or measured is None:
+        return ""
+    return "met" if measured <= objective else "missed"
+
+
+def _risk_verdict(risk: t.Mapping[str, t.Any], objective: float) -> str:
+    """As _verdict; a loss without a bound misses every objective."""
+    if not risk["known"]:
+        return ""
+    return _verdict(float("inf") if risk["seconds"] is None else risk["seconds"], objective)
+
+
+def _set(
+    name: str,
+    rows: t.Sequence[dict[str, t.Any]],
+    results: t.Mapping[str, t.Any],
+    objectives: t.Mapping[str, float],
+    now: float,
+    names: t.Mapping[str, str],
+) -> dict:
+    """A set as one line. What lies on any of its hosts is the set's."""
+    facts = [results[row["host"]]["facts"] for row in rows if "facts" in results[row["host"]]]
+    primaries = [row for row in rows if row["role"] == "primary"]
+    first = (primaries or list(rows))[0]
+    backups = {one["name"]: one for one in (one for fact in facts for one in fact["backups"])}
+    proven = max(
+        (fact["last_proven_backup"] for fact in facts if fact["last_proven_backup"]),
+        key=lambda one: one["time"],
+        default=None,
+    )
+    drills = sorted((one for fact in facts for one in fact["drills"]), key=lambda one: one["time"])
+    saves = [row["last_save"] for row in primaries if row["last_save"]]
+    drill = drills[-1] if drills else None
+    # The set loses what its primary loses; with several primaries (a cluster) the most.
+    risks = [row["at_risk"] for row in (primaries or rows)]
+    worst = max(risks, key=lambda one: (not one["known"], one["seconds"] is None, one["seconds"] or 0))
+    age = now - (_epoch(proven["time"]) or now) if proven else None
+    return {
+        "set": name,
+        "status": min((row["status"] for row in rows), key=lambda status: _RANK[status]),
+        "hosts": [row["host"] for row in rows],
+        "primaries": [row["host"] for row in primaries],
+        "keys": sum(row["keys"] or 0 for row in primaries) if primaries else None,
+        "promise": first["promise"],
+        "saved": min(saves, key=lambda one: one["time"]) if saves else None,
+        "proven": {**proven, "age_seconds": age, "verdict": _verdict(age, objectives["backup_age"])} if proven else None,
+        "at_risk": {**worst, "verdict": _risk_verdict(worst, objectives["at_risk"])},
+        "drill": {
+            **drill,
+            **{f"{kind}_verdict": _verdict(drill[f"{kind}_seconds"], objectives[kind]) for kind in ("rpo", "rto")},
+        } if drill else None,
+        "backups": sorted(backups.values(), key=lambda one: one["time"]),
+        "drills": drills,
+        "topology": _topology(rows, names),
+    }  # fmt: skip
+
+
+def _topology(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) -> list[dict[str, t.Any]]:
+    """Each primary with those that follow it; then those of whom that is not known. ``names``: what a host may be called → host."""
+    primaries = [row["host"] for row in rows if row["role"] == "primary"]
+    following: dict[t.Optional[str], list[dict[str, t.Any]]] = {host: [] for host in primaries}
+    for row in rows:
+        if row["role"] == "primary":
+            continue
+        upstream = names.get(str(row["primary"] or "").rsplit(":", 1)[0].strip("[]"))
+        if row["role"] == "replica" and upstream not in following and len(primaries) == 1:
+            upstream = primaries[0]  # whatever the hosts call it
+        known = upstream if row["role"] == "replica" and upstream in following else None
+        following.setdefault(known, []).append({"host": row["host"], "link": row["link"], "lag": row["lag"]})
+    return [{"primary": host, "replicas": found} for host, found in following.items()]
+
+
+def fleet_report(
+    results: t.Mapping[str, t.Mapping[str, t.Any]],
+    drift: t.Optional[t.Sequence[t.Mapping[str, t.Any]]],
+    objectives: t.Mapping[str, float],
+    now: float,
+    addresses: t.Optional[t.Mapping[str, t.Sequence[str]]] = None,
+) -> dict[str, t.Any]:
+    """``results``: of redis_health_info by host. ``objectives``: seconds of ``at_risk``, ``backup_age``, ``rpo``, ``rto``, 0 for none.
+
+    ``drift``: rows of drift_table, None where nobody looked. ``now``: seconds since 1970. ``addresses``: what each host may be called.
+    """
+    promised = {name: float(objectives.get(name) or 0) for name in ("at_risk", "backup_age", "rpo", "rto")}
+    hosts = [_host(name, result) for name, result in results.items()]
+    called = {
+        **{host: host for host in results},
+        **{name: host for host, found in (addresses or {}).items() for name in found},
+    }
+    names = sorted({row["set"] for row in hosts if row["set"]})
+    unknown_set = [row for row in hosts if not row["set"]]
+    sets = [_set(name, [row for row in hosts if row["set"] == name], results, promised, now, called) for name in names]
+    if unknown_set:
+        sets.append(_set("(set not known)", unknown_set, results, promised, now, called))
+    sets.sort(key=lambda one: (_RANK[one["status"]], one["set"]))
+    return {
+        "format": 1,
+        "generated_at": _iso(now),
+        "objectives": promised,
+        "totals": {
+            "hosts": len(hosts), "sets": len(sets),
+            "status": {name: sum(1 for row in hosts if row["status"] == name) for name in ("critical", "warning", "unknown", "ok")},
+            "without_proven_backup": sum(1 for one in sets if one["proven"] is None),
+            "unbounded": sum(1 for one in sets if one["at_risk"]["known"] and one["at_risk"]["seconds"] is None),
+        },
+        "sets": sets,
+        "hosts": sorted(hosts, key=lambda row: (_RANK[row["status"]], row["set"], row["host"])),
+        "findings": _findings(list(results), results),
+        "drift": None if drift is None else list(drift),
+    }  # fmt: skip
