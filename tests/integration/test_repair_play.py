@@ -135,3 +135,6 @@ def test_a_cut_waits_for_a_word_also_where_the_other_member_is_gone(pair):
     done = pair.play("--limit", "r1", "-e", "redisops_allow_truncation=true")
     assert done.returncode == 0, done.stdout + done.stderr
     assert there(pair.one) == set(range(9))
+    again = pair.play("--limit", "r1")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "changed=0" in again.stdout

@@ -103,7 +103,7 @@ def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost
     d1, d2 = hosts["d1"], hosts["d2"]
     d1.cli("CONFIG", "SET", "save", "")
     d1.cli("CONFIG", "SET", "hz", "77")
-    d2.run("echo 'tcp-keepalive 7' >> /etc/redis/redis.conf")
+    d2.run("echo 'tcp-backlog 64' >> /etc/redis/redis.conf")
     before = {
         name: host.run("md5sum /etc/redis/redis.conf") + host.cli("CONFIG", "GET", "*") for name, host in hosts.items()
     }
@@ -114,8 +114,8 @@ def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost
     found = json.loads(file.read_text())
     rows = [(row["host"], row["layer"], row["name"], row["found"], row["critical"]) for row in found["rows"]]
     assert rows[0] == ("d1", "live", "save", '""', True)
-    assert ("d2", "file", "tcp-keepalive", "7", False) in rows
-    assert all(row["since"] for row in found["rows"] if row["name"] == "tcp-keepalive" and row["layer"] == "file")
+    assert ("d2", "file", "tcp-backlog", "64", False) in rows
+    assert all(row["since"] for row in found["rows"] if row["name"] == "tcp-backlog" and row["layer"] == "file")
     assert {
         name: host.run("md5sum /etc/redis/redis.conf") + host.cli("CONFIG", "GET", "*") for name, host in hosts.items()
     } == before
