@@ -135,7 +135,7 @@ def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] 
         return Outcome(changes, None, "taken", source)
     store.prepare()
     with store.locked():
-        backup = take(server, store, job.settings, host, source)
+        backup = take(server, store, job.settings, host, source, clock)
         if job.prove:
             backup = prove_backup(store, backup, job.settings, host)
     row = told(backup)

@@ -76,6 +76,23 @@ def server_version(host_run: t.Callable[..., t.Any], binary: str) -> str:
     return next((word[2:] for word in words if word.startswith("v=")), "")
 
 
+def _no_room(place: str, error: OSError) -> Problem:
+    return Problem(
+        "scratch_write",
+        f"{place}: the scratch server's files cannot be laid out: {error.strerror or error}",
+        "room for a copy of the AOF's last increment, on the file system of the backups",
+        "make room, then run again",
+    )
+
+
+def _room(near: str) -> str:
+    """A directory for the scratch server's files. Raises Problem."""
+    try:
+        return tempfile.mkdtemp(prefix=SCRATCH, dir=near)
+    except OSError as error:
+        raise _no_room(near, error) from None
+
+
 def _lay_out(data: str, scratch: str) -> list[str]:
     """The data in the scratch directory: links to what Redis only reads, a real copy of what it would write to; its arguments."""
     if not data.endswith(".manifest"):
@@ -128,10 +145,13 @@ def loaded(
             "the program that loads the copy",
             "install redis (role redis_install)",
         )
-    scratch = tempfile.mkdtemp(prefix=SCRATCH, dir=near)
+    scratch = _room(near)
     meeting = tempfile.mkdtemp(prefix="redisops-scratch-")  # the path of a socket has to be short
     try:
-        arguments = _lay_out(data, scratch)
+        try:
+            arguments = _lay_out(data, scratch)
+        except OSError as error:
+            raise _no_room(scratch, error) from None
         identity: dict[str, t.Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam(_NOBODY)

@@ -152,6 +152,8 @@ def prove(
             result.update(sampled=len(sample), assertions=len(assertions))
             copy.server.close()
     except Problem as problem:
+        if problem.code == "scratch_write":  # says nothing about the backup
+            return {**result, "why": f"not loaded: {problem.saw}"}
         return {**result, "state": "failed", "why": problem.saw, "differences": [problem.saw]}
     if differences:
         return {

@@ -102,6 +102,15 @@ class Bench:
     def params(self, **more: t.Any) -> dict[str, t.Any]:
         return self.server.params(directory=str(self.home / "backups"), set_name="bench", **{"timeout": 3600, **more})
 
+    def saved(self) -> float:
+        """Seconds for a BGSAVE by itself."""
+        before = self.server.info("rdb_saves")
+        began = time.monotonic()
+        self.server.cli("BGSAVE")
+        while self.server.info("rdb_saves") == before:
+            time.sleep(0.02)
+        return time.monotonic() - began
+
     def taken(self, method: str) -> tuple[float, t.Any]:
         """Seconds until a backup is taken (not proven), and the backup."""
         server = connect(Login(port=self.server.port), 3600)
@@ -124,14 +133,14 @@ def throughput(bench: Bench) -> dict[str, t.Any]:
             seconds, backup = bench.taken(method)
             files = data_of(backup)
             size = sum(path.stat().st_size for path in files)
-            plain = plain_copy(files, bench.home)
+            plain = plain_copy(files, bench.home) + (bench.saved() if method == "rdb" else 0.0)
             rows.append((size / seconds / MB, size / plain / MB, plain / seconds))
             bench.store.delete(backup.label)
         best = sorted(rows, key=lambda row: row[2])[1]
         found[method] = {
             "backup_mb_per_s": round(best[0]),
-            "plain_copy_mb_per_s": round(best[1]),
-            "backup_by_plain_copy": round(best[2], 2),
+            "plain_mb_per_s": round(best[1]),
+            "backup_by_plain": round(best[2], 2),
         }
         say(
             f"throughput, method {method}: {best[0]:.0f} MB/s; plain copy with fsync: {best[1]:.0f} MB/s; ratio {best[2]:.2f}"
