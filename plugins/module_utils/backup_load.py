@@ -235,4 +235,6 @@ def _loaded(listening: str, began: float, timeout: float, output: t.BinaryIO) ->
             "set a longer timeout",
         )
     seconds = time.monotonic() - began
+    # From here on it writes nothing to disk: a full one says nothing about the copy.
+    server.config_set({"appendonly": "no"})
     return Loaded(server, latest[0], seconds, str(server.command("DEBUG", "DIGEST")), _text(output))
