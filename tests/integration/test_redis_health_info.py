@@ -889,11 +889,11 @@ def test_the_playbook(redis_server, tmp_path):
     hosts = {
         "one": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False,
-            "redis_server_login": {"login_port": redis_server.port}, "redis_server_config_file": str(redis_server.conf),
+            "redis_monitoring_rpo_seconds": 0, "redis_server_login": {"login_port": redis_server.port}, "redis_server_config_file": str(redis_server.conf),
         },
         "two": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False,
-            "health_login": {"login_port": free_port()}, "redis_server_config_file": str(redis_server.conf),
+            "redis_server_login": {"login_port": free_port()}, "redis_server_config_file": str(redis_server.conf),
         },
     }  # fmt: skip
     tools = tmp_path / "tools"
@@ -921,6 +921,6 @@ def test_the_playbook(redis_server, tmp_path):
     assert "CRITICAL server_down: nothing listens" in done.stdout
     assert "two: critical; see above" in done.stdout
     assert "one: " not in done.stdout.split("End with an error")[1].split("PLAY RECAP")[0].replace("[one]", "")
-    done = play("-e", "health_fail_on=never", "-e", "health_rpo_seconds=1", "--check")
+    done = play("-e", "redisops_health_fail_on=never", "-e", "redis_monitoring_rpo_seconds=1", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CRITICAL rpo_missed" in done.stdout
