@@ -11,7 +11,7 @@ export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export MOLECULE_COMMAND_BORDERS := false
 PYTEST := python -m pytest
-SCENARIOS ?= default brownfield interrupted drift refusals hardened sentinel cluster backup airgapped
+SCENARIOS ?= default brownfield interrupted drift refusals hardened sentinel cluster backup health airgapped
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
