@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves all of it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help need-root setup setup-redis setup-docker images fast lint unit modules molecule test demo demo-down clean
+.PHONY: help need-root setup setup-redis setup-docker images fast lint unit modules molecule test demo demo-down clean bench
 
 # Byte code makes each start of Ansible three times faster; some environments forbid it by this variable.
 unexport PYTHONDONTWRITEBYTECODE
@@ -47,6 +47,9 @@ molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default dri
 
 test: need-root lint unit modules molecule ## everything
 	@echo "make test: lint, unit, modules and molecule ($(SCENARIOS)) passed"
+
+bench: setup-redis ## what backups and restores cost here, beside the plainest way to do the same
+	@python tests/bench/backup_bench.py
 
 demo: images ## three bare hosts become durable, are killed, and lose nothing
 	@python tests/lab/demo.py up

@@ -187,6 +187,8 @@ def _backups(facts: Facts, objectives: Objectives) -> Findings:
     elif code == 1 and (not backups.expected or backups.elsewhere):
         told = "; another member of the set may have them" if backups.elsewhere else ""
         yield found("backup_none", "note", f"{where}: no backup on this host{told}")
+    elif code == 3 and backups.elsewhere:  # the set's, and who takes them changes with who is the primary
+        yield found("backup_old", "note", f"{where}: {latest}; another member of the set may have newer ones")
     else:
         yield found(_BACKUP_CODES[code], "warning", f"{where}: {CODES[code]}; {latest}")
     if not backups.rows and not backups.drills and not objectives.drill_age:
@@ -195,10 +197,11 @@ def _backups(facts: Facts, objectives: Objectives) -> Findings:
 
 
 def _drills(facts: Facts, backups: Backups, objectives: Objectives) -> Findings:
+    """Drills lie where the backups are."""
     if not backups.drills:
         yield found(
             "drill_none",
-            "warning" if objectives.drill_age else "note",
+            "warning" if objectives.drill_age and (backups.rows or not backups.elsewhere) else "note",
             f"set {backups.set_name}: no drill was held on this host",
         )
         return
@@ -208,7 +211,7 @@ def _drills(facts: Facts, backups: Backups, objectives: Objectives) -> Findings:
     if not last["ok"]:
         yield found("drill_failed", "warning", f"{when}, and failed: {'; '.join(last['missed'][:3])}")
     elif objectives.drill_age and age > objectives.drill_age:
-        yield found("drill_old", "warning", f"{when}; the objective is {ago(objectives.drill_age)}")
+        yield found("drill_old", "note" if backups.elsewhere else "warning", f"{when}; the objective is {ago(objectives.drill_age)}")
     else:
         yield found("drill_old", "ok", f"{when}, and passed")
 

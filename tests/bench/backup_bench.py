@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What backups and restores cost on this machine, each beside the plainest way to do the same. No test: it prints figures, and asserts nothing.
 
-    tests/bench/backup_bench.py [--megabytes 500] [--gigabytes 5] [--seconds 20] [--only throughput,latency,restore,memory] [--json]
+    tests/bench/backup_bench.py [--megabytes 500] [--gigabytes 5] [--seconds 10] [--only throughput,latency,restore,memory] [--json]
 
 A server on loopback, with its data and backups below the directory for temporary files (TMPDIR): point that at the disk that is to be measured.
 """
@@ -189,33 +189,46 @@ def percentiles(process: subprocess.Popen[str]) -> list[float]:
     return [float(line) for line in out.split()]
 
 
+def under_backups(bench: Bench, method: str, seconds: float) -> tuple[list[float], int]:
+    """The client's percentiles while backups are taken one after the other, and how many those were."""
+    process, count = client(bench.server.port, seconds), 0
+    while process.poll() is None:
+        subprocess.run(
+            [*MEEK, sys.executable, __file__, "--take", method, "--home", str(bench.home), "--port", str(bench.server.port)],
+            check=True,
+        )  # fmt: skip
+        count += 1
+    for label in bench.store.labels():
+        bench.store.delete(label)
+    return percentiles(process), count
+
+
 def latency(bench: Bench, seconds: float) -> dict[str, t.Any]:
-    """A client of 1000 commands a second (SET and GET by turns, 100 bytes), alone and while backups are taken one after the other."""
-    alone = percentiles(client(bench.server.port, seconds))
-    found: dict[str, t.Any] = {"alone_ms": dict(zip(("p50", "p99", "p99.9"), (round(one, 3) for one in alone)))}
-    say(f"latency alone: p50 {alone[0]:.2f} ms, p99 {alone[1]:.2f} ms, p99.9 {alone[2]:.2f} ms")
-    for method in ("aof", "rdb"):
-        process, count = client(bench.server.port, seconds), 0
-        while process.poll() is None:
-            subprocess.run(
-                [*MEEK, sys.executable, __file__, "--take", method, "--home", str(bench.home), "--port", str(bench.server.port)],
-                check=True,
-            )  # fmt: skip
-            count += 1
-        with_one = percentiles(process)
-        for label in bench.store.labels():
-            bench.store.delete(label)
-        ratio = with_one[1] / alone[1]
-        found[method] = {
-            "ms": dict(zip(("p50", "p99", "p99.9"), (round(one, 3) for one in with_one))),
+    """A client of 1000 commands a second (SET and GET by turns, 100 bytes), alone and under backups; by turns, medians of each."""
+    rows: dict[str, list[list[float]]] = {"alone": [], "aof": [], "rdb": []}
+    counts = {"aof": 0, "rdb": 0}
+    for _round in range(3):
+        rows["alone"].append(percentiles(client(bench.server.port, seconds)))
+        for method in ("aof", "rdb"):
+            told, count = under_backups(bench, method, seconds)
+            rows[method].append(told)
+            counts[method] += count
+    medians = {name: [sorted(column)[1] for column in zip(*found)] for name, found in rows.items()}
+    result: dict[str, t.Any] = {}
+    for name, (half, most, nearly) in medians.items():
+        ratio = most / medians["alone"][1]
+        result[name] = {
+            "p50_ms": round(half, 3),
+            "p99_ms": round(most, 3),
+            "p99.9_ms": round(nearly, 3),
             "p99_by_alone": round(ratio, 2),
-            "backups_meanwhile": count,
         }
+        meanwhile = f" ({counts[name]} backups in {3 * seconds:g} s), p99 ratio {ratio:.1f}" if name in counts else ""
+        lowest, highest = min(row[1] for row in rows[name]), max(row[1] for row in rows[name])
         say(
-            f"latency during {count} backups by {method}: p50 {with_one[0]:.2f} ms, p99 {with_one[1]:.2f} ms, p99.9 {with_one[2]:.2f} ms; "
-            f"p99 ratio {ratio:.1f}"
+            f"latency, {name}: p50 {half:.2f} ms, p99 {most:.2f} ms ({lowest:.2f} to {highest:.2f}), p99.9 {nearly:.2f} ms{meanwhile}"
         )
-    return found
+    return result
 
 
 class Unit:
@@ -371,7 +384,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=500, help="data of the server")
     parser.add_argument("--gigabytes", type=int, default=5, help="the file for the measure of memory")
-    parser.add_argument("--seconds", type=float, default=20, help="each measure of latency")
+    parser.add_argument("--seconds", type=float, default=10, help="each measure of latency; there are nine")
     parser.add_argument("--only", default="memory,throughput,latency,restore")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON as well")
     for name in ("--take", "--home"):

@@ -344,6 +344,11 @@ CASES = {
     "backups unseen": (but(backups=Backups("orders", "/b", because="no permission")), NONE, "backup_none", "unknown", "no permission"),
     "unproven": (but(backups={"rows": ({**PROVEN, "state": "taken"},)}), NONE, "backup_unproven", "warning", "there is no proven backup"),
     "old backup": (HEALTHY, Objectives(backup_age=3600), "backup_old", "warning", "is 2.0 h old"),
+    "old backup, a member may have a newer": (but(backups={"elsewhere": True}), Objectives(backup_age=3600), "backup_old", "note", "another member"),
+    "old drill, a member may have held one": (but(backups={"elsewhere": True}), Objectives(drill_age=3600), "drill_old", "note", "24.0 h ago"),
+    "no drill where no backups lie": (
+        but(backups=Backups("orders", "/b", expected=True, elsewhere=True)), Objectives(drill_age=86400), "drill_none", "note", "no drill",
+    ),
     "young backup": (HEALTHY, Objectives(backup_age=86400), "backup_old", "ok", "is 2.0 h old"),
     "the last failed": (but(backups={"rows": (PROVEN, {**PROVEN, "label": "x", "state": "failed"})}), NONE, "backup_failed", "warning", "failed its proof"),
     "no drill": (but(backups={"drills": ()}), NONE, "drill_none", "note", "no drill"),
