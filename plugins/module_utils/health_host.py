@@ -189,6 +189,8 @@ def _aof_on_disk(facts: Facts, objectives: Objectives) -> Findings:
             "warning",
             "auto-aof-rewrite-percentage is 0 (a backup sets it so while it copies; else it is meant to stay)",
         )
+    elif free < copy:
+        pass  # disk_room says that there is no room, and all else follows from it
     elif rewrite - size > free:
         yield found(
             "rewrite_never_fires",
