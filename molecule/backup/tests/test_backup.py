@@ -282,3 +282,32 @@ def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(h
     assert (admin(spare, "DBSIZE"), digest(spare)) == (count, saved)
     assert role(spare) == "primary"  # it follows nobody of the set that its data is from
     print(f"{count} keys fetched from S3 and restored on another host in {took:.0f} s")
+
+
+def test_a_server_that_does_not_start_is_repaired_by_what_loses_least(hosts: dict[str, LabHost]) -> None:
+    """A damaged replica from its primary, under Sentinels; a damaged lone server from its proven backup. What was damaged is kept."""
+    primary, replica = pair(hosts)
+    saved = digest(primary)
+    spoil = (
+        "systemctl stop {unit}; f=$(ls /var/lib/redis/appendonlydir/*.base.*); printf 'spoilt' | dd of=$f bs=1 seek=9 conv=notrunc status=none;"
+        " systemctl start {unit} || true; sleep 2; systemctl stop {unit}"
+    )
+    replica.run(spoil.format(unit=replica.unit))
+    looked = play("repair", "--check")
+    assert replica.infra.run(f"systemctl is-active {replica.unit}").rc != 0
+    said_by = play("repair")
+    print(next(line for line in said_by.splitlines() if "rung" in line or "replica" in line).strip())
+    assert looked
+    again, other = pair(hosts)
+    assert (again.name, digest(primary), digest(other)) == (primary.name, saved, saved)
+    assert other.infra.run("ls -d /var/lib/redis/redisops-*").rc == 0
+
+    spare = hosts["b3"]
+    before = digest(spare)
+    spare.run(spoil.format(unit=spare.unit))
+    assert spare.infra.run(f"systemctl is-active {spare.unit}").rc != 0
+    play("repair", "-e", "redisops_hosts=b3", "-e", "redis_backup_set_name=orders")
+    wait(lambda: admin(spare, "PING") == "PONG")
+    assert digest(spare) == before
+    play("site", "-e", "redisops_hosts=b3")
+    assert last_run_changed() == 0
