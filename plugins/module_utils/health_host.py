@@ -177,6 +177,11 @@ def _rewrite_at(facts: Facts) -> t.Optional[int]:
     return max(int(least) if least.isdigit() else 0, base * (100 + int(percent)) // 100)
 
 
+def _short(free: int, copy: int) -> bool:
+    """Whether the next save may not find room beside what is written meanwhile."""
+    return free < copy * 3 // 2 + 16 * _MIB
+
+
 def _aof_on_disk(facts: Facts, objectives: Objectives) -> Findings:
     if facts.setting("appendonly") != "yes" or facts.disk is None or not facts.disk.free_bytes or facts.live is None:
         return
@@ -189,8 +194,8 @@ def _aof_on_disk(facts: Facts, objectives: Objectives) -> Findings:
             "warning",
             "auto-aof-rewrite-percentage is 0 (a backup sets it so while it copies; else it is meant to stay)",
         )
-    elif free < copy:
-        pass  # disk_room says that there is no room, and all else follows from it
+    elif _short(free, copy):
+        pass  # disk_room says it, and all else follows from that
     elif rewrite - size > free:
         yield found(
             "rewrite_never_fires",
@@ -239,7 +244,7 @@ def _room(facts: Facts) -> Findings:
         )
     elif free < copy or not free:
         yield found("disk_room", "critical", seen)
-    elif free < copy * 3 // 2 + 16 * _MIB:
+    elif _short(free, copy):
         yield found("disk_room", "warning", seen)
     else:
         yield found("disk_room", "ok", seen)
