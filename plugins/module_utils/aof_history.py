@@ -353,6 +353,7 @@ def _increment(directory: str, entry: AofFile) -> Increment:
         found.unstamped,
         found.commands,
         found.ends,
+        found.since,
     )
 
 
@@ -415,6 +416,7 @@ def _read_set(directory: str, named_in: str, manifest: AofManifest, seen: t.Opti
             gaps.insert(0, f"{path} is missing")
     else:
         gaps.insert(0, f"{named_in} names no base")
+    base_at = max([base_at, *(entry.since for entry in increments if entry.since is not None)])
     return AofSet(directory, manifest, base_at, base_bytes, increments, tuple(gaps), seen, identity)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import typing as t
 
-__all__ = ["AofCommands", "AofScan", "Command", "commands", "scan_aof"]
+__all__ = ["AofCommands", "AofScan", "Command", "commands", "scan_aof", "since_line"]
 
 #: Longer than any count and any annotation that Redis writes.
 _LINE = 1024
@@ -30,7 +30,8 @@ class AofScan:
 
     ``ends`` is ``clean``, ``truncated`` (the file stops within a command, as after a crash) or ``corrupt`` (what stands at ``at`` is no part
     of any command, for the reason ``why``). ``timestamp``: the last ``#TS:`` up to there, seconds since 1970; None where there is none.
-    ``first_timestamp`` and ``latest_timestamp``: the first one and the greatest; ``unstamped``: commands before the first.
+    ``first_timestamp`` and ``latest_timestamp``: the first one and the greatest; ``unstamped``: commands before the first. ``since``: the
+    second in which a restore brought what stands before it to the server, as SINCE says; None where nothing does.
     """
 
     good_up_to: int
@@ -43,6 +44,7 @@ class AofScan:
     latest_timestamp: t.Optional[int] = None
     unstamped: int = 0
     commands_end: int = 0
+    since: t.Optional[int] = None
 
 
 class Command(t.NamedTuple):
@@ -112,10 +114,16 @@ def _argument(handle: t.BinaryIO, keep: int) -> bytes:
     return first
 
 
-def _stamp(handle: t.BinaryIO) -> t.Optional[int]:
-    """The time of a ``#`` line, None where it is another annotation. Raises _Stop."""
-    match = re.fullmatch(rb"#TS:(\d{1,12})", _line(handle, rb"#[ -~]*\r?"))
-    return int(match.group(1)) if match else None
+def since_line(at: float) -> bytes:
+    """What a restore writes behind what it brings: until then the server's data was another. Redis skips every line that begins so."""
+    return b"#REDISOPS-SINCE:%d\r\n" % int(at)
+
+
+def _annotation(handle: t.BinaryIO) -> tuple[t.Optional[int], t.Optional[int]]:
+    """The time of a ``#`` line, and that of since_line(); None for what it is not. Raises _Stop."""
+    line = _line(handle, rb"#[ -~]*\r?")
+    stamp, since = re.fullmatch(rb"#TS:(\d{1,12})", line), re.fullmatch(rb"#REDISOPS-SINCE:(\d{1,12})", line)
+    return int(stamp.group(1)) if stamp else None, int(since.group(1)) if since else None
 
 
 def _whole(handle: t.BinaryIO) -> tuple[bytes, tuple[bytes, ...]]:
@@ -179,7 +187,7 @@ class AofCommands:
         good = origin
         start = -1  # where the # lines before the next command begin
         total = waiting = unstamped = 0
-        timestamp = seen = first = latest = database = multi = None
+        timestamp = seen = first = latest = database = multi = since = None
         try:
             while True:
                 quick = _quick(block, at)
@@ -194,8 +202,8 @@ class AofCommands:
                         handle.seek(begin)
                     if stamp or mark == b"#":  # it belongs to the command behind it: Redis cuts before it
                         start = begin if start < 0 else start
-                        time = int(stamp[1]) if stamp else _stamp(handle)
-                        seen = seen if time is None else time
+                        time, brought = (int(stamp[1]), None) if stamp else _annotation(handle)
+                        seen, since = seen if time is None else time, since if brought is None else brought
                     else:
                         quick = (*_whole(handle), 0)
                     if stamp:
@@ -225,10 +233,10 @@ class AofCommands:
                         latest, timestamp = max(seen, latest or 0), seen
             if multi is not None:
                 raise _Stop("truncated", begin, "the file ends between MULTI and EXEC")
-            self.scan = AofScan(begin, total, "clean", begin, "", timestamp, first, latest, unstamped, good)
+            self.scan = AofScan(begin, total, "clean", begin, "", timestamp, first, latest, unstamped, good, since)
         except _Stop as stop:
             self.scan = AofScan(
-                good, total, stop.ends, stop.at, stop.why, timestamp, first, latest, min(unstamped, total), good
+                good, total, stop.ends, stop.at, stop.why, timestamp, first, latest, min(unstamped, total), good, since
             )
 
 

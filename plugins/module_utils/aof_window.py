@@ -20,7 +20,7 @@ class Increment:
     """One file of commands. ``bytes`` of it are whole commands; times are seconds since 1970.
 
     ``first_ts``, ``last_ts``: the first and the greatest ``#TS:``, None where there is none. ``unstamped``: commands before the first.
-    ``ends``: clean, truncated or corrupt as in AofScan, or missing.
+    ``ends``: clean, truncated or corrupt as in AofScan, or missing. ``since``: as in AofScan.
     """
 
     path: str
@@ -31,6 +31,7 @@ class Increment:
     unstamped: int = 0
     commands: int = 0
     ends: str = "clean"
+    since: t.Optional[int] = None
 
     @property
     def name(self) -> str:
@@ -41,7 +42,8 @@ class Increment:
 class AofSet:
     """One base with its increments, as a manifest in ``directory`` names them.
 
-    ``base_at``: the second in which the base was made. ``base_bytes``: None where the base is not there, then nothing can be recovered.
+    ``base_at``: the second in which the base was made; where a restore brought the set, the second of that, since the server's data was another
+    until then. ``base_bytes``: None where the base is not there, then nothing can be recovered.
     ``gaps``: what is missing, in words. ``seen``: the second up to which the files hold all commands, where that is known.
     ``identity``: device and inode of the base: two directories with the same one are the same set.
     """

@@ -21,6 +21,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_manifest import AofFile, AofManifest, parse_manifest
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import scan_aof, since_line
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_load import Loaded, loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_take import copy_file
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
@@ -230,9 +231,32 @@ def stage(
         ) from None
 
 
+def _say_since(folder: str, appendfilename: str) -> None:
+    """End an AOF that a restore brings with an increment that says from when on it is the server's: going back in time needs to know.
+
+    A last increment that ends within a command, as after a crash, stays the last: Redis takes that of no other. The manifest comes last;
+    without it Redis reads no such file.
+    """
+    path = os.path.join(folder, f"{appendfilename}.manifest")
+    found = parse_manifest(read_text(path), path)
+    like = os.stat(path)
+    if found.increments:
+        with open(os.path.join(folder, found.increments[-1].name), "rb") as handle:
+            if scan_aof(handle).ends != "clean":
+                return
+    number = max([0, *(entry.seq for entry in found.increments)]) + 1
+    entry = AofFile(f"{appendfilename}.{number}.incr.aof", number, "i")
+    access = (like.st_uid, like.st_gid, 0o660)
+    StagedFile(os.path.join(folder, entry.name), since_line(time.time()).decode("ascii"), access=access, follow=False).commit()
+    text = AofManifest((*found.files, entry)).render()
+    StagedFile(path, text, access=(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
+
+
 def note(holder: str, place: Place, aof: bool, label: str) -> None:
     """Say what was staged, last of all: without it, what is there counts for nothing."""
     came = os.path.join(holder, os.path.basename(live(place, aof)))
+    if aof:
+        _say_since(came, place.appendfilename)
     _journal(holder, {"aof": aof, "label": label, "came": _identity(came), "finished": False})
     fsync_dir(holder)
 
@@ -294,6 +318,8 @@ def turn(holder: Holder, place: Place) -> Holder:
             "the data that was",
             "restore a backup",
         )
+    if holder.aof:
+        _say_since(holder.staged(place), place.appendfilename)
     _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True, "finished": False})
     return dataclasses.replace(holder, swapped=False, stays=True)
 

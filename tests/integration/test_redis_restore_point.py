@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import archive, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 
 from tests.integration.data_of_all_kinds import fill
 from tests.integration.test_redis_restore import (  # noqa: F401, they are fixtures
@@ -144,3 +147,37 @@ def test_commands_without_timestamps_are_not_taken_for_a_second(restore, unit):
     done = restore(to_time=str(second))
     assert (done.failed, done.code) == (True, "aof_without_timestamps")
     assert unit.did == []
+
+
+@pytest.mark.parametrize("method", ["rdb", "aof"])
+def test_between_a_backup_and_its_restore_the_data_was_another(restore, back_up, server, method):
+    """The restored base says that it is of the backup's second; until the restore the server had other data, and that is what is brought."""
+    server.cli("SET", "k", "1")
+    label = back_up(method=method).backup["label"]
+    next_second()
+    server.cli("SET", "k", "2")
+    between = next_second()
+    next_second()
+    place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
+    archive(place, kept_beside(place), 3600, time.time())  # as the host's timer does
+    assert not restore(backup=label).failed
+    assert server.cli("GET", "k") == "1"
+    server.restart()  # Redis reads what says so as well
+    assert server.cli("GET", "k") == "1"
+    next_second()
+    server.cli("SET", "k", "3")
+    after = next_second()
+    next_second()
+    done = restore(to_time=str(between))
+    assert not done.failed, done.msg
+    assert server.cli("GET", "k") == "2"
+    again = restore(to_time=str(after))
+    assert (again.failed, server.cli("GET", "k")) == (True, "2")  # nobody kept that AOF: it is refused with the ranges that are
+    back = restore(state="rolled_back")
+    assert not back.failed, back.msg
+    assert server.cli("GET", "k") == "3"
+    # while the other data was there, it was the other data
+    shutil.rmtree(kept_beside(place))
+    wrong = restore(check=True, to_time=str(between))
+    assert wrong.failed, wrong.plan
+    assert wrong.code in ("before_history", "not_in_history"), wrong.msg

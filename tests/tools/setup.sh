@@ -152,6 +152,6 @@ mkdir -p .cache
 case "${1:-}" in
     venv) setup_venv ;;
     redis) setup_redis; setup_nft; setup_restic; setup_promtool; setup_chromium ;;
-    docker) setup_docker ;;
+    docker) setup_docker; setup_promtool ;;
     *) stop "usage: setup.sh venv | redis | docker" ;;
 esac
