@@ -12,7 +12,8 @@ author:
   - redisops.recovery contributors (@redisops)
 description:
   - Reads what the roles of this collection have registered in check mode. What recovery depends on stands first; then come hosts in order.
-  - A host that was not reached, or on which a role refused to go on, has a row that says so; it is never counted as free of drift.
+  - A host that was not reached to the end, or on which a role refused to go on (C(__redisops_drift_whole), C(__redisops_drift_refusal), as the
+    playbook drift sets them), has a row that says so; it is never counted as free of drift.
 options:
   _input:
     description: Variables of each host that was looked at, host → its C(hostvars).
@@ -113,15 +114,18 @@ def drift_table(fleet: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, t.Any
         # Only these are looked at: to look at another variable is to template it, which may fail.
         found = {name: variables[name] for name in variables if _REGISTERED.fullmatch(name)}
         found = {name: value for name, value in found.items() if isinstance(value, Mapping)}
-        if not any("changed" in value or "failed" in value for value in found.values()):
+        refusal = str(variables.get("__redisops_drift_refusal") or "").split("\n")[0]
+        if refusal:
+            rows.append(_row(host, "", "host", "refused", "a role that can be carried out", refusal))
+        elif not variables.get("__redisops_drift_whole"):
             rows.append(
                 _row(
                     host,
                     "",
                     "host",
                     "not known",
-                    "a host that answers",
-                    "nothing was learned: unreachable, or not in this run",
+                    "a host that answers to the end",
+                    "it was not reached, or lost on the way",
                 )
             )
         for name, value in found.items():

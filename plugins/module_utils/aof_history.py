@@ -27,7 +27,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.errors import Pr
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.rdb import RdbHeader, RdbHeaderError, read_header
 
-__all__ = ["Archived", "archive", "drop_oldest", "kept_beside", "open_regular", "set_of", "sets", "window"]
+__all__ = ["Archived", "archive", "drop_oldest", "held", "kept_beside", "open_regular", "set_of", "sets", "window"]
 
 _SUFFIX = ".manifest"
 _TRIES = 10
@@ -230,6 +230,13 @@ def _kept(place: Place, folder: str) -> tuple[str, list[str], bool]:
             last = str(moved)
     raise Problem("aof_incomplete", f"{last} is not there, or was exchanged, {_TRIES} times in a row", "the files that the manifest names",
                   "look at the AOF directory and the log of Redis; where rewrites follow each other closely, run again")  # fmt: skip
+
+
+@contextlib.contextmanager
+def held(folder: str) -> t.Iterator[None]:
+    """Nobody keeps or removes anything in ``folder`` meanwhile; a folder that is not there is nobody's. For who reads it."""
+    with _locked(folder) if os.path.isdir(folder) else contextlib.nullcontext():
+        yield
 
 
 @contextlib.contextmanager

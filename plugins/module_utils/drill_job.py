@@ -75,8 +75,10 @@ def run(wanted: Drill, host: Host, check: bool = False) -> tuple[dict[str, t.Any
     """The report and where it was written; in check mode it only sees that there is something to restore. Raises Problem."""
     prove(wanted)
     chance = random.SystemRandom()
-    # Of a cluster's node one of the shards that it has backups of.
-    store = Store(wanted.directory, chance.choice(set_names(wanted.directory, wanted.set_name) or [wanted.set_name]))
+    # Of a cluster's node one of the shards that it has backups of; of a label, the one that has it.
+    names = set_names(wanted.directory, wanted.set_name) or [wanted.set_name]
+    holding = [name for name in names if wanted.backup in Store(wanted.directory, name).labels()] if wanted.backup else []
+    store = Store(wanted.directory, chance.choice(holding or names))
     place = wanted.repository
     if not candidates(store, place, host):
         raise Problem(

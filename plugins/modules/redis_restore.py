@@ -171,6 +171,7 @@ import contextlib
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import held, kept_beside
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
@@ -289,9 +290,10 @@ def rewound(module: AnsibleModule) -> dict:
         raise Problem("invalid_value", "to_time and undo_flush are both set", "one of them", "take one out")
     at = moment_of(params["to_time"]) if params["to_time"] else None
     server = target.instance.server
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as until:
+        until.enter_context(held(kept_beside(target.place)))  # the host's timer may remove what is old while it is read
         if not module.check_mode:
-            held.enter_context(frozen(server, params["timeout"]))
+            until.enter_context(frozen(server, params["timeout"]))
             discard_unfinished(target.place)
         store = store_of(params["directory"], params["set_name"], target.slots)
         history = history_of(target.place, server, store, params["history"])

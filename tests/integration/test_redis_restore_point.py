@@ -180,4 +180,4 @@ def test_between_a_backup_and_its_restore_the_data_was_another(restore, back_up,
     shutil.rmtree(kept_beside(place))
     wrong = restore(check=True, to_time=str(between))
     assert wrong.failed, wrong.plan
-    assert wrong.code in ("before_history", "not_in_history"), wrong.msg
+    assert wrong.code in ("before_history", "history_gap"), wrong.msg
