@@ -61,6 +61,9 @@ _value:
     set:
       description: The set that it is of.
       type: str
+    bytes:
+      description: How large its files are together; null where that is not known.
+      type: int
     at:
       description: When it was taken, in seconds since 1970; null where there is none.
       type: float
@@ -77,7 +80,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.moments import moment_of
 
-_NONE = {"label": "", "host": "", "set": "", "state": "", "at": None}
+_NONE = {"label": "", "host": "", "set": "", "state": "", "at": None, "bytes": None}
 _BY_AGE = ("latest_proven", "latest", "oldest")
 
 
@@ -90,7 +93,14 @@ def backup_choice(
     except Problem as problem:
         return {**_NONE, "refusal": problem.message()}
     rows = [
-        {"label": row["label"], "host": host, "set": one["set"], "state": row["state"], "at": row["at"]}
+        {
+            "label": row["label"],
+            "host": host,
+            "set": one["set"],
+            "state": row["state"],
+            "at": row["at"],
+            "bytes": row.get("bytes"),
+        }
         for host, found in sets.items()
         for one in found
         for row in one["backups"]

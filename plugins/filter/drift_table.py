@@ -97,7 +97,7 @@ def _rows_of(host: str, role: str, result: t.Mapping[str, t.Any]) -> t.Iterator[
 def _told(rows: t.Sequence[t.Mapping[str, t.Any]], seen: int) -> str:
     if not rows:
         return f"No drift on {seen} host{'s' if seen != 1 else ''}.\n"
-    head = ("host", "what", "declared", "found", "since at most")
+    head = ("host", "what", "declared", "found", "since, or before")
     lines = [
         (one["host"], f"{'! ' if one['critical'] else ''}{one['layer']}: {one['name']}", one["declared"], one["found"], one["since"])
         for one in rows

@@ -40,7 +40,8 @@ class Mended:
     """An AOF that can be put together. ``pieces``: the base, then increments; the last one is cut at ``cut_at`` where that is not None.
 
     ``bytes`` and ``commands`` of the live AOF are not in it (None: not known); ``at`` is the second that it reaches where that is known,
-    ``until`` the greatest second of what it lacks. ``taken`` says in words which pieces are not the live ones.
+    ``until`` the greatest second of what it lacks. ``taken`` says in words which pieces are not the live ones. ``unsure``: a copy shows that
+    the live file was cut short, and how much was written to it after that copy is not known.
     """
 
     pieces: tuple[Piece, ...]
@@ -50,6 +51,7 @@ class Mended:
     until: t.Optional[int] = None
     cut_at: t.Optional[int] = None
     taken: tuple[str, ...] = ()
+    unsure: bool = False
 
     @property
     def size(self) -> int:
@@ -106,10 +108,10 @@ def _whole(other: AofSet, entry: Increment) -> bool:
     return entry is not other.increments[-1] or other.seen is None
 
 
-def _better(live: AofSet, entry: Increment, others: t.Sequence[AofSet]) -> t.Optional[tuple[Increment, Piece, str]]:
-    """A copy that has what a damaged or missing increment lacks: as an increment, as a piece, and from where."""
+def _better(live: AofSet, entry: Increment, others: t.Sequence[AofSet]) -> t.Optional[tuple[Increment, Piece, str, bool]]:
+    """A copy that has what a damaged or missing increment lacks: as an increment, as a piece, from where, and whether nothing came behind it."""
     size = os.path.getsize(entry.path) if entry.ends != "missing" else 0
-    found: list[tuple[int, Increment, Piece, str]] = []
+    found: list[tuple[bool, int, Increment, Piece, str]] = []
     for other in others:
         for copy in other.increments:
             if copy.seq != entry.seq or copy.ends != "clean" or copy.bytes <= (entry.bytes if size else -1):
@@ -118,7 +120,7 @@ def _better(live: AofSet, entry: Increment, others: t.Sequence[AofSet]) -> t.Opt
                 continue
             piece = piece_of(copy, "", copy.bytes)
             if size <= copy.bytes and (size or _whole(other, copy)):
-                found.append((copy.bytes, copy, piece, other.directory))
+                found.append((size == copy.bytes or _whole(other, copy), copy.bytes, copy, piece, other.directory))
                 continue
             if not size:
                 continue  # how much was written to it after the copy is not known
@@ -129,27 +131,31 @@ def _better(live: AofSet, entry: Increment, others: t.Sequence[AofSet]) -> t.Opt
                 joined = dataclasses.replace(
                     copy, bytes=size, last_ts=max(filter(None, (copy.last_ts, rest.latest_timestamp)), default=None)
                 )
-                found.append((size, joined, dataclasses.replace(piece, then=(entry.path, size)), other.directory))
+                found.append((True, size, joined, dataclasses.replace(piece, then=(entry.path, size)), other.directory))
     if not found:
         return None
-    _bytes, increment, piece, where = max(found, key=lambda row: row[0])
-    return increment, piece, where
+    whole, _bytes, increment, piece, where = max(found, key=lambda row: row[:2])
+    return increment, piece, where, whole
 
 
-def _healed(live: AofSet, others: t.Sequence[AofSet]) -> tuple[AofSet, dict[str, Piece], list[str]]:
-    """The live set with the copies of its damaged increments; pieces that are no plain file by the path of the increment."""
-    increments, special, taken = [], {}, []
+def _healed(live: AofSet, others: t.Sequence[AofSet]) -> tuple[AofSet, dict[str, Piece], list[str], bool]:
+    """The live set with the copies of its damaged increments; pieces that are no plain file by the path of the increment; what was taken in
+    words; and whether the live file of one was cut short, so that more may have come behind the copy.
+    """
+    increments, special, taken, unsure = [], {}, [], False
     for entry in live.increments:
         better = None if entry.ends == "clean" else _better(live, entry, others)
         if better:
-            increment, piece, where = better
+            increment, piece, where, whole = better
             increments.append(increment)
             special[increment.path] = piece
+            unsure = unsure or not whole
             rest = f", and what the live one has behind offset {piece.bytes}" if piece.then[0] else ""
+            rest += "" if whole else ", which shows that the live one was cut short; what was written after that copy is not known"
             taken.append(f"{entry.name} from {where}{rest}")
         else:
             increments.append(entry)
-    return dataclasses.replace(live, increments=tuple(increments)), special, taken
+    return dataclasses.replace(live, increments=tuple(increments)), special, taken, unsure
 
 
 # --- what can be put together ------------------------------------------------------------------------------------------
@@ -207,18 +213,20 @@ def _assembled(
 
 
 def mend(
-    live: AofSet, others: t.Sequence[AofSet], base_is_good: bool, appendfilename: str
+    live: AofSet, others: t.Sequence[AofSet], base_is_good: bool, appendfilename: str, begun: float = 0.0
 ) -> tuple[t.Optional[Mended], t.Optional[Mended]]:
     """What the live AOF gives by itself (cut where it is damaged), and what it gives with the help of ``others``; None where nothing.
 
-    ``others`` are whole: the caller has proven them. The second is None as well where it is no better than the first. Raises Problem.
+    ``others`` are whole: the caller has proven them. ``begun``: when other data was last put in the place of what was there, seconds since
+    1970; numbers begin anew then, so that older increments do not lead to the live base. The second is None as well where it is no better than
+    the first. Raises Problem.
     """
     alone = None
     usable = base_is_good and live.base_bytes is not None
     if usable:
         base = base_piece(live, appendfilename)
         alone = _assembled(live, base, _in_order(live.increments), {}, appendfilename, ())
-    healed, special, taken = _healed(live, others)
+    healed, special, taken, unsure = _healed(live, others)
     increments = _in_order(healed.increments)
     found: list[Mended] = []
     if usable and taken:
@@ -233,15 +241,17 @@ def mend(
         newest = max((one.base_at for one in others), default=0)
         gone = dataclasses.replace(healed, base_bytes=None, base_at=max(live.base_at, newest))
         for chain in chains([*others, gone]):
-            numbers = {entry.seq for entry in chain.increments}
-            if chain.origin is not gone and numbers & {entry.seq for entry in live.increments}:
+            numbers = {entry.seq for entry in live.increments}
+            before = [entry.path for entry in chain.increments if entry.seq < min(numbers, default=0)]
+            of_this = all(os.path.getmtime(path) > begun for path in before)
+            if chain.origin is not gone and of_this and numbers & {entry.seq for entry in chain.increments}:
                 words = [f"the earlier base and its increments from {chain.origin.directory}", *taken]
                 there = base_piece(chain.origin, appendfilename)
                 found.append(_assembled(live, there, chain.increments, special, appendfilename, words))
     best = min(found, key=lambda one: float("inf") if one.bytes is None else one.bytes, default=None)
     if alone and best and (best.bytes is None or (alone.bytes is not None and best.bytes >= alone.bytes)):
         best = None
-    return alone, best
+    return tuple(one and dataclasses.replace(one, unsure=unsure) for one in (alone, best))
 
 
 def _in_order(increments: t.Sequence[Increment]) -> list[Increment]:

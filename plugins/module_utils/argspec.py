@@ -151,6 +151,13 @@ def job_of(params: t.Mapping[str, t.Any]) -> Job:
     settings = Settings(**{name: params[name] for name in names}, assertions=tuple(params["assertions"]))
     rest = {name: params[name] for name in ("max_behind", "max_lag", "max_age", "prove")}
     places = repositories_of(params["repositories"])
+    if places and settings.set_name == "redis":
+        raise Problem(
+            "set_name_shared",
+            "repositories are named, and set_name is redis, which every server has that was given no other name",
+            "a name of its own: in a repository the set's name tells whose a backup is, for retention and for restores",
+            "set set_name (role variable redis_backup_set_name)",
+        )
     return Job(
         settings, login_of(params), tuple(params["members"]), params["address"] or "", **rest,
         retention=_policy(params["retention"]), repositories=places,

@@ -77,7 +77,9 @@ def run(wanted: Drill, host: Host, check: bool = False) -> tuple[dict[str, t.Any
     chance = random.SystemRandom()
     # Of a cluster's node one of the shards that it has backups of; of a label, the one that has it.
     names = set_names(wanted.directory, wanted.set_name) or [wanted.set_name]
-    holding = [name for name in names if wanted.backup in Store(wanted.directory, name).labels()] if wanted.backup else []
+    holding = (
+        [name for name in names if wanted.backup in Store(wanted.directory, name).labels()] if wanted.backup else []
+    )
     store = Store(wanted.directory, chance.choice(holding or names))
     place = wanted.repository
     if not candidates(store, place, host):
@@ -86,6 +88,7 @@ def run(wanted: Drill, host: Host, check: bool = False) -> tuple[dict[str, t.Any
             f"there is no backup of {wanted.set_name} {'in ' + place.name if place else 'in ' + store.directory}",
             "one",
             "take one",
+            nothing_here=not place and not store.labels(),
         )
     if check:
         return {}, ""
@@ -114,8 +117,13 @@ def main(arguments: t.Sequence[str]) -> int:
         )
     except Problem as problem:
         # Of a set every host has the timer, and backups lie where they were taken; that there are none at all is health's to say.
-        state, code = ("nothing_here", 0) if problem.code == "no_backup" else ("failed", 1)
+        state, code = ("nothing_here", 0) if problem.details.get("nothing_here") else ("failed", 1)
         line = {"state": state, "code": problem.code, "msg": problem.message()}
+    except OSError as error:
+        line, code = (
+            {"state": "failed", "code": "unreadable", "msg": f"{error.filename or ''}: {error.strerror or error}"},
+            1,
+        )
     except (ValueError, TypeError, KeyError, IndexError) as error:
         line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
     print(json.dumps(line, sort_keys=True))

@@ -30,7 +30,7 @@ def read_sentinel(login: t.Optional[Login]) -> t.Optional[SentinelFacts]:
     """One Sentinel and all that it watches; None where none is to be asked."""
     if login is None:
         return None
-    server, _code, because = reached(login)
+    server, _code, because, _refused = reached(login)
     if server is None:
         return SentinelFacts(login.address, because)
     try:
@@ -67,14 +67,15 @@ def _drill(path: str) -> t.Optional[dict[str, t.Any]]:
         return None
 
 
-def _schedule(host: Host, set_name: str) -> tuple[str, bool, bool]:
-    """Directory, whether other members may take the backups, and whether there is a schedule at all."""
+def _schedule(host: Host, set_name: str) -> tuple[str, bool, bool, t.Optional[tuple[str, ...]]]:
+    """Directory, whether other members may take the backups, whether there is a schedule at all, and the repositories that it names."""
     text = host.read(f"{SETTINGS}/backup-{set_name}.json")
     try:
         content = json.loads(text or "")
-        return str(content["settings"]["directory"]), len(content["members"]) > 1, True
+        repositories = tuple(str(row["repository"]["name"]) for row in content["repositories"])
+        return str(content["settings"]["directory"]), len(content["members"]) > 1, True, repositories
     except (ValueError, TypeError, KeyError, RecursionError):
-        return "", False, text is not None
+        return "", False, text is not None, None
 
 
 def read_backups(host: Host, set_name: str, directory: str, expected: bool, slots: t.Sequence[str]) -> Backups:
@@ -82,10 +83,12 @@ def read_backups(host: Host, set_name: str, directory: str, expected: bool, slot
 
     Raises Problem for a name that is none.
     """
-    declared, elsewhere, scheduled = _schedule(host, set_name)
+    declared, elsewhere, scheduled, repositories = _schedule(host, set_name)
     directory = directory or declared or "/var/backups/redis"
     store = store_of(directory, set_name, slots)
-    found = Backups(store.set_name, directory, expected=scheduled or expected, elsewhere=elsewhere)
+    found = Backups(
+        store.set_name, directory, expected=scheduled or expected, elsewhere=elsewhere, repositories=repositories
+    )
     try:
         rows = [
             row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.keep) for one in store.all()

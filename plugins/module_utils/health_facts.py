@@ -90,6 +90,7 @@ class Backups:
     """The set's backups on this host, oldest first, as backup_status.row_of has them, and its drills, as their reports have them.
 
     ``expected``: somebody declared that there are backups here. ``elsewhere``: another member may have taken them.
+    ``repositories``: names that the schedule sends them to; None where there is no schedule.
     """
 
     set_name: str
@@ -99,11 +100,13 @@ class Backups:
     expected: bool = False
     elsewhere: bool = False
     because: str = ""
+    repositories: t.Optional[tuple[str, ...]] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Everything. ``trouble`` is a code of health_codes where the server did not answer, ``because`` the words.
+    """Everything. ``trouble`` is a code of health_codes where the server did not answer, ``because`` the words; ``refused``: it answers, but
+    not this user.
 
     ``info`` and ``later`` are two looks, ``apart`` seconds apart. ``live`` is CONFIG GET, ``in_file`` the normal forms of the configuration
     file; None where they may not be read. ``never_loaded`` are the words of a refusal. ``missing`` says why a part is not known.
@@ -113,6 +116,7 @@ class Facts:
     address: str
     trouble: str = ""
     because: str = ""
+    refused: bool = False
     info: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
     later: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
     apart: float = 0.0

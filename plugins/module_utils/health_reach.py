@@ -19,17 +19,17 @@ _PATIENCE = 10.0
 _SILENT = {"server_down": "server_down", "not_redis": "server_silent"}
 
 
-def reached(login: Login) -> tuple[t.Optional[Server], str, str]:
-    """A connection; or the code of the trouble (one of health_codes) and its words."""
+def reached(login: Login) -> tuple[t.Optional[Server], str, str, bool]:
+    """A connection; or the code of the trouble (one of health_codes), its words, and whether it was the server that refused."""
     for option in ("ca_certs", "client_cert_file", "client_key_file"):
         path = getattr(login, option)
         if login.tls and path and not os.access(path, os.R_OK):
-            return None, "server_unseen", f"{option}: {path} cannot be read"
+            return None, "server_unseen", f"{option}: {path} cannot be read", False
     try:
-        return connect(login, _PATIENCE), "", ""
+        return connect(login, _PATIENCE), "", "", False
     except Problem as problem:
         # A server in the middle of a script that does not end answers BUSY to everything.
         code = "server_silent" if ": BUSY" in problem.saw else _SILENT.get(problem.code, "server_unseen")
-        return None, code, problem.saw
+        return None, code, problem.saw, problem.code == "login_failed"
     except (OSError, ValueError) as error:  # a certificate that is none
-        return None, "server_unseen", f"TLS fails: {error}"
+        return None, "server_unseen", f"TLS fails: {error}", False

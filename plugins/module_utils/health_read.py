@@ -61,10 +61,11 @@ class Question:
 
 @dataclasses.dataclass
 class _Said:
-    """What the server said, in two looks; ``trouble`` and ``because`` where it did not."""
+    """What the server said, in two looks; ``trouble`` and ``because`` where it did not; ``refused`` where that was its own answer."""
 
     trouble: str = ""
     because: str = ""
+    refused: bool = False
     info: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
     later: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
     live: t.Optional[dict[str, str]] = None
@@ -82,7 +83,7 @@ def _ask(server: t.Optional[Server], said: _Said, wait: t.Callable[[], None], mi
         if server is not None:
             said.later = server.info()
     except CommandError as error:
-        said.trouble, said.because = "server_unseen", error.saw
+        said.trouble, said.because, said.refused = "server_unseen", error.saw, True
     except Problem as problem:
         said.trouble, said.because = "server_silent", problem.saw
     finally:
@@ -263,8 +264,8 @@ def read_facts(
     login = question.login
     missing: dict[str, str] = {}
     unit, unit_says = _unit(host, question.unit)
-    server, trouble, because = reached(login)
-    said = _Said(trouble, because)
+    server, trouble, because, refused = reached(login)
+    said = _Said(trouble, because, refused)
     before, began = look(host), clock()
     _ask(server, said, lambda: sleep(question.apart), missing)
     after, apart = look(host), max(0.0, clock() - began) if question.apart else 0.0
@@ -303,6 +304,7 @@ def read_facts(
         address=login.address,
         trouble=said.trouble,
         because=said.because,
+        refused=said.refused,
         info=info,
         later=said.later,
         apart=apart,

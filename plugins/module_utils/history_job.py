@@ -73,6 +73,11 @@ def main(arguments: t.Sequence[str]) -> int:
         line, code = run(History(**json.loads(read_text(arguments[0]))), time.time()), 0
     except Problem as problem:
         line, code = {"state": "failed", "code": problem.code, "msg": problem.message()}, 1
+    except OSError as error:
+        line, code = (
+            {"state": "failed", "code": "unreadable", "msg": f"{error.filename or ''}: {error.strerror or error}"},
+            1,
+        )
     except (ValueError, TypeError, KeyError, IndexError) as error:
         line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
     print(json.dumps(line, sort_keys=True))

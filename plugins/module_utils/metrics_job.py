@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import sys
 import time
 import typing as t
@@ -22,11 +23,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health_facts imp
 from ansible_collections.redisops.recovery.plugins.module_utils.health_read import Question, read_facts
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.metrics import render
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.risk_now import risk_now
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
 
-__all__ = ["Metrics", "exporter_login", "main", "run"]
+__all__ = ["Metrics", "main", "run"]
 
 PROGRAMS = ("backup", "history", "drill")
 
@@ -54,19 +54,6 @@ class Metrics:
         return cls(question=Question(**question), objectives=Objectives(**content.pop("objectives")), **content)
 
 
-def exporter_login(login: Login, file: str) -> tuple[str, str]:
-    """The drop-in of redis_exporter's service, and the file with its login."""
-    scheme = "rediss" if login.tls else "redis"
-    where = login.unix_socket or f"{scheme}://{endpoint(login.host, login.port)}"
-    values = {
-        "REDIS_ADDR": f"unix://{where}" if login.unix_socket else where,
-        "REDIS_USER": login.user,
-        "REDIS_PASSWORD": login.password,
-    }
-    quoted = {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items() if value}
-    return f"[Service]\nEnvironmentFile={file}\n", "".join(f'{name}="{value}"\n' for name, value in quoted.items())
-
-
 def _failed(host: Host, set_name: str) -> dict[str, bool]:
     """Of each program that this host runs by itself, whether its last run failed."""
     found = {}
@@ -85,7 +72,7 @@ def run(metrics: Metrics, host: Host, now: float) -> str:
     facts = read_facts(question, host)
     text = render(
         facts, judge(facts, metrics.objectives), risk_now(facts), report(facts, question.set_name), metrics.objectives,
-        _failed(host, question.set_name),
+        _failed(host, question.set_name), socket.gethostname(),
     )  # fmt: skip
     StagedFile(metrics.file, text, access=(os.geteuid(), os.getegid(), 0o644), follow=False).commit()
     return text

@@ -89,12 +89,13 @@ class Peer:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A way that the files beside the damaged ones give. ``estimate``: seconds, where ``loses`` does not know them."""
+    """A way that the files beside the damaged ones give. ``estimate``: seconds, where ``loses`` does not know them. ``keys``: where counted."""
 
     possible: bool
     because: str
     loses: Loss = NOTHING
     estimate: float = _NEVER
+    keys: t.Optional[int] = None
 
     @property
     def weight(self) -> float:
@@ -248,9 +249,12 @@ def _backup(facts: Facts) -> Rung:
     loses = NOTHING if best.same else Loss(None, None, _since(facts, _reaches(best, facts.peers)))
     words = "made by the very save that made the damaged file" if best.same else "the newest proven one"
     place = {"": "", "repository": f" in {best.where}", "member": f" on {best.where}"}[best.kind]
+    do, needs = "restore it", ""
+    if best.keys is not None and _too_few(best.keys, facts.had_keys):
+        words += f"; it has {best.keys} keys, and there were {facts.had_keys}: it may be of a server that had lost its data"
+        do, needs = "see which backup has the data; name rung: backup, and its label as backup", "rung"
     return Rung(
-        "backup", True, f"{best.label}{place}, {words}{said}", loses, "restore it", source=best.label, where=best.where, kind=best.kind,
-        weight=_weight(loses),
+        "backup", True, f"{best.label}{place}, {words}{said}", loses, do, needs, best.label, best.where, best.kind, _weight(loses)
     )  # fmt: skip
 
 
@@ -358,6 +362,16 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Rung]
     best = min(free, key=lambda one: one.weight, default=None)
     cut = min((one for one in held if one.needs == "allow_truncation"), key=lambda one: one.weight, default=None)
     doubtful = next((one for one in held if one.needs == "rung" and (best is None or one.weight < best.weight)), None)
+    memory = next(one for one in found.ladder if one.rung == "memory")
+    if best and memory.needs and not memory.possible:
+        raise Refusal(
+            "doubtful_source",
+            f"damaged: {files}. The server runs, and its memory is in doubt: {memory.because}. To mend it by {best.rung} ends it, and what only "
+            "its memory holds is gone then",
+            "your word on which one is the data",
+            f"save what it holds first (redis-cli --rdb FILE, on a disk with room), then name rung: {best.rung} ({best.because}), which loses "
+            f"{best.loses.told}",
+        )
     if cut and (best is None or cut.weight < best.weight) and (doubtful is None or cut.weight <= doubtful.weight):
         raise _truncation(files, cut, best)
     if doubtful:

@@ -9,11 +9,18 @@ Nothing is changed. What could not be asked becomes a note, and no reason to sto
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import kept_beside, set_of, sets
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import (
+    kept_beside,
+    open_regular,
+    set_of,
+    sets,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_loss import behind
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_mend import (
     Mended,
     ctime_of,
@@ -22,10 +29,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.aof_mend import 
     mend,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import scan_aof
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_window import AofSet
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_window import AofSet, Increment
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import labelled
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan as scan_files
+from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.file_verdict import (
     USABLE,
@@ -41,6 +49,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act 
 from ansible_collections.redisops.recovery.plugins.module_utils.repair_plan import Copy, Facts, Loss, Peer, Way
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import ASK_SECONDS, Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import holders
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import Target, read_target
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server_log import LogEvent, scan
@@ -53,6 +62,8 @@ __all__ = ["Sources", "find_target", "read", "read_files"]
 _MOST_SETS = 8
 #: Seconds in which the tail of a file that is being written becomes whole.
 _WRITING = 3.0
+#: How often the files of a running server are looked at while it puts others in their place.
+_FILE_LOOKS = 5
 #: How far back the log is read for the reason of a start that failed.
 _LOG_SECONDS = 30 * 86400
 
@@ -83,7 +94,8 @@ def find_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
         try:
             return read_target(config_file, login, host, unit, timeout)
         except Problem as problem:
-            if problem.code not in ("server_down", "server_elsewhere") or not left:
+            # One that ends while somebody connects resets the connection: not_redis.
+            if problem.code not in ("server_down", "server_elsewhere", "not_redis") or not left:
                 raise
             if problem.code == "server_down" and may_stop:
                 systemctl(host, "stop", f"{find_unit(host) if unit == 'auto' else unit}.service", timeout=timeout)
@@ -94,10 +106,24 @@ def find_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
 # --- the files -----------------------------------------------------------------------------------------------------------
 
 
+def _identity(path: str) -> t.Optional[tuple[int, int]]:
+    """Which file stands there; a rewrite or a save puts another one in its place."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 def read_files(target: Target, timeout: float) -> list[FileVerdict]:
     """A verdict on each file that a start reads. Raises Problem."""
-    place = target.place
-    found = judge(target.host, place.manifest if target.aof else place.rdb, timeout)
+    path = target.place.manifest if target.aof else target.place.rdb
+    for _look in range(_FILE_LOOKS):
+        before = _identity(path)
+        found = judge(target.host, path, timeout)
+        # A rewrite or a save that ended meanwhile took files away that were being looked at.
+        if not target.instance.running or all(one.verdict in USABLE for one in found) or _identity(path) == before:
+            break
     if not target.instance.running:
         return found
     return [
@@ -257,9 +283,9 @@ def _kept(target: Target, sources: Sources, timeout: float) -> tuple[list[AofSet
 
 def _written(target: Target, live: t.Optional[AofSet]) -> t.Optional[float]:
     """The second of the last write that the files held: by the AOF's timestamps, else by when a file was last written to."""
-    stamps = [one.last_ts for one in live.increments if one.last_ts is not None] if live else []
-    if stamps:
-        return float(max(stamps))
+    stamps = [float(one.last_ts) for one in live.increments if one.last_ts is not None] if live else []
+    if stamps and live:
+        return max([*stamps, *(_behind(one) for one in live.increments if one.ends not in ("clean", "missing"))])
     paths = [target.place.rdb]
     if target.aof:
         folder = target.place.aof_dir
@@ -268,8 +294,25 @@ def _written(target: Target, live: t.Optional[AofSet]) -> t.Optional[float]:
     return max((os.path.getmtime(path) for path in paths if os.path.exists(path)), default=None)
 
 
+def _begun(place: Place) -> float:
+    """When other data last took the place of what was there (a restore, a repair, a conversion); seconds since 1970, 0 where nothing tells."""
+    old = [one.staged(place) for one in holders(place) if one.swapped]
+    old += glob.glob(glob.escape(place.aof_dir) + ".older-*")
+    return max((os.lstat(path).st_ctime for path in old if os.path.lexists(path)), default=0.0)  # a rename sets it
+
+
+def _behind(one: Increment) -> float:
+    """As _written, for what stands behind the damage of an increment: that was written as well."""
+    with open_regular(one.path) as handle:
+        stamp = behind(handle, one.bytes).timestamp
+    # A tail that was cut off, without a timestamp, is of the second before it.
+    return float(stamp or 0) if stamp or one.ends == "truncated" else os.path.getmtime(one.path)
+
+
 def _loss(one: Mended) -> Loss:
     """What a mended AOF lacks. Redis writes a timestamp when the second has changed: commands without a newer one are of the same."""
+    if one.unsure:
+        return Loss()
     seconds: t.Optional[float] = None
     if one.commands == 0:
         seconds = 0
@@ -282,7 +325,7 @@ def _cut_way(one: Mended, live: AofSet, because: str, wrote: t.Optional[float]) 
     """``estimate``: the share of what is lost in all that was written since the base was made."""
     spent = (wrote or live.base_at) - live.base_at
     total = sum(piece.size for piece in one.pieces[1:]) + (one.bytes or 0)
-    share = 1.0 if one.bytes is None or not total else min(one.bytes / total, 1.0)
+    share = 1.0 if one.unsure or one.bytes is None or not total else min(one.bytes / total, 1.0)
     return Way(True, because, _loss(one), max(spent, 0.0) * share)
 
 
@@ -299,7 +342,7 @@ def _mended_ways(
 ) -> tuple[dict[str, Way], dict[str, Mended]]:  # fmt: skip
     verdicts = {one.path: one.verdict for one in rows}
     good = verdicts.get(live.base, "missing") in USABLE
-    alone, helped = mend(live, kept, good, target.place.appendfilename)
+    alone, helped = mend(live, kept, good, target.place.appendfilename, _begun(target.place))
     ways, mended = {}, {}
     said = f" ({'; '.join(notes)})" if notes else ""
     if helped:
@@ -360,7 +403,7 @@ def _snapshot(target: Target, wrote: t.Optional[float], timeout: float) -> tuple
         return None, Way(False, f"{path} {what}")
     seconds = None if wrote is None or made is None else max(round(wrote - made, 1), 0.0)
     because = f"{path} is good and holds {verdict.keys} keys"
-    return from_rdb(path, target.place.appendfilename), Way(True, because, Loss(None, None, seconds))
+    return from_rdb(path, target.place.appendfilename), Way(True, because, Loss(None, None, seconds), keys=verdict.keys)
 
 
 # --- all of it -----------------------------------------------------------------------------------------------------------
@@ -426,4 +469,7 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
         ways, mended, wrote = _ways(target, sources, rows, timeout)
     else:
         ways, mended, wrote = {}, {}, _written(target, None)
-    return dataclasses.replace(facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target)), mended
+    had = facts.had_keys
+    if not any(one.keys for one in rows):  # the AOF does not say how many: the RDB file beside it does
+        had = max((one for one in (had, *(way.keys for way in ways.values())) if one is not None), default=None)
+    return dataclasses.replace(facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target), had_keys=had), mended

@@ -235,5 +235,7 @@ def carry_out(
             else:
                 backup = sources.store.find(rung.source)
         prove_backup_fits(target, backup, sources.store.set_name, rehearse)
+        if target.instance.running and not target.aof:  # the server saves when it stops, over the damaged file
+            _keep(target, time.time())
         done = bring(target, backup, rehearse)
     return done

@@ -35,6 +35,7 @@ def service(words: str, command: str, weight: int, home: str) -> str:
     """A run that yields to others, and ends when it ends."""
     return f"""[Unit]
 Description={words}
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot

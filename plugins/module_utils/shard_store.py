@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
@@ -19,6 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server import Se
 __all__ = ["set_names", "slots_of", "store_of"]
 
 _LONGEST = 24
+_SHARD = re.compile(r"\.\d+(-\d+)?(_\d+(-\d+)?)*(_and_[0-9a-f]{8})?")
 
 
 def slots_of(server: Server, info: Info) -> tuple[str, ...]:
@@ -52,6 +54,8 @@ def set_names(directory: str, set_name: str = "") -> list[str]:
         if not name.startswith(".")
         and os.path.isdir(os.path.join(directory, name))
         and (
-            not set_name or name == set_name or (name.startswith(f"{set_name}.") and name[len(set_name) + 1].isdigit())
+            not set_name
+            or name == set_name
+            or _SHARD.fullmatch(name[len(set_name) :] if name.startswith(set_name) else "")
         )
     )

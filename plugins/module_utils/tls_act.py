@@ -39,7 +39,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls_trial import
 from ansible_collections.redisops.recovery.plugins.module_utils.x509 import Certificate, fingerprint_of, host_addresses
 
 __all__ = [
-    "converge", "known_nodes", "links_without_tls", "no_tls", "own_addresses", "primary_trouble", "prove_can_read", "prove_port_free",
+    "converge", "known_nodes", "links_without_tls", "no_tls", "own_addresses", "passes_as", "primary_trouble", "prove_can_read", "prove_port_free",
     "prove_text", "served_certificate", "server_user",
 ]  # fmt: skip
 
@@ -117,7 +117,8 @@ def server_user(instance: Instance) -> User:
     return user
 
 
-def _test_as(user: User, flag: str, path: str) -> bool:
+def passes_as(user: User, flag: str, path: str) -> bool:
+    """Whether ``test FLAG PATH`` is true for that user; as the kernel sees it, with every ACL."""
     if os.geteuid() != 0 or not user.uid:
         return True  # root reads everything; and whoever is not root cannot try
     done = subprocess.run(
@@ -134,11 +135,11 @@ def prove_can_read(declared: Declared, user: User, access: t.Mapping[str, Access
             folder = os.path.dirname(folder)
         if declared.kept_here:
             entry = access[kind]
-            fine = may_read(user.uid, (user.gid, *user.groups), entry.uid, entry.gid, entry.mode) and _test_as(
+            fine = may_read(user.uid, (user.gid, *user.groups), entry.uid, entry.gid, entry.mode) and passes_as(
                 user, "-x", folder
             )
         else:
-            fine = _test_as(user, "-r", path)
+            fine = passes_as(user, "-r", path)
         if not fine:
             raise Problem(
                 "server_cannot_read", f"the server runs as user id {user.uid}, who may not read {path}",

@@ -33,6 +33,9 @@ options:
     description: Whether every file of every backup is read and compared with its hash.
     type: bool
     default: false
+  room_in:
+    description: A directory; RV(room_bytes) says how much is free where it is, or would be.
+    type: path
 seealso:
   - module: redisops.recovery.redis_backup
 """
@@ -58,6 +61,10 @@ code:
   returned: failure
   type: str
   sample: unreadable
+room_bytes:
+  description: Free bytes in O(room_in); null where that was not given.
+  returned: success
+  type: int
 sets:
   description: One row for each set.
   returned: success
@@ -85,6 +92,7 @@ text:
   type: str
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -99,6 +107,7 @@ SPEC = {
     "set_name": {"type": "str"},
     "max_age": {"type": "int", "default": 0},
     "verify": {"type": "bool", "default": False},
+    "room_in": {"type": "path"},
 }
 
 
@@ -110,6 +119,14 @@ def names_of(directory: str, set_name: str) -> list[str]:
         raise Problem(
             "unreadable", f"{directory}: {error.strerror}", "a directory that can be read (root)", "run with become"
         ) from None
+
+
+def room_in(path: str) -> int:
+    """Bytes that are free where ``path`` is, or would be."""
+    while path != "/" and not os.path.isdir(path):
+        path = os.path.dirname(path)
+    space = os.statvfs(path)
+    return space.f_bavail * space.f_frsize
 
 
 def rows_of(store: Store, verify: bool) -> list[dict]:
@@ -133,7 +150,13 @@ def body(module: AnsibleModule) -> dict:
         sets.append({"set": name, "status": status, "backups": rows})
         text += render_text(name, rows, status, now)
     worst = max((one["status"] for one in sets), default=1)
-    return {"changed": False, "sets": sets, "status": worst, "text": text or f"no backups in {params['directory']}\n"}
+    return {
+        "changed": False,
+        "room_bytes": room_in(params["room_in"]) if params["room_in"] else None,
+        "sets": sets,
+        "status": worst,
+        "text": text or f"no backups in {params['directory']}\n",
+    }
 
 
 def main() -> None:

@@ -244,7 +244,7 @@ def prove_declaration(params: dict, host: Host) -> None:
             "set them",
         )
     for option in ("on_calendar", "drill_on_calendar"):
-        if params[option]:
+        if params[option] or option == "on_calendar":
             prove_calendar(host, option, params[option])
 
 

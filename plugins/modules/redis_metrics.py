@@ -16,7 +16,8 @@ description:
   - Puts the program of M(redisops.recovery.redis_health_info) on the managed host, with its settings in C(/etc/redisops/metrics-SET.json) (root only,
     since the password is in it), and a systemd timer that writes C(redisops-SET.prom) into node_exporter's textfile directory.
   - Times in it are those that manifests, reports and files have. So a restart of Redis sets none of them back.
-  - Where O(exporter_unit) is named, that service gets the same login by a drop-in and a file that only root can read.
+  - Where O(exporter_unit) is named, that service gets the same login, with its TLS files, by a drop-in and a file that only root can read.
+    What an earlier run gave to another service for the same O(set_name) is taken away, also where O(exporter_unit) is empty.
 extends_documentation_fragment:
   - redisops.recovery.health
   - redisops.recovery.connection
@@ -101,6 +102,7 @@ file:
 
 import os
 import sys
+from collections.abc import Iterable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils import metrics_job  # noqa: F401, it has to be at hand to be put on the host
@@ -108,6 +110,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.argspec import c
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.exporter_login import exporter_pieces, prove_exporter
 from ansible_collections.redisops.recovery.plugins.module_utils.health_options import (
     health_spec,
     objectives_of,
@@ -115,7 +118,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health_options i
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command
-from ansible_collections.redisops.recovery.plugins.module_utils.metrics_job import Metrics, exporter_login
+from ansible_collections.redisops.recovery.plugins.module_utils.metrics_job import Metrics
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule_act import Schedule, prove_calendar
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule_units import (
@@ -152,6 +155,14 @@ def prove_declaration(params: dict, host: Host) -> None:
         )
 
 
+def forget_login(host: Host, pieces: Iterable[Piece]) -> None:
+    """Services of others whose login was taken away run with it until they are started again."""
+    for piece in pieces:
+        if not piece.program and not piece.wanted:
+            for name in piece.units:
+                host.run("systemctl", "try-restart", name.removesuffix(".d/redisops.conf"))
+
+
 def pieces_of(params: dict, target: str, login: Login) -> list[Piece]:
     """The timer with its program, and the exporter's login."""
     name, here = params["set_name"], params["state"] == "present"
@@ -170,21 +181,12 @@ def pieces_of(params: dict, target: str, login: Login) -> list[Piece]:
             here,
         )
     ]
-    unit = params["exporter_unit"].removesuffix(".service")
-    if unit:
-        file = os.path.join(SETTINGS, "exporter.env")
-        drop_in, environment = exporter_login(login, file)
-        pieces.append(
-            Piece(
-                "",
-                file,
-                environment,
-                {f"{unit}.service.d/redisops.conf": drop_in},
-                here,
-                (f"{unit}.service",) if here else (),
-            )
-        )
-    return pieces
+    return pieces + exporter_pieces(SYSTEM_UNITS, SETTINGS, name, exporter_of(params), login)
+
+
+def exporter_of(params: dict) -> str:
+    """The unit without its ending; empty for none."""
+    return params["exporter_unit"].removesuffix(".service") if params["state"] == "present" else ""
 
 
 def body(module: AnsibleModule) -> dict:
@@ -194,13 +196,16 @@ def body(module: AnsibleModule) -> dict:
     target = os.path.join(params["textfile_directory"], f"redisops-{params['set_name']}.prom")
     if params["state"] == "present":
         prove_declaration(params, host)
-    schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces_of(params, target, question.login))
+        prove_exporter(host, exporter_of(params), question.login)
+    pieces = pieces_of(params, target, question.login)
+    schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces)
     changes = schedule.changes()
     gone = params["state"] == "absent" and os.path.exists(target)
     if gone:
         changes.append(Change("file", target, "present", None, f"remove {target}"))
     if changes and not module.check_mode:
         schedule.carry_out(changes)
+        forget_login(host, pieces)
         if gone:
             os.unlink(target)
     return result_of(changes, file=target)

@@ -178,6 +178,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.changes import C
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.moments import moment_of
+from ansible_collections.redisops.recovery.plugins.module_utils.replica_hold import set_hold
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import discard_unfinished, holders
 from ansible_collections.redisops.recovery.plugins.module_utils.restore_point import (
     before_flush,
@@ -195,7 +196,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_run impo
     read_target,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server import wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import store_of
 
 SPEC = {
@@ -346,34 +346,21 @@ def cleaned(module: AnsibleModule) -> dict:
     return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
 
 
-def _no_failover(module: AnsibleModule, held: bool) -> dict:
-    """Live only: what is forgotten by a cut is forgotten by the replica's next start as well."""
-    target, name = target_of(module.params), "cluster-replica-no-failover"
-    server, declared = target.instance.server, target.instance.in_file(name) or "no"
-    wanted, is_replica = "yes" if held else declared, shown(target, "")["role"] == "replica"
-    live = server.config_get(name)[name] if server and is_replica else wanted
-    words = "let no replica take over while its primary is restored" if held else "let it take over again"
-    changes = [] if live == wanted else [Change("live", name, live, wanted, words)]
-    if server and is_replica and not module.check_mode:
-        server.config_set({name: wanted})
-        if not held and not wait_for(
-            lambda: server.info("replication").text("master_link_status") == "up", module.params["timeout"]
-        ):
-            raise Problem(
-                "not_copied",
-                f"this replica has not copied its primary after {module.params['timeout']} s",
-                "a link that is up",
-                "look at the log of both; the primary has what was restored",
-            )
+HELD = "/run/redisops"
+
+
+def _hold(module: AnsibleModule, wanted: bool) -> dict:
+    target = target_of(module.params)
+    changes = set_hold(target.instance.server, wanted, HELD, module.params["timeout"], module.check_mode)
     return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
 
 
 def replica_held(module: AnsibleModule) -> dict:
-    return _no_failover(module, True)
+    return _hold(module, True)
 
 
 def replica_released(module: AnsibleModule) -> dict:
-    return _no_failover(module, False)
+    return _hold(module, False)
 
 
 def body(module: AnsibleModule) -> dict:

@@ -188,3 +188,29 @@ def test_another_cluster_that_is_restored_never_joins_the_first(cluster, back_up
     # what the first one's nodes.conf said is in the backup, to be looked at
     label = next((store / f"shop.{LOW}").glob("2*")).name
     assert first[0].cli("CLUSTER", "MYID") in (store / f"shop.{LOW}" / label / "conf" / "nodes.conf").read_text()
+
+
+def test_a_replica_is_held_and_released_as_it_was(cluster, restore, tmp_path, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    monkeypatch.setattr(redis_restore, "HELD", str(tmp_path / "run"))
+    low, _high, replica = cluster("n", replicas=1)
+
+    def setting(server) -> str:
+        return server.config("cluster-replica-no-failover")
+
+    foretold = restore(replica, check=True, state="replica_held")
+    assert (foretold.changed, setting(replica), (tmp_path / "run").exists()) == (True, "no", False)
+    done = restore(replica, state="replica_held")
+    assert (done.changed, done.diff, setting(replica)) == (True, foretold.diff, "yes")
+    assert not restore(replica, state="replica_held").changed
+    assert not restore(low, state="replica_held").changed  # a primary has nothing to be held from
+    assert setting(low) == "no"
+    replica.cli("CONFIG", "REWRITE")  # whatever the file says by now, what was before counts
+    assert restore(replica, state="replica_released").changed
+    assert setting(replica) == "no"
+    assert not restore(replica, state="replica_released").changed
+    replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "yes")  # somebody's own wish stays
+    assert not restore(replica, state="replica_held").changed
+    assert not restore(replica, state="replica_released").changed
+    assert setting(replica) == "yes"

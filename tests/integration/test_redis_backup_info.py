@@ -63,3 +63,10 @@ def test_the_proof_of_another_backup_proves_nothing(home, call_module):
     places = {name: pathlib.Path(home["directory"], name, label, "proof.json") for name, label in rows.items()}
     places["orders"].write_text(places["sessions"].read_text())
     assert call_module("redis_backup_info", set_name="orders", **home).status == 2
+
+
+def test_the_room_of_a_directory_that_is_not_there_yet(call_module, tmp_path):
+    free = os.statvfs(tmp_path)
+    done = call_module("redis_backup_info", directory=str(tmp_path), room_in=str(tmp_path / "a" / "b"))
+    assert abs(done.room_bytes - free.f_bavail * free.f_frsize) < 2**30
+    assert call_module("redis_backup_info", directory=str(tmp_path)).room_bytes is None

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -353,6 +354,39 @@ def test_files_that_the_running_server_does_not_write_to_are_not_thrown_away(rep
     assert "does not write to" in told.msg
 
 
+def test_a_live_memory_that_no_file_holds_is_not_ended_for_a_backup(repair, back_up, unit, aof_server):
+    """Somebody put other files in the place of the server's own: all that came since the backup is in its memory alone."""
+    label = back_up()
+    folder = aof_server.data / "appendonlydir"
+    shutil.copytree(folder, aof_server.home / "copy")
+    shutil.rmtree(folder)
+    shutil.copytree(aof_server.home / "copy", folder)
+    flip_in_base(aof_server)
+    later(aof_server, 5, 10)
+    told = refused(repair, unit, "doubtful_source")
+    assert "name rung: backup" in told.msg
+    assert there(aof_server) == set(range(15))
+    assert taken(repair, unit, "backup", rung="backup").source == label
+
+
+def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit, aof_server, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils import repair_read
+
+    real, looks = repair_read.judge, []
+
+    def slow(host, path, timeout):
+        if not looks:
+            rewrite(aof_server)
+        looks.append([one for one in real(host, path, timeout)])
+        if len(looks) == 1:  # what the manifest from before the rewrite named
+            looks[0][1:] = [repair_read.FileVerdict(str(aof(aof_server, 2, "base.rdb")), "aof", "missing", 0)]
+        return looks[-1]
+
+    monkeypatch.setattr(repair_read, "judge", slow)
+    done = repair(check=True)
+    assert (done.failed, done.state, len(looks)) == (False, "good", 2)
+
+
 # --- backups, here and in a repository -------------------------------------------------------------------------------------
 
 
@@ -451,6 +485,44 @@ def test_a_backup_that_is_damaged_here_is_fetched_from_a_repository(repair, back
     ]
 
 
+def test_a_backup_of_a_server_that_had_lost_its_data_is_taken_only_by_name(repair, back_up, unit, rdb_server):
+    path = rdb_server.data / "dump.rdb"
+    raw = path.read_bytes()
+    rdb_server.cli("FLUSHALL")
+    rdb_server.fill(3)
+    label = back_up()
+    rdb_server.stop()
+    path.write_bytes(raw[:-60])
+    told = refused(repair, unit, "doubtful_source")
+    assert f"{label}, the newest proven one; it has 3 keys" in told.msg
+    assert taken(repair, unit, "backup", rung="backup").keys["after"] == 3
+
+
+def test_the_damaged_rdb_of_a_running_server_is_kept_though_its_stop_saves_over_it(repair, back_up, unit, rdb_server):
+    back_up()
+    rdb_server.cli("SET", "since", "1")
+    path = rdb_server.data / "dump.rdb"
+    bad = path.read_bytes()[:-60]
+    path.write_bytes(bad)
+    taken(repair, unit, "backup", rung="backup")
+    assert [one.read_bytes() for one in rdb_server.data.glob("redisops-damaged-*/dump.rdb")] == [bad]
+
+
+def test_what_stands_behind_the_damage_was_written_as_well(repair, back_up, unit, aof_server):
+    """A backup from before it has less than the cut: with timestamps the last write is behind the damage, not before it."""
+    back_up()
+    aof_server.stop()
+    now = int(time.time())
+    with aof(aof_server, 2).open("ab") as file:
+        for number, begin in ((20, b"*"), (21, b"!"), (22, b"*")):
+            file.write(b"#TS:%d\r\n%s3\r\n$3\r\nSET\r\n$8\r\nlater:%d\r\n$1\r\nx\r\n" % (now + 100 * (number - 19), begin, number))
+    told = refused(repair, unit, "truncation_not_allowed")
+    assert [one["loses"]["seconds"] for one in told.ladder if one["rung"] == "truncation"] == [200]
+    assert [one["loses"]["seconds"] >= 299 for one in told.ladder if one["rung"] == "backup"] == [True]
+    taken(repair, unit, "truncation", allow_truncation=True)
+    assert there(aof_server) == {*range(10), 20}
+
+
 def test_a_backup_on_another_member_has_to_be_brought(repair, unit, rdb_server):
     rdb_server.stop()
     path = rdb_server.data / "dump.rdb"
@@ -459,6 +531,7 @@ def test_a_backup_on_another_member_has_to_be_brought(repair, unit, rdb_server):
     told = refused(repair, unit, "backup_elsewhere", elsewhere=offered)
     assert (told.source, told.where) == ("20261124T020000Z-rdb", "redis-2")
     refused(repair, unit, "invalid_value", elsewhere=[{"label": "x"}])
+    refused(repair, unit, "invalid_value", elsewhere=[{"label": "x", "at": "today", "host": "redis-2"}])
 
 
 # --- the AOF's history -----------------------------------------------------------------------------------------------------
@@ -537,6 +610,40 @@ def test_history_with_a_cut_is_a_cut(repair, back_up, unit, aof_server):
     done = taken(repair, unit, "history", allow_truncation=True)
     assert done.loses["commands"] == 1
     assert there(aof_server) == set(range(14))
+
+
+def test_a_file_that_is_shorter_than_its_copy_does_not_lose_nothing(repair, back_up, unit, aof_server):
+    """How much was written to it after the copy cannot be known."""
+    back_up(method="aof")
+    later(aof_server, 5, 10)
+    aof_server.stop()
+    path = aof(aof_server, 2)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: start_of(raw, 5) + 20])
+    unknown = {"bytes": None, "commands": None, "seconds": None}
+    seen = {one["rung"]: one for one in repair(check=True).ladder}
+    assert (seen["history"]["loses"], seen["truncation"]["loses"]) == (unknown, unknown)
+    assert "cut short" in seen["history"]["because"]
+    assert taken(repair, unit, "history", rung="history", allow_truncation=True).loses == unknown
+    assert there(aof_server) == set(range(10))
+
+
+def test_what_was_kept_before_other_data_came_does_not_lead_to_it(repair, unit, aof_server):
+    """The numbers of the files begin anew, and fit those of an earlier life of the server."""
+    archive(aof_server)
+    aof_server.cli("SAVE")
+    aof_server.stop()
+    path = aof(aof_server, 2, "base.rdb")
+    raw = path.read_bytes()
+    path.unlink()
+    path.write_bytes(raw[:-60])  # another file than the kept one, which is whole
+    taken(repair, unit, "snapshot", rung="snapshot")
+    for number in range(2):
+        later(aof_server, 5, 100 + 10 * number)
+        rewrite(aof_server)
+    aof_server.stop()
+    flip_in_base(aof_server, 3)
+    refused(repair, unit, "no_way_left")
 
 
 # --- manifest, snapshot ----------------------------------------------------------------------------------------------------
@@ -648,6 +755,18 @@ def test_a_replica_of_an_empty_primary_is_no_source(repair, back_up, unit, aof_s
         assert (rung["possible"], "never had data" in rung["because"]) == (False, True)
 
 
+def test_the_rdb_beside_the_aof_tells_how_many_keys_there_were(repair, unit, aof_server, replica):
+    aof_server.cli("SAVE")
+    dead(aof_server, replica)
+    path = aof(aof_server, 2, "base.rdb")
+    path.write_bytes(path.read_bytes()[:12])  # it no longer says
+    os.utime(aof(aof_server, 2), (time.time() + 300,) * 2)  # so that the RDB file loses more
+    replica.cli("REPLICAOF", "NO", "ONE")
+    replica.cli("FLUSHALL")
+    replica.fill(3)
+    assert "with 3 keys" in refused(repair, unit, "doubtful_source", **members(aof_server, replica)).msg
+
+
 # --- what goes wrong on the way ---------------------------------------------------------------------------------------------
 
 
@@ -701,6 +820,19 @@ def test_a_server_that_answers_while_it_loads_and_then_ends_is_seen_through(repa
         assert unit.did == ([] if check else ["stop"])  # systemd would start it again and again
     assert repair(allow_truncation=True).keys["after"] > 400
     assert there(aof_server) == set(range(4))
+
+
+def test_a_server_that_is_killed_while_it_loads_is_looked_for_again(repair, unit, aof_server):
+    aof_server.stop()
+    aof_server.write_conf(AOF + "key-load-delay 20000\nloading-process-events-interval-bytes 1024\n")
+    aof_server.process = subprocess.Popen(["redis-server", str(aof_server.conf)], cwd="/", stdout=subprocess.DEVNULL)
+    while "LOADING" not in aof_server.raw("GET", "a"):
+        assert aof_server.process.poll() is None
+    timer = threading.Timer(0.5, aof_server.process.kill)
+    timer.start()
+    done = repair(check=True)
+    timer.join()
+    assert (done.failed, done.state) == (False, "stopped")
 
 
 def test_a_file_of_a_newer_release_is_not_mended(repair, unit, rdb_server):

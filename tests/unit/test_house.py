@@ -33,7 +33,7 @@ TIERS = {
     "backup_manifest": 0,
     "restic_output": 0, "restic_repository": 0,
     # 1: decisions, pure
-    "backup_plan": 1, "drill_report": 1, "metrics": 1, "metrics_job": 2, "health_options": 3, "schedule_act": 2, "schedule_units": 1, "backup_status": 1, "restore_plan": 1,
+    "backup_plan": 1, "drill_report": 1, "metrics": 1, "metrics_job": 2, "exporter_login": 2, "health_options": 3, "schedule_act": 2, "schedule_units": 1, "backup_status": 1, "restore_plan": 1,
     "acl_plan": 1, "changes": 1, "config_plan": 1, "confinement": 1, "firewall_plan": 1, "firewall_sources": 1,
     "install_plan": 1, "persistence_plan": 1, "preflight": 1, "replication_plan": 1, "selinux_plan": 1, "service_plan": 1, "switchover_plan": 1,
     "sentinel_plan": 1, "sentinel_users": 1,
@@ -52,7 +52,7 @@ TIERS = {
     "cluster_act": 2, "cluster_read": 2, "slot_moves": 2,
     "service_act": 2, "switchover_act": 2, "tls_act": 2, "tls_material": 2, "tls_trial": 2, "topology_read": 2,
     "aof_cut": 2, "aof_history": 2,
-    "backup_copies": 2, "drill": 2, "drill_job": 2, "history_job": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "shard_store": 2, "backup_take": 2,
+    "backup_copies": 2, "drill": 2, "drill_job": 2, "history_job": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "shard_store": 2, "replica_hold": 2, "backup_take": 2,
     "restore_act": 2, "restore_point": 2, "restore_run": 2,
     "aof_mend": 2, "log_tail": 2, "repair_read": 2, "repair_run": 2,
     # 3: Ansible
