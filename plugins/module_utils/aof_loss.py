@@ -28,7 +28,7 @@ _ROW = 3
 @dataclasses.dataclass(frozen=True)
 class Behind:
     """``bytes`` from the place to the end. ``commands`` that begin there, whole or not, as far as they can be recognised (SELECT, MULTI and
-    EXEC are not counted); None where what stands there is no trace of commands.
+    EXEC are not counted); None where what stands behind the damage is no trace of commands, or so torn that it was not looked at to its end.
 
     ``timestamp`` is the greatest ``#TS:`` among them (seconds since 1970), ``resumes`` the offset from which on they are whole up to the
     end or a cut-off tail: None where there is no such place behind the damage.
@@ -92,19 +92,24 @@ def behind(handle: t.BinaryIO, at: int) -> Behind:
     if _only_nul(handle, end):
         return Behind(size - at, None, scan.latest_timestamp)
     count += 1  # the one that is damaged or cut off
-    place, walked, resumes = end, 0, None
+    place, walked, resumes, all_seen, junk = end, 0, None, False, scan.ends == "corrupt"
     for _try in range(_TRIES):
-        begins = _next(handle, place) if walked < _WALK else None
+        if walked >= _WALK:
+            break
+        begins = _next(handle, place)
         if begins is None:
+            all_seen = not junk
             break
         more, scan, end = _walk(handle, begins)
-        walked += end - begins
+        walked, junk = walked + end - begins, junk and not more
         if scan.ends != "corrupt" and more:
             resumes, count = begins, count + more + (end < size and _begun(handle, end))
             stamps.append(scan.latest_timestamp)
+            all_seen = True
             break
         place = begins
         if more >= _ROW:  # whole commands between two places of damage
             place, count = end, count + more + 1
             stamps.append(scan.latest_timestamp)
-    return Behind(size - at, count, max((one for one in stamps if one is not None), default=None), resumes)
+    known = max((one for one in stamps if one is not None), default=None)
+    return Behind(size - at, count if all_seen else None, known, resumes)

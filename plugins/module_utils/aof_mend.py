@@ -108,7 +108,9 @@ def _whole(other: AofSet, entry: Increment) -> bool:
     return entry is not other.increments[-1] or other.seen is None
 
 
-def _better(live: AofSet, entry: Increment, others: t.Sequence[AofSet]) -> t.Optional[tuple[Increment, Piece, str, bool]]:
+def _better(
+    live: AofSet, entry: Increment, others: t.Sequence[AofSet]
+) -> t.Optional[tuple[Increment, Piece, str, bool]]:
     """A copy that has what a damaged or missing increment lacks: as an increment, as a piece, from where, and whether nothing came behind it."""
     size = os.path.getsize(entry.path) if entry.ends != "missing" else 0
     found: list[tuple[bool, int, Increment, Piece, str]] = []
@@ -151,7 +153,11 @@ def _healed(live: AofSet, others: t.Sequence[AofSet]) -> tuple[AofSet, dict[str,
             special[increment.path] = piece
             unsure = unsure or not whole
             rest = f", and what the live one has behind offset {piece.bytes}" if piece.then[0] else ""
-            rest += "" if whole else ", which shows that the live one was cut short; what was written after that copy is not known"
+            rest += (
+                ""
+                if whole
+                else ", which shows that the live one was cut short; what was written after that copy is not known"
+            )
             taken.append(f"{entry.name} from {where}{rest}")
         else:
             increments.append(entry)
@@ -251,7 +257,7 @@ def mend(
     best = min(found, key=lambda one: float("inf") if one.bytes is None else one.bytes, default=None)
     if alone and best and (best.bytes is None or (alone.bytes is not None and best.bytes >= alone.bytes)):
         best = None
-    return tuple(one and dataclasses.replace(one, unsure=unsure) for one in (alone, best))
+    return alone and dataclasses.replace(alone, unsure=unsure), best and dataclasses.replace(best, unsure=unsure)
 
 
 def _in_order(increments: t.Sequence[Increment]) -> list[Increment]:
@@ -294,6 +300,8 @@ def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Mended],
     if begun is None:
         return None, f"{base} does not say when it was made"
     seq = int(bases[0].group(1))
+    if numbers and numbers[0] < seq:  # both are counted up with each rewrite, whatever a copy has made of the times
+        return None, f"{increments[0][1]} is older than {bases[0].group(0)}: its commands may be in the base already"
     pieces = [Piece(base, AofFile(bases[0].group(0), seq, "b"), os.path.getsize(base))]
     for number, name in increments:
         path = os.path.join(directory, name)

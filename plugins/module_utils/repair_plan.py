@@ -251,7 +251,9 @@ def _backup(facts: Facts) -> Rung:
     place = {"": "", "repository": f" in {best.where}", "member": f" on {best.where}"}[best.kind]
     do, needs = "restore it", ""
     if best.keys is not None and _too_few(best.keys, facts.had_keys):
-        words += f"; it has {best.keys} keys, and there were {facts.had_keys}: it may be of a server that had lost its data"
+        words += (
+            f"; it has {best.keys} keys, and there were {facts.had_keys}: it may be of a server that had lost its data"
+        )
         do, needs = "see which backup has the data; name rung: backup, and its label as backup", "rung"
     return Rung(
         "backup", True, f"{best.label}{place}, {words}{said}", loses, do, needs, best.label, best.where, best.kind, _weight(loses)
@@ -265,7 +267,10 @@ def _peer_rung(facts: Facts, peer: Peer) -> Rung:
     if not peer.keys:
         return Rung("replica", False, f"{there}: it follows or followed a primary that was empty, or never had data")
     loses, do, needs, kind = NOTHING, "take a backup of it over the network, and restore that", "", ""
+    weight = None
     if peer.role == "primary":
+        # What it had not heard before it was promoted nobody knows; and nothing that is restored here would bring it back to the set.
+        loses, weight = Loss(), 0.0
         there += ", which the set has by now: whatever is restored here would follow it"
     elif peer.heard_at is not None:
         loses = Loss(None, None, _since(facts, peer.heard_at))
@@ -280,7 +285,9 @@ def _peer_rung(facts: Facts, peer: Peer) -> Rung:
         do, needs = "look at what it holds; name rung: replica to take it", "rung"
     if peer.copied_keys is not None:
         there += f"; its last full copy of a primary, or its start, brought {peer.copied_keys} keys"
-    return Rung("replica", True, there, loses, do, needs, peer.address, kind=kind, weight=_weight(loses))
+    return Rung(
+        "replica", True, there, loses, do, needs, peer.address, kind=kind, weight=_weight(loses) if weight is None else weight
+    )  # fmt: skip
 
 
 def _replica(facts: Facts) -> Rung:

@@ -472,4 +472,6 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
     had = facts.had_keys
     if not any(one.keys for one in rows):  # the AOF does not say how many: the RDB file beside it does
         had = max((one for one in (had, *(way.keys for way in ways.values())) if one is not None), default=None)
-    return dataclasses.replace(facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target), had_keys=had), mended
+    return dataclasses.replace(
+        facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target), had_keys=had
+    ), mended

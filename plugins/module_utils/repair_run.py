@@ -118,14 +118,23 @@ def _keep(target: Target, now: float) -> str:
     while os.path.lexists(path):
         number += 1
         path = f"{stem}-{number}"
-    os.mkdir(path, 0o700)
     folder = place.aof_dir if target.aof else place.dir
-    names = os.listdir(folder) if target.aof and os.path.isdir(folder) else [] if target.aof else [place.dbfilename]
-    for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            os.link(os.path.join(folder, name), os.path.join(path, name), follow_symlinks=False)
-    fsync_dir(path)
-    fsync_dir(place.dir)
+    try:
+        os.mkdir(path, 0o700)
+        names = os.listdir(folder) if target.aof and os.path.isdir(folder) else [] if target.aof else [place.dbfilename]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.link(os.path.join(folder, name), os.path.join(path, name), follow_symlinks=False)
+        fsync_dir(path)
+        fsync_dir(place.dir)
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)
+        raise Problem(
+            "restore_write",
+            f"the damaged files could not be linked to {path}: {error.strerror or error}; nothing else was touched",
+            f"{folder} on the file system of {place.dir}, and room there",
+            "see to that, then run again",
+        ) from None
     return path
 
 

@@ -328,7 +328,14 @@ def check_staged(
     holder: str, place: Place, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]
 ) -> None:
     """Load what is staged in a scratch server, and let ``look`` at it. Raises Problem."""
-    gid = os.stat(_staged_data(holder, place, aof)).st_gid
-    with loaded(_staged_data(holder, place, aof), holder, timeout, databases, gid) as copy:
-        look(copy)
-        copy.server.close()
+    data = _staged_data(holder, place, aof)
+    folder = os.path.dirname(data) if aof else ""
+    before = {path: os.stat(path) for path in ([os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data])}
+    try:
+        with loaded(data, holder, timeout, databases, os.stat(data).st_gid) as copy:
+            look(copy)
+            copy.server.close()
+    finally:  # the scratch server was let in by links to these very files
+        for path, status in before.items():
+            os.chown(path, status.st_uid, status.st_gid)
+            os.chmod(path, status.st_mode & 0o7777)

@@ -265,7 +265,9 @@ def sources_of(params: dict, target: Target) -> Sources:
     if any(not {"label", "at", "host"} <= set(row) for row in params["elsewhere"]):
         raise Problem("invalid_value", "elsewhere: a row lacks label, at or host", "all three", "set them")
     if any(not isinstance(row["at"], (int, float)) for row in params["elsewhere"]):
-        raise Problem("invalid_value", "elsewhere: at is no number", "seconds since 1970", "set at to when the backup was taken")
+        raise Problem(
+            "invalid_value", "elsewhere: at is no number", "seconds since 1970", "set at to when the backup was taken"
+        )
     return Sources(
         store_of(params["directory"], params["set_name"], target.slots),
         params["backup"],

@@ -97,16 +97,14 @@ def _set(
     now: float,
     names: t.Mapping[str, str],
 ) -> dict:
-    """A set as one line. What lies on any of its hosts is the set's."""
+    """A set as one line. What lies on any of its hosts is the set's; a proven backup is that of who shares data with its host."""
     facts = [results[row["host"]]["facts"] for row in rows if "facts" in results[row["host"]]]
     primaries = [row for row in rows if row["role"] == "primary"]
     first = (primaries or list(rows))[0]
     backups = {one["name"]: one for one in (one for fact in facts for one in fact["backups"])}
-    proven = max(
-        (fact["last_proven_backup"] for fact in facts if fact["last_proven_backup"]),
-        key=lambda one: one["time"],
-        default=None,
-    )
+    # A set with several primaries (shards, or servers alone that share a name) is as safe as the one that is the worst off.
+    found = [_newest_proven(group, results) for group in _groups(rows, names)]
+    proven = min(found, key=lambda one: one["time"]) if all(found) else None
     drills = sorted((one for fact in facts for one in fact["drills"]), key=lambda one: one["time"])
     saves = [row["last_save"] for row in primaries if row["last_save"]]
     drill = drills[-1] if drills else None
@@ -134,6 +132,38 @@ def _set(
     }  # fmt: skip
 
 
+def _newest_proven(hosts: t.Iterable[str], results: t.Mapping[str, t.Any]) -> t.Optional[dict[str, t.Any]]:
+    """The newest proven backup on any of ``hosts``."""
+    facts = [results[host]["facts"] for host in hosts if "facts" in results[host]]
+    proven = [fact["last_proven_backup"] for fact in facts if fact["last_proven_backup"]]
+    return max(proven, key=lambda one: one["time"], default=None)
+
+
+def _groups(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) -> list[list[str]]:
+    """Hosts with the same data: each of several primaries with its replicas, also with those of replicas.
+
+    Replicas of a primary that is not seen are a group as well; hosts of which nothing is known are in none.
+    """
+    primaries = {row["host"] for row in rows if row["role"] == "primary"}
+    if len(primaries) < 2:
+        return [[row["host"] for row in rows]]
+    upstream = {row["host"]: _upstream(row, names) for row in rows if row["role"] == "replica"}
+    groups: dict[str, list[str]] = {host: [host] for host in primaries}
+    for host in upstream:
+        top, seen = host, {""}
+        while top in upstream and top not in seen:
+            seen.add(top)
+            top = upstream[top]
+        groups.setdefault(top, []).append(host)
+    return list(groups.values())
+
+
+def _upstream(row: t.Mapping[str, t.Any], names: t.Mapping[str, str]) -> str:
+    """The host that a replica follows; where no host is called so, its address."""
+    address = str(row["primary"] or "")
+    return names.get(address.rsplit(":", 1)[0].strip("[]"), address)
+
+
 def _topology(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) -> list[dict[str, t.Any]]:
     """Each primary with those that follow it; then those of whom that is not known. ``names``: what a host may be called → host."""
     primaries = [row["host"] for row in rows if row["role"] == "primary"]
@@ -141,7 +171,7 @@ def _topology(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) ->
     for row in rows:
         if row["role"] == "primary":
             continue
-        upstream = names.get(str(row["primary"] or "").rsplit(":", 1)[0].strip("[]"))
+        upstream: t.Optional[str] = _upstream(row, names)
         if row["role"] == "replica" and upstream not in following and len(primaries) == 1:
             upstream = primaries[0]  # whatever the hosts call it
         known = upstream if row["role"] == "replica" and upstream in following else None

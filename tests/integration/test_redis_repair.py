@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import shutil
@@ -311,6 +312,20 @@ def test_a_running_server_writes_its_damaged_aof_anew(repair, unit, aof_server, 
     assert digest(aof_server) == was
 
 
+def test_where_the_damaged_files_cannot_be_kept_nothing_is_written(repair, unit, aof_server, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils import repair_run
+
+    def link(*_names, **_more):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    flip_in_base(aof_server)
+    before = aof_server.tree()
+    monkeypatch.setattr(repair_run.os, "link", link)
+    done = repair()
+    assert (done.failed, done.code) == (True, "restore_write"), done.msg
+    assert aof_server.tree() == before
+
+
 @pytest.mark.parametrize("damage", ["bit", "short"])
 def test_a_running_server_saves_its_damaged_rdb_anew(repair, unit, damage):
     server = unit.server
@@ -377,7 +392,7 @@ def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit
     def slow(host, path, timeout):
         if not looks:
             rewrite(aof_server)
-        looks.append([one for one in real(host, path, timeout)])
+        looks.append(list(real(host, path, timeout)))
         if len(looks) == 1:  # what the manifest from before the rewrite named
             looks[0][1:] = [repair_read.FileVerdict(str(aof(aof_server, 2, "base.rdb")), "aof", "missing", 0)]
         return looks[-1]
@@ -515,7 +530,10 @@ def test_what_stands_behind_the_damage_was_written_as_well(repair, back_up, unit
     now = int(time.time())
     with aof(aof_server, 2).open("ab") as file:
         for number, begin in ((20, b"*"), (21, b"!"), (22, b"*")):
-            file.write(b"#TS:%d\r\n%s3\r\n$3\r\nSET\r\n$8\r\nlater:%d\r\n$1\r\nx\r\n" % (now + 100 * (number - 19), begin, number))
+            file.write(
+                b"#TS:%d\r\n%s3\r\n$3\r\nSET\r\n$8\r\nlater:%d\r\n$1\r\nx\r\n"
+                % (now + 100 * (number - 19), begin, number)
+            )
     told = refused(repair, unit, "truncation_not_allowed")
     assert [one["loses"]["seconds"] for one in told.ladder if one["rung"] == "truncation"] == [200]
     assert [one["loses"]["seconds"] >= 299 for one in told.ladder if one["rung"] == "backup"] == [True]
@@ -669,6 +687,11 @@ def test_a_lost_manifest_is_not_guessed(repair, unit, aof_server):
     (aof_server.data / "appendonlydir" / "appendonly.aof.manifest").unlink()
     os.utime(aof(aof_server, 2), (1, 1))  # as of before the base
     assert "may be in the base already" in refused(repair, unit, "no_way_left").msg
+    # a copy has made all times new, and an increment from before the base lies there as well
+    shutil.copyfile(aof(aof_server, 2), aof(aof_server, 1))
+    for path in (aof(aof_server, 1), aof(aof_server, 2)):
+        os.utime(path, (time.time() + 60,) * 2)
+    assert "1.incr.aof is older than" in refused(repair, unit, "no_way_left").msg
 
 
 def test_the_rdb_beside_a_broken_aof_is_what_is_left(repair, unit, aof_server):

@@ -121,6 +121,14 @@ def test_a_primary_is_mended_from_its_replica_which_cannot_stream(pair):
     assert "lost: " in done.stdout
 
 
+def test_a_replica_that_cannot_stream_can_be_named(pair):
+    pair.one.stop(signal.SIGKILL)
+    flip_in_base(pair.one)
+    done = pair.play("-e", "redisops_rung=replica")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digest(pair.one) == pair.was
+
+
 def test_a_cut_waits_for_a_word_also_where_the_other_member_is_gone(pair):
     for server in (pair.one, pair.two):
         server.stop(signal.SIGKILL)

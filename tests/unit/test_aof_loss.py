@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils import aof_loss
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_loss import Behind, behind
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import scan_aof
 from hypothesis import given
@@ -28,6 +29,19 @@ def command(*words: bytes) -> bytes:
 
 def look(raw: bytes, at: int) -> Behind:
     return behind(io.BytesIO(raw), at)
+
+
+def test_what_was_overwritten_is_not_counted_as_one_command():
+    """A damaged one at the end, and a thousand that were written over, look the same."""
+    raw = command(b"SET", b"k", b"v")
+    assert look(raw + b"\x55\xaa" * 50000, len(raw)) == Behind(100000, None)
+    assert look(raw + b"\x55\xaa" * 50000 + b"\r\n" + raw, len(raw)).commands == 2
+
+
+def test_what_is_too_torn_to_be_looked_at_to_its_end_is_not_counted(monkeypatch):
+    raw = b"".join(command(b"SET", b"k%d" % number, b"v").replace(b"*3", b"*3\r\n*3") for number in range(20))
+    monkeypatch.setattr(aof_loss, "_TRIES", 5)
+    assert look(raw, 0).commands is None
 
 
 SETS = st.lists(st.one_of(st.sampled_from(NASTY), st.binary(max_size=80)), min_size=3, max_size=12)
@@ -119,7 +133,7 @@ def test_an_annotation_at_the_end_is_no_command():
         assert look(raw + tail, len(raw)).commands == 0
 
 
-def test_damage_without_an_end_is_left_at_what_is_known():
+def test_damage_without_an_end_is_not_known():
     raw = command(b"SET", b"a", b"1") + b"*3\r\n$3\r\nSET\r\n" + b"\xff" * 5000
     found = look(raw, len(command(b"SET", b"a", b"1")))
-    assert (found.commands, found.resumes) == (1, None)
+    assert (found.bytes, found.commands, found.resumes) == (13 + 5000, None, None)

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.redisops.recovery.plugins.plugin_utils.fleet_page import render_html, render_markdown
 from ansible_collections.redisops.recovery.plugins.plugin_utils.fleet_report import ago, fleet_report
 
-from tests.unit.fleet_made import DRIFT, NOW, OBJECTIVES, addresses, fleet
+from tests.unit.fleet_made import DRIFT, HOUR, NOW, OBJECTIVES, addresses, fleet, iso
 
 
 def made(size: int = 9, drift=DRIFT):
@@ -66,6 +66,76 @@ def test_findings_of_several_hosts_are_one_row():
     assert len(note["hosts"]) == 8
     severities = [row["severity"] for row in rows]
     assert severities == sorted(severities, key=["critical", "warning", "unknown", "note"].index)
+
+
+def joined(hosts: int, proven: dict[str, float]) -> dict:
+    """A cluster ``shop`` of shards of three; host → hours since its last proven backup."""
+    results = fleet(hosts + 3)
+    results = {host: results[host] for host in list(results)[:hosts]}
+    for host, result in results.items():
+        result["facts"]["set_name"] = "shop"
+        age = proven.get(host)
+        result["facts"]["last_proven_backup"] = (
+            None if age is None else {"name": host, "time": iso(NOW - age * HOUR), "age_seconds": age * HOUR}
+        )
+    return results
+
+
+@pytest.mark.parametrize(
+    ("proven", "told", "without"),
+    [
+        ({"redis-001": 2, "redis-004": 50}, "redis-004", 0),
+        (
+            {"redis-001": 2, "redis-003": 1, "redis-004": 50, "redis-006": 40},
+            "redis-006",
+            0,
+        ),  # the newest of each, and of these the oldest
+        ({"redis-002": 2, "redis-005": 3}, "redis-005", 0),  # taken on replicas
+        ({"redis-001": 2, "redis-002": 1}, None, 1),
+        ({}, None, 1),
+    ],
+)
+def test_a_shard_without_a_proven_backup_is_not_hidden_by_another(proven, told, without):
+    report = fleet_report(joined(6, proven), None, OBJECTIVES, NOW, addresses(6))
+    (one,) = report["sets"]
+    assert one["primaries"] == ["redis-001", "redis-004"]
+    assert (one["proven"]["name"] if one["proven"] else None) == told
+    assert report["totals"]["without_proven_backup"] == without
+    if told:
+        assert one["proven"]["age_seconds"] == proven[told] * HOUR
+        assert one["proven"]["verdict"] == ("missed" if proven[told] * HOUR > OBJECTIVES["backup_age"] else "met")
+
+
+def test_servers_alone_that_share_a_name_are_judged_by_the_one_that_is_the_worst_off():
+    results = {host: joined(6, {"redis-001": 2, "redis-004": 57})[host] for host in ("redis-001", "redis-004")}
+    assert fleet_report(results, None, OBJECTIVES, NOW)["sets"][0]["proven"]["verdict"] == "missed"
+    results["redis-004"]["facts"]["last_proven_backup"] = None
+    report = fleet_report(results, None, OBJECTIVES, NOW)
+    assert (report["sets"][0]["proven"], report["totals"]["without_proven_backup"]) == (None, 1)
+
+
+def test_replicas_of_replicas_and_of_a_primary_that_is_not_seen_are_heeded():
+    results = joined(6, {"redis-003": 2, "redis-004": 3})
+    results["redis-003"]["facts"]["primary"] = "10.0.0.2:6379"  # redis-002, which follows redis-001
+    (one,) = fleet_report(results, None, OBJECTIVES, NOW, addresses(6))["sets"]
+    assert one["proven"]["name"] == "redis-004"
+    results["redis-003"]["facts"]["primary"] = "10.0.0.99:6379"
+    assert (
+        fleet_report(results, None, OBJECTIVES, NOW, addresses(6))["sets"][0]["proven"] is None
+    )  # redis-001 has none now
+    results["redis-002"]["facts"]["last_proven_backup"] = dict(results["redis-004"]["facts"]["last_proven_backup"])
+    assert fleet_report(results, None, OBJECTIVES, NOW, addresses(6))["sets"][0]["proven"] is not None
+    results["redis-003"]["facts"]["last_proven_backup"] = None
+    assert (
+        fleet_report(results, None, OBJECTIVES, NOW, addresses(6))["sets"][0]["proven"] is None
+    )  # nor has the shard that is not seen
+
+
+def test_two_replicas_that_follow_each_other_end_the_search():
+    results = joined(9, {"redis-001": 2, "redis-004": 3, "redis-007": 1})
+    for host, other in (("redis-005", 6), ("redis-006", 5)):
+        results[host]["facts"]["primary"] = f"10.0.0.{other}:6379"
+    assert fleet_report(results, None, OBJECTIVES, NOW, addresses(9))["sets"][0]["proven"] is None
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])

@@ -172,6 +172,7 @@ def test_a_replica_costs_what_it_had_not_heard():
 
 def test_a_promoted_replica_is_what_the_set_has_by_now():
     found = plan(facts(peers=[Peer("b:1", "primary", 9)], copies=[Copy("a", LAST - 60)]))
+    assert rung(found, "replica").loses == Loss()  # what it had not heard when it was promoted nobody knows
     chosen = choose(found, "auto", False)
     assert (chosen.rung, chosen.source, chosen.kind) == ("replica", "b:1", "")
 
