@@ -72,7 +72,7 @@ def _schedule(host: Host, set_name: str) -> tuple[str, bool, bool, t.Optional[tu
     text = host.read(f"{SETTINGS}/backup-{set_name}.json")
     try:
         content = json.loads(text or "")
-        repositories = tuple(str(row["repository"]["name"]) for row in content["repositories"])
+        repositories = tuple(str(row["repository"]["name"]) for row in content.get("repositories", ()))
         return str(content["settings"]["directory"]), len(content["members"]) > 1, True, repositories
     except (ValueError, TypeError, KeyError, RecursionError):
         return "", False, text is not None, None
