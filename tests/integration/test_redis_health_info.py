@@ -860,7 +860,7 @@ def test_backups_and_drills(redis_server, host, ask, call_module):
     report.write_text(json.dumps({**content, "at": time.time() - 9000, "missed": ["RTO (time) is 9 s"]}))
     assert "RTO (time) is 9 s" in rows(ask(), "warning")["drill_failed"]
     report.write_text(json.dumps({**content, "at": time.time() - 9000}))
-    assert "drill_old" in rows(ask(max_drill_age=3600), "warning")
+    assert "drill_old" in rows(ask(max_drill_age=3600), "note")  # another member may have held a newer one
     report.write_text("no report")
     assert "drill_none" in rows(ask(max_drill_age=3600), "warning")
     os.unlink(f"{directory}/redis/{label}/proof.json")
