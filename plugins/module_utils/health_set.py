@@ -211,7 +211,11 @@ def _drills(facts: Facts, backups: Backups, objectives: Objectives) -> Findings:
     if not last["ok"]:
         yield found("drill_failed", "warning", f"{when}, and failed: {'; '.join(last['missed'][:3])}")
     elif objectives.drill_age and age > objectives.drill_age:
-        yield found("drill_old", "note" if backups.elsewhere else "warning", f"{when}; the objective is {ago(objectives.drill_age)}")
+        yield found(
+            "drill_old",
+            "note" if backups.elsewhere else "warning",
+            f"{when}; the objective is {ago(objectives.drill_age)}",
+        )
     else:
         yield found("drill_old", "ok", f"{when}, and passed")
 

@@ -247,7 +247,9 @@ def _say_since(folder: str, appendfilename: str) -> None:
     number = max([0, *(entry.seq for entry in found.increments)]) + 1
     entry = AofFile(f"{appendfilename}.{number}.incr.aof", number, "i")
     access = (like.st_uid, like.st_gid, 0o660)
-    StagedFile(os.path.join(folder, entry.name), since_line(time.time()).decode("ascii"), access=access, follow=False).commit()
+    StagedFile(
+        os.path.join(folder, entry.name), since_line(time.time()).decode("ascii"), access=access, follow=False
+    ).commit()
     text = AofManifest((*found.files, entry)).render()
     StagedFile(path, text, access=(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
 
@@ -330,7 +332,9 @@ def check_staged(
     """Load what is staged in a scratch server, and let ``look`` at it. Raises Problem."""
     data = _staged_data(holder, place, aof)
     folder = os.path.dirname(data) if aof else ""
-    before = {path: os.stat(path) for path in ([os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data])}
+    before = {
+        path: os.stat(path) for path in ([os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data])
+    }
     try:
         with loaded(data, holder, timeout, databases, os.stat(data).st_gid) as copy:
             look(copy)

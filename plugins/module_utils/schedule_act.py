@@ -69,7 +69,9 @@ class Schedule:
     def _is_on(self, unit: str, wanted: bool) -> bool:
         """Whether it is started now and at boot; of what is not wanted, whether it is either."""
         state = parse_show(systemctl(self.host, "show", "-p", "ActiveState,UnitFileState,NeedDaemonReload", unit))
-        if wanted and state.get("NeedDaemonReload") == "yes":  # of a run that was cut off before systemd had read its files
+        if (
+            wanted and state.get("NeedDaemonReload") == "yes"
+        ):  # of a run that was cut off before systemd had read its files
             return False
         return (all if wanted else any)((state.get("ActiveState") == "active", state.get("UnitFileState") == "enabled"))
 

@@ -109,7 +109,9 @@ def test_a_backup_is_restored_and_taken_back(restore, back_up, unit, form, metho
     done = restore()
     assert not done.failed, done.msg
     files = [path for path in server.data.rglob("*") if path.is_file() and "redisops" not in str(path)]
-    assert {(path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) for path in files} <= {(os.getuid(), os.getgid(), 0o660)}
+    assert {(path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) for path in files} <= {
+        (os.getuid(), os.getgid(), 0o660)
+    }
     assert (foretold.diff, foretold.actions, foretold.plan) == (done.diff, done.actions, done.plan)
     assert server.cli("DEBUG", "DIGEST") == saved
     assert (done.plan["backup"], done.keys["before"]) == (label, 7)

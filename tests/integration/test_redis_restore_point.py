@@ -172,7 +172,10 @@ def test_between_a_backup_and_its_restore_the_data_was_another(restore, back_up,
     assert not done.failed, done.msg
     assert server.cli("GET", "k") == "2"
     again = restore(to_time=str(after))
-    assert (again.failed, server.cli("GET", "k")) == (True, "2")  # nobody kept that AOF: it is refused with the ranges that are
+    assert (again.failed, server.cli("GET", "k")) == (
+        True,
+        "2",
+    )  # nobody kept that AOF: it is refused with the ranges that are
     back = restore(state="rolled_back")
     assert not back.failed, back.msg
     assert server.cli("GET", "k") == "3"
