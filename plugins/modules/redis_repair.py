@@ -213,6 +213,7 @@ where:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import held, kept_beside
 from ansible_collections.redisops.recovery.plugins.module_utils.argspec import (
     connection_spec,
     login_of,
@@ -331,7 +332,8 @@ def body(module: AnsibleModule) -> dict:
     sources = sources_of(params, target)
     about = {"address": sources.address, "source": "", "where": ""}
     try:
-        return {**repaired(module, target, sources, about), **about}
+        with held(kept_beside(target.place)):  # the host's timer may remove what is old while it is read
+            return {**repaired(module, target, sources, about), **about}
     except Problem as problem:
         problem.details = {**about, **problem.details}
         raise

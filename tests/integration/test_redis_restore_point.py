@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -184,3 +185,24 @@ def test_between_a_backup_and_its_restore_the_data_was_another(restore, back_up,
     wrong = restore(check=True, to_time=str(between))
     assert wrong.failed, wrong.plan
     assert wrong.code in ("before_history", "history_gap"), wrong.msg
+
+
+def test_nobody_removes_the_history_while_it_is_read(restore, server, monkeypatch):
+    """The host's timer waits: what it would drop for want of room is what is being put together."""
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
+    server.cli("SET", "k", "1")
+    archive(place, kept_beside(place), 3600, time.time())
+    real, busy = redis_restore.before_flush, []
+
+    def look(history, host):
+        lock = subprocess.run(["flock", "-n", "-x", kept_beside(place), "true"], check=False)
+        busy.append(lock.returncode)
+        return real(history, host)
+
+    monkeypatch.setattr(redis_restore, "before_flush", look)
+    server.cli("FLUSHALL")
+    assert not restore(undo_flush=True).failed
+    assert busy == [1]
+    assert subprocess.run(["flock", "-n", "-x", kept_beside(place), "true"], check=False).returncode == 0
