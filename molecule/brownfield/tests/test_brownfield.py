@@ -37,7 +37,7 @@ def test_only_declared_lines_of_the_file_changed(lab_host: LabHost) -> None:
     old = lab_host.run("cat /root/redis.conf.before").splitlines()
     new = lab_host.run("cat /etc/redis/redis.conf").splitlines()
     delta = [line for line in difflib.ndiff(old, new) if line[:2] in ("- ", "+ ")]
-    declared = ("appendonly ", "save ", "maxclients ")
+    declared = ("appendonly ", "aof-timestamp-enabled ", "save ", "maxclients ")
     assert delta
     assert all(line[2:].startswith(declared) for line in delta), delta
     for line in (
