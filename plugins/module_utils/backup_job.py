@@ -106,8 +106,10 @@ def _source(job: Job) -> tuple[bool, str]:
     return chosen == members.own, f"{chosen}: {why}"
 
 
-def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] = time.time) -> Outcome:
-    """Take and prove a backup, if it is due and this host's to take. Raises Problem or Refusal."""
+def run(
+    job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] = time.time, patience: float = 0.0
+) -> Outcome:
+    """Take and prove a backup, if it is due and this host's to take; ``patience`` as Store.locked has it. Raises Problem or Refusal."""
     mine, source = _source(job)
     if not mine:
         return Outcome((), None, "elsewhere", source)
@@ -134,7 +136,7 @@ def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] 
     if check:
         return Outcome(changes, None, "taken", source)
     store.prepare()
-    with store.locked():
+    with store.locked(patience):
         backup = take(server, store, job.settings, host, source, clock)
         if job.prove:
             backup = prove_backup(store, backup, job.settings, host)
@@ -146,7 +148,7 @@ def run(job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] 
             "a backup that loads to what the server had",
             "it is left in place to be looked at; see the memory and disk of this host (dmesg), take another one",
         )
-    with store.locked():
+    with store.locked(patience):
         try:
             backup = send(backup, store, job.repositories, host, job.settings.timeout, clock())
         finally:
@@ -158,7 +160,7 @@ def main(arguments: t.Sequence[str]) -> int:
     """The program that the timer starts."""
     try:
         job = Job.parse(read_text(arguments[0]))
-        done = run(job, Host())
+        done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
         line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
         line["backup"] = told(done.backup) if done.backup else None
         code = 0 if done.state in ("proven", "elsewhere") or not job.prove else 1

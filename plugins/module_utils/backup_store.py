@@ -31,6 +31,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_take import digest_of
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.server import wait_for
 
 __all__ = ["Backup", "Store", "verify_files"]
 
@@ -98,6 +99,14 @@ def verify_files(directory: str, manifest: BackupManifest) -> list[str]:
     return found
 
 
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 class Store:
     """The backups of one set on this host."""
 
@@ -131,21 +140,19 @@ class Store:
             ) from None
 
     @contextlib.contextmanager
-    def locked(self) -> t.Iterator[None]:
-        """Only one run at a time works on the set's backups. Raises Refusal where another does."""
+    def locked(self, patience: float = 0.0) -> t.Iterator[None]:
+        """Only one run at a time works on the set's backups. Raises Refusal where another still does after ``patience`` seconds."""
         descriptor = os.open(
             os.path.join(self.directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not wait_for(lambda: _taken(descriptor), patience):
                 raise Refusal(
                     "backup_running",
                     f"another run works on the backups in {self.directory}",
                     "one run at a time",
                     "wait for it (systemctl list-units 'redisops-*'), then run again",
-                ) from None
+                )
             self._clear()
             yield
         finally:

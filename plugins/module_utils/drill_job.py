@@ -71,7 +71,7 @@ def prove(wanted: Drill) -> None:
         )
 
 
-def run(wanted: Drill, host: Host, check: bool = False) -> tuple[dict[str, t.Any], str]:
+def run(wanted: Drill, host: Host, check: bool = False, patience: float = 0.0) -> tuple[dict[str, t.Any], str]:
     """The report and where it was written; in check mode it only sees that there is something to restore. Raises Problem."""
     prove(wanted)
     chance = random.SystemRandom()
@@ -94,7 +94,7 @@ def run(wanted: Drill, host: Host, check: bool = False) -> tuple[dict[str, t.Any
         return {}, ""
     store.prepare()
     objectives = {"rpo_seconds": wanted.rpo_seconds, "rto_seconds": wanted.rto_seconds}
-    with store.locked():
+    with store.locked(patience):
         report = drill(
             store, place, host, wanted.backup, wanted.window_days * 86400.0, objectives, wanted.assertions, wanted.timeout, chance,
         )  # fmt: skip
@@ -110,7 +110,8 @@ def run(wanted: Drill, host: Host, check: bool = False) -> tuple[dict[str, t.Any
 def main(arguments: t.Sequence[str]) -> int:
     """The program that the timer starts."""
     try:
-        report, path = run(Drill.parse(read_text(arguments[0])), Host())
+        wanted = Drill.parse(read_text(arguments[0]))
+        report, path = run(wanted, Host(), patience=wanted.timeout)  # a backup may be at work
         line, code = (
             {"state": "passed", "backup": report["backup"], "measured": report["measured"], "report_file": path},
             0,

@@ -135,6 +135,7 @@ def test_rewrites_meanwhile_do_an_aof_backup_no_harm(redis_server, call_module):
     finally:
         stop.set()
         thread.join()
+    assert [one.msg for one in results if one.failed] == []
     assert [one.state for one in results] == ["proven"] * 5
     assert len({one.backup["label"] for one in results}) == 5
     assert {one.backup["digest"] for one in results} == {results[0].backup["digest"]}

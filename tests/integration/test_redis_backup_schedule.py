@@ -136,6 +136,16 @@ def test_a_drill_by_itself(redis_server, call_module, home):
     assert (ran.returncode, told["state"]) == (0, "passed"), ran.stdout + ran.stderr
     assert told["measured"]["rto_seconds"] > 0
     assert "orders" in pathlib.Path(told["report_file"]).read_text()
+    # a backup that is still under way is waited for, and no drill that failed
+    lock = redis_server.home / "backups" / "orders" / ".lock"
+    with subprocess.Popen(["flock", str(lock), "sh", "-c", "echo held; sleep 2"], stdout=subprocess.PIPE) as busy:
+        assert busy.stdout.readline() == b"held\n"
+        assert (
+            call_module("redis_drill", directory=str(redis_server.home / "backups"), set_name="orders").code
+            == "backup_running"
+        )
+        ran = started(place, "drill")
+    assert (ran.returncode, json.loads(ran.stdout)["state"]) == (0, "passed")
     # no longer wanted, it goes alone
     gone = call_module("redis_backup_schedule", **{**wanted, "drill_on_calendar": ""})
     assert len(gone.actions) == 4
