@@ -156,6 +156,7 @@ class Store:
             self._clear()
             yield
         finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked in between may have it still
             os.close(descriptor)
 
     def _clear(self) -> None:
