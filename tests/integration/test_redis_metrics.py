@@ -116,7 +116,7 @@ def test_the_timer_writes_what_is(secured, metrics, home, tmp_path, call_module)
     assert file.stat().st_mode & 0o777 == 0o644
     assert (found["redisops_up"], found["redisops_keys"]) == (1, 40)
     assert (found['redisops_promise{kind="aof"}'], found['redisops_promise{kind="rdb"}']) == (1, 1)
-    assert 0 < found["redisops_at_risk_seconds"] <= 3
+    assert 0 < found["redisops_at_risk_seconds"] <= 30
     assert found['redisops_objective_seconds{kind="at_risk"}'] == 5
     assert abs(time.time() - found["redisops_metrics_timestamp_seconds"]) < 60
     assert "redisops_backup_last_proven_timestamp_seconds" not in found
