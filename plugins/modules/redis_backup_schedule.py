@@ -193,7 +193,7 @@ def pieces_of(params: dict) -> list[Piece]:
     history = History(params["config_file"], params["history_hours"] * 3600, params["history_min_free_percent"])
     watched = (
         place_in(params["config_file"])[0].aof_dir
-        if os.path.exists(params["config_file"])
+        if here and os.path.exists(params["config_file"])
         else "/var/lib/redis/appendonlydir"
     )
 
