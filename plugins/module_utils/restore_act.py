@@ -10,6 +10,7 @@ there before stands in the holder from then on.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -321,7 +322,8 @@ def turn(holder: Holder, place: Place) -> Holder:
             "restore a backup",
         )
     if holder.aof:
-        _say_since(holder.staged(place), place.appendfilename)
+        with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
+            _say_since(holder.staged(place), place.appendfilename)
     _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True, "finished": False})
     return dataclasses.replace(holder, swapped=False, stays=True)
 
