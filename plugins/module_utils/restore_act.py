@@ -39,6 +39,7 @@ __all__ = [
     "holders",
     "note",
     "prove_exchange",
+    "say_now",
     "stage",
     "swap",
     "turn",
@@ -232,19 +233,23 @@ def stage(
         ) from None
 
 
-def _say_since(folder: str, appendfilename: str) -> None:
+def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
     """End an AOF that a restore brings with an increment that says from when on it is the server's: going back in time needs to know.
 
-    A last increment that ends within a command, as after a crash, stays the last: Redis takes that of no other. The manifest comes last;
-    without it Redis reads no such file.
+    Redis takes no increment behind one that ends within a command, as after a crash: in ``ours``, a copy, that piece is cut off, which Redis
+    would do as well; in somebody else's nothing is said. The manifest comes last; without it Redis reads no such file.
     """
     path = os.path.join(folder, f"{appendfilename}.manifest")
     found = parse_manifest(read_text(path), path)
     like = os.stat(path)
     if found.increments:
-        with open(os.path.join(folder, found.increments[-1].name), "rb") as handle:
-            if scan_aof(handle).ends != "clean":
-                return
+        last = os.path.join(folder, found.increments[-1].name)
+        with open(last, "rb") as handle:
+            scan = scan_aof(handle)
+        if scan.ends == "truncated" and ours:
+            os.truncate(last, scan.good_up_to)
+        elif scan.ends != "clean":
+            return
     number = max([0, *(entry.seq for entry in found.increments)]) + 1
     entry = AofFile(f"{appendfilename}.{number}.incr.aof", number, "i")
     access = (like.st_uid, like.st_gid, 0o660)
@@ -255,11 +260,28 @@ def _say_since(folder: str, appendfilename: str) -> None:
     StagedFile(path, text, access=(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
 
 
+def say_now(holder: str, place: Place, aof: bool) -> None:
+    """Between the stop and the swap: what was staged a while ago becomes the server's now. Raises Problem."""
+    folder = os.path.join(holder, os.path.basename(live(place, aof)))
+    if not aof or not os.path.isdir(folder):
+        return
+    path = os.path.join(folder, f"{place.appendfilename}.manifest")
+    with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside says nothing
+        increments = parse_manifest(read_text(path), path).increments
+        last = os.path.join(folder, increments[-1].name) if increments else ""
+        if (
+            last
+            and os.stat(last).st_size == len(since_line(time.time()))
+            and read_text(last).startswith("#REDISOPS-SINCE:")
+        ):
+            StagedFile(last, since_line(time.time()).decode("ascii"), follow=False).commit()
+
+
 def note(holder: str, place: Place, aof: bool, label: str) -> None:
     """Say what was staged, last of all: without it, what is there counts for nothing."""
     came = os.path.join(holder, os.path.basename(live(place, aof)))
     if aof:
-        _say_since(came, place.appendfilename)
+        _say_since(came, place.appendfilename, True)
     _journal(holder, {"aof": aof, "label": label, "came": _identity(came), "finished": False})
     fsync_dir(holder)
 
@@ -323,7 +345,7 @@ def turn(holder: Holder, place: Place) -> Holder:
         )
     if holder.aof:
         with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
-            _say_since(holder.staged(place), place.appendfilename)
+            _say_since(holder.staged(place), place.appendfilename, False)
     _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True, "finished": False})
     return dataclasses.replace(holder, swapped=False, stays=True)
 

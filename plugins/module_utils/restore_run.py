@@ -30,6 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_act impo
     holders,
     note,
     prove_exchange,
+    say_now,
     stage,
     swap,
     turn,
@@ -238,6 +239,7 @@ def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.M
     began = time.monotonic()
     _stop(target)
     try:
+        say_now(holder, target.place, aof)
         swap(target.place, holder, aof)
         info = _start(target)
         wrong = _missing(came, info.keyspace) if came is not None else ""

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import time
 
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import archive, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 
 from tests.integration.data_of_all_kinds import fill
@@ -206,3 +209,50 @@ def test_nobody_removes_the_history_while_it_is_read(restore, server, monkeypatc
     assert not restore(undo_flush=True).failed
     assert busy == [1]
     assert subprocess.run(["flock", "-n", "-x", kept_beside(place), "true"], check=False).returncode == 0
+
+
+def test_until_the_swap_the_data_was_another(restore, back_up, server, monkeypatch):
+    """A copy may be rehearsed for minutes, while the server takes writes; those seconds are not the backup's either."""
+    from ansible_collections.redisops.recovery.plugins.module_utils import restore_run
+
+    place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
+    server.cli("SET", "k", "1")
+    label = back_up(method="rdb").backup["label"]
+    real, seconds = restore_run.check_staged, []
+
+    def rehearse(*arguments):
+        real(*arguments)
+        next_second()
+        server.cli("SET", "k", "written during the rehearsal")
+        seconds.append(next_second())
+        next_second()
+        archive(place, kept_beside(place), 3600, time.time())
+
+    monkeypatch.setattr(restore_run, "check_staged", rehearse)
+    next_second()  # what is staged is younger than the AOF that is there
+    assert not restore(backup=label).failed
+    assert server.cli("GET", "k") == "1"
+    monkeypatch.setattr(restore_run, "check_staged", real)
+    done = restore(to_time=str(seconds[0]))
+    assert not done.failed, done.msg
+    assert server.cli("GET", "k") == "written during the rehearsal"
+
+
+def test_a_copy_that_ends_within_a_command_says_it_as_well(restore, back_up, server):
+    """What Redis would cut off at its start is cut off in the copy, so that what tells of the restore is read."""
+    server.cli("SET", "k", "1")
+    label = back_up(method="aof").backup["label"]
+    folder = server.home / "backups" / "orders" / label
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (last,) = (row for row in manifest["files"] if row["path"].endswith(".incr.aof"))
+    path = folder / last["path"]
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$9\r\nha")
+    last.update(size=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    del manifest["seal"]
+    (folder / "manifest.json").write_text(seal(manifest))
+    assert not restore(backup=label, allow_unproven=True).failed
+    assert server.cli("GET", "k") == "1"
+    files = sorted((server.data / "appendonlydir").glob("*.incr.aof"))
+    assert files[0].read_bytes() == whole
+    assert files[1].read_bytes().startswith(b"#REDISOPS-SINCE:")
