@@ -117,8 +117,12 @@ setup_promtool() {
 
 setup_chromium() {
     # The report's page is tested in a real browser.
-    [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ] && return
-    can_apt || stop "the tests need /usr/bin/chromium and /usr/bin/chromedriver; on Debian run: apt-get install chromium chromium-driver"
+    if command -v chromedriver >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null; then
+        return
+    fi
+    # Ubuntu's package of that name is a snap, which a driver cannot start as root.
+    can_apt && ! grep -qi '^ID=ubuntu' /etc/os-release ||
+        stop "the tests need chromium or google-chrome, and the chromedriver for it, in the PATH; on Debian: apt-get install chromium chromium-driver"
     apt_install chromium chromium-driver
 }
 
