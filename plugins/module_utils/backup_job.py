@@ -22,7 +22,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup_status im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, render_actions
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import View, view_of
@@ -30,6 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restic_repositor
 from ansible_collections.redisops.recovery.plugins.module_utils.retention import Policy
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of, store_of
+from ansible_collections.redisops.recovery.plugins.module_utils.timer_program import ended
 
 __all__ = ["Job", "Outcome", "main", "run", "told"]
 
@@ -156,25 +156,16 @@ def run(
     return Outcome(changes, backup, row["state"], source)
 
 
+def _taken(job: Job) -> tuple[dict[str, t.Any], int]:
+    done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
+    line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
+    line["backup"] = told(done.backup) if done.backup else None
+    return line, 0 if done.state in ("proven", "elsewhere") or not job.prove else 1
+
+
 def main(arguments: t.Sequence[str]) -> int:
     """The program that the timer starts."""
-    try:
-        job = Job.parse(read_text(arguments[0]))
-        done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
-        line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
-        line["backup"] = told(done.backup) if done.backup else None
-        code = 0 if done.state in ("proven", "elsewhere") or not job.prove else 1
-    except Problem as problem:
-        line, code = {"state": "failed", "code": problem.code, "msg": problem.message()}, 1
-    except OSError as error:
-        line, code = (
-            {"state": "failed", "code": "unreadable", "msg": f"{error.filename or ''}: {error.strerror or error}"},
-            1,
-        )
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
-    print(json.dumps(line, sort_keys=True))
-    return code
+    return ended(arguments, Job.parse, _taken)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.drill import candidates, drill, write_report
 from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import set_names
+from ansible_collections.redisops.recovery.plugins.module_utils.timer_program import ended
 
 __all__ = ["Drill", "main", "prove", "run"]
 
@@ -107,28 +107,20 @@ def run(wanted: Drill, host: Host, check: bool = False, patience: float = 0.0) -
     return report, path
 
 
-def main(arguments: t.Sequence[str]) -> int:
-    """The program that the timer starts."""
+def _held(wanted: Drill) -> tuple[dict[str, t.Any], int]:
     try:
-        wanted = Drill.parse(read_text(arguments[0]))
         report, path = run(wanted, Host(), patience=wanted.timeout)  # a backup may be at work
-        line, code = (
-            {"state": "passed", "backup": report["backup"], "measured": report["measured"], "report_file": path},
-            0,
-        )
     except Problem as problem:
         # Of a set every host has the timer, and backups lie where they were taken; that there are none at all is health's to say.
-        state, code = ("nothing_here", 0) if problem.details.get("nothing_here") else ("failed", 1)
-        line = {"state": state, "code": problem.code, "msg": problem.message()}
-    except OSError as error:
-        line, code = (
-            {"state": "failed", "code": "unreadable", "msg": f"{error.filename or ''}: {error.strerror or error}"},
-            1,
-        )
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
-    print(json.dumps(line, sort_keys=True))
-    return code
+        if not problem.details.get("nothing_here"):
+            raise
+        return {"state": "nothing_here", "code": problem.code, "msg": problem.message()}, 0
+    return {"state": "passed", "backup": report["backup"], "measured": report["measured"], "report_file": path}, 0
+
+
+def main(arguments: t.Sequence[str]) -> int:
+    """The program that the timer starts."""
+    return ended(arguments, Drill.parse, _held)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import archive, drop_oldest, kept_beside
 from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.directives import DEFAULTS, effective
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.files import read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import RedisConf, expand
+from ansible_collections.redisops.recovery.plugins.module_utils.timer_program import ended
 
 __all__ = ["History", "main", "place_in", "run"]
 
@@ -69,19 +69,7 @@ def run(history: History, now: float, free_percent: t.Callable[[str], float] = _
 
 def main(arguments: t.Sequence[str]) -> int:
     """The program that timer and path unit start."""
-    try:
-        line, code = run(History(**json.loads(read_text(arguments[0]))), time.time()), 0
-    except Problem as problem:
-        line, code = {"state": "failed", "code": problem.code, "msg": problem.message()}, 1
-    except OSError as error:
-        line, code = (
-            {"state": "failed", "code": "unreadable", "msg": f"{error.filename or ''}: {error.strerror or error}"},
-            1,
-        )
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
-    print(json.dumps(line, sort_keys=True))
-    return code
+    return ended(arguments, lambda text: History(**json.loads(text)), lambda history: (run(history, time.time()), 0))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile
 from ansible_collections.redisops.recovery.plugins.module_utils.health import judge, report
 from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health_read import Question, read_facts
@@ -25,6 +24,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.metrics import render
 from ansible_collections.redisops.recovery.plugins.module_utils.risk_now import risk_now
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.timer_program import ended
 
 __all__ = ["Metrics", "main", "run"]
 
@@ -78,17 +78,14 @@ def run(metrics: Metrics, host: Host, now: float) -> str:
     return text
 
 
+def _written(metrics: Metrics) -> tuple[dict[str, t.Any], int]:
+    text = run(metrics, Host(), time.time())
+    return {"state": "written", "samples": sum(1 for one in text.splitlines() if not one.startswith("#"))}, 0
+
+
 def main(arguments: t.Sequence[str]) -> int:
     """The program that the timer starts."""
-    try:
-        text = run(Metrics.parse(read_text(arguments[0])), Host(), time.time())
-        line, code = {"state": "written", "samples": sum(1 for one in text.splitlines() if not one.startswith("#"))}, 0
-    except Problem as problem:
-        line, code = {"state": "failed", "code": problem.code, "msg": problem.message()}, 1
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        line, code = {"state": "failed", "code": "invalid_value", "msg": f"the settings cannot be read: {error}"}, 2
-    print(json.dumps(line, sort_keys=True))
-    return code
+    return ended(arguments, Metrics.parse, _written)
 
 
 if __name__ == "__main__":

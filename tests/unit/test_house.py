@@ -52,7 +52,7 @@ TIERS = {
     "cluster_act": 2, "cluster_read": 2, "slot_moves": 2,
     "service_act": 2, "switchover_act": 2, "tls_act": 2, "tls_material": 2, "tls_trial": 2, "topology_read": 2,
     "aof_cut": 2, "aof_history": 2,
-    "backup_copies": 2, "drill": 2, "drill_job": 2, "history_job": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "shard_store": 2, "replica_hold": 2, "backup_take": 2,
+    "backup_copies": 2, "drill": 2, "drill_job": 2, "history_job": 2, "backup_job": 2, "host_program": 2, "backup_load": 2, "backup_moment": 2, "backup_proof": 2, "backup_run": 2, "backup_store": 2, "shard_store": 2, "timer_program": 2, "replica_hold": 2, "backup_take": 2,
     "restore_act": 2, "restore_point": 2, "restore_run": 2,
     "aof_mend": 2, "log_tail": 2, "repair_read": 2, "repair_run": 2,
     # 3: Ansible
