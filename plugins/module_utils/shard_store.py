@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster_topology import parse_nodes
 from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
 
@@ -27,10 +28,10 @@ def slots_of(server: Server, info: Info) -> tuple[str, ...]:
     """Slot ranges of the shard that this node is of, such as ``0-5460``; empty outside a cluster."""
     if not info.flag("cluster_enabled"):
         return ()
-    rows = [line.split() for line in server.command("CLUSTER", "NODES").splitlines()]
-    mine = next((row for row in rows if "myself" in row[2]), [])
-    owner = mine if mine and mine[3] == "-" else next((row for row in rows if mine and row[0] == mine[3]), mine)
-    return tuple(word for word in owner[8:] if not word.startswith("["))
+    nodes = parse_nodes(str(server.command("CLUSTER", "NODES")))
+    mine = next((node for node in nodes if node.itself), None)
+    owner = next((node for node in nodes if mine and node.id == (mine.primary_id or mine.id)), None)
+    return tuple(owner.ranges) if owner else ()
 
 
 def store_of(directory: str, set_name: str, slots: t.Sequence[str]) -> Store:
