@@ -77,8 +77,8 @@ _value:
 
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.moments import moment_of
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.core.timestamps import moment_of
 
 _NONE = {"label": "", "host": "", "set": "", "state": "", "at": None, "bytes": None}
 _BY_AGE = ("latest_proven", "latest", "oldest")

@@ -95,8 +95,8 @@ _value:
 
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.install_plan import plan_install
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.install.plan import plan_install
 
 
 def install_plan(

@@ -61,17 +61,17 @@ cache_connection: ~/.cache/redis-inventory
 cache_timeout: 30
 """
 
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster_topology import (
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.cluster import (
     CLUSTER_GROUPS,
     cluster_endpoints,
     cluster_servers,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.inventory_hosts import Endpoint
-from ansible_collections.redisops.recovery.plugins.module_utils.topology_read import (
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.collect import (
     addresses_of,
     ask_servers,
     read_cluster,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.hosts import Endpoint
 from ansible_collections.redisops.recovery.plugins.plugin_utils.topology_inventory import TopologyInventory
 
 

@@ -86,16 +86,16 @@ compose:
   redis_healthy: not redis_down and redis_link | default('up') == 'up'
 """
 
-from ansible_collections.redisops.recovery.plugins.module_utils.inventory_hosts import Endpoint
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_topology import (
-    GROUPS,
-    endpoints_of,
-    servers_of,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.topology_read import (
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.collect import (
     addresses_of,
     ask_servers,
     read_sentinels,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.hosts import Endpoint
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.sentinel import (
+    GROUPS,
+    endpoints_of,
+    servers_of,
 )
 from ansible_collections.redisops.recovery.plugins.plugin_utils.topology_inventory import TopologyInventory
 

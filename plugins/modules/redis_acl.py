@@ -218,7 +218,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import (
     apply_users,
     end_sessions,
     judge,
@@ -230,7 +230,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import (
     wait_until_synchronised,
     without_users,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import (
     AclPlan,
     AclState,
     declared_users,
@@ -241,33 +241,33 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl_plan import 
     render_file,
     replication_login,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_presets import PRESETS
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_rules import file_lines
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.config_act import commit, prove_known, set_live
-from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import ConfigPlan, plan_config
-from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.presets import PRESETS
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import file_lines
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
     Access,
     apply_access,
     plan_path_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import (
-    StagedFile,
-    group_id,
-    parse_mode,
-    read_text,
-    user_id,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import ConfigPlan, plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     OPEN_ACL,
     Instance,
     edited,
     read_instance,
     stage,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import (
+    StagedFile,
+    group_id,
+    parse_mode,
+    read_text,
+    user_id,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 _USER = {
     "name": {"type": "str", "required": True},

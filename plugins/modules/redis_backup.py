@@ -120,17 +120,21 @@ state:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import backup_spec, connection_spec, job_of
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import fetch, let_go, named
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job, run, told
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import prove_backup
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server import connect
-from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import slots_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import prove_backup
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job, run, told
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import fetch, let_go, named
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import (
+    backup_spec,
+    connection_spec,
+    job_of,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import connect
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

@@ -96,11 +96,11 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_status import render_text, row_of, status_of
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store, verify_files
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import set_names
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import set_names
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import render_text, row_of, status_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import run_module
 
 SPEC = {
     "directory": {"type": "path", "default": "/var/backups/redis"},

@@ -141,18 +141,24 @@ import os
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils import backup_job, drill_job, history_job  # noqa: F401, they have to be at hand to be put on the host
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import backup_spec, connection_spec, job_of
-from ansible_collections.redisops.recovery.plugins.module_utils.drill_job import Drill, prove
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.history_job import History, place_in
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.schedule_act import Schedule, prove_calendar
-from ansible_collections.redisops.recovery.plugins.module_utils.schedule_units import Piece, path_unit, service, timer
-from ansible_collections.redisops.recovery.plugins.module_utils.service_act import systemctl
-from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import parse_show
+from ansible_collections.redisops.recovery.plugins.module_utils.backup import job as backup_job  # noqa: F401, they have to be at hand to be put on the host
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.drill import job as drill_job  # noqa: F401, they have to be at hand to be put on the host
+from ansible_collections.redisops.recovery.plugins.module_utils.drill.job import Drill, prove
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import (
+    backup_spec,
+    connection_spec,
+    job_of,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr import archive_job  # noqa: F401, they have to be at hand to be put on the host
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive_job import History, place_in
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, prove_calendar
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program import HOME, command
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import Piece, path_unit, service, timer
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import systemctl
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
 SPEC = {
     **connection_spec(),
@@ -216,13 +222,13 @@ def pieces_of(params: dict) -> list[Piece]:
     )  # fmt: skip
     delay = params["randomized_delay"]
     return [
-        piece("backup", "backup_job", job.render(), take, {"timer": timer(take, params["on_calendar"], delay)}, here),
+        piece("backup", "backup.job", job.render(), take, {"timer": timer(take, params["on_calendar"], delay)}, here),
         piece(
-            "history", "history_job", history.render(), keep,
+            "history", "pitr.archive_job", history.render(), keep,
             {"timer": timer(keep, "*:0/5", 0), "path": path_unit(keep, watched)}, here and params["history_hours"] > 0,
         ),
         piece(
-            "drill", "drill_job", practice.render(), drill,
+            "drill", "drill.job", practice.render(), drill,
             {"timer": timer(drill, params["drill_on_calendar"], delay)}, here and bool(params["drill_on_calendar"]),
         ),
     ]  # fmt: skip

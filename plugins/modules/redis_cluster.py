@@ -181,15 +181,15 @@ state:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster_act import Work
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster_findings import findings, shards
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster_plan import Wish, changes_of, plan
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster_read import Entry, Nodes
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster_view import Picture
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import endpoint, split_endpoint
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.apply import Work
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.collect import Entry, Nodes
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.findings import findings, shards
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.plan import Wish, changes_of, plan
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.state import Picture
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import endpoint, split_endpoint
 
 SPEC = {
     **connection_spec(),

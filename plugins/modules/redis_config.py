@@ -141,39 +141,39 @@ running:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.config_act import commit, prove_known, set_live
-from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
+    apply_access,
+    plan_path_access,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import (
     client_limit,
     is_limit_written_down,
     plan_config,
     prove_fits,
     text_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
-    apply_access,
-    plan_path_access,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import (
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import (
     NOT_GETTABLE,
     PERSISTENCE,
     SECRET,
     normal,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     edited,
     prove_accepted,
     read_instance,
     stage,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.probe import prove_bindable
-from ansible_collections.redisops.recovery.plugins.module_utils.procfs import open_files_limit
-from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import canonical_name, split_args
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import canonical_name, split_args
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import prove_bindable
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import open_files_limit
 
 SPEC = {
     **connection_spec(),

@@ -96,9 +96,9 @@ usable:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.file_verdict import judge
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import judge
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     "paths": {"type": "list", "elements": "path", "required": True},

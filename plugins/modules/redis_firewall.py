@@ -221,8 +221,8 @@ code:
 import dataclasses
 import time
 
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.firewall_host import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.firewall.apply import (
     Nft,
     Rehearsal,
     keep,
@@ -234,7 +234,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.firewall_host im
     ssh_ports,
     tcp_sockets,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.firewall_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.firewall.nft_ruleset import (
+    render_table,
+    same_table,
+    short,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.firewall.plan import (
     TABLE,
     Tuning,
     admitted_words,
@@ -246,13 +251,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.firewall_plan im
     table_of,
     unit_text,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.firewall_sources import (
+from ansible_collections.redisops.recovery.plugins.module_utils.firewall.sources import (
     declared_of,
     names_to_resolve,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.nft_ruleset import render_table, same_table, short
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

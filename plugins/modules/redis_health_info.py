@@ -183,25 +183,25 @@ import dataclasses
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec
-from ansible_collections.redisops.recovery.plugins.module_utils.health import judge, report, title
-from ansible_collections.redisops.recovery.plugins.module_utils.health_finding import (
+from ansible_collections.redisops.recovery.plugins.module_utils.health.collect import read_facts
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import (
     SEVERITIES,
     STATUS_TEXT,
     reached,
     render_text,
     status_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.health_options import (
+from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import moment
+from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import judge, report, title
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec_health import (
     health_spec,
     objectives_of,
     question_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.health_read import read_facts
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.risk_now import risk_now
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server_log import moment
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

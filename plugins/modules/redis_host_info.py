@@ -209,12 +209,12 @@ code:
 
 import platform
 
-from ansible_collections.redisops.recovery.plugins.module_utils import preflight, probes
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.preflight import Facts, Limits, Measured
-from ansible_collections.redisops.recovery.plugins.module_utils.procfs import selected
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.system import benchmarks, requirements
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import selected
+from ansible_collections.redisops.recovery.plugins.module_utils.system.requirements import Facts, Limits, Measured
 
 SPEC = {
     "policy": {"type": "str", "choices": ["warn", "fail"], "default": "warn"},
@@ -239,34 +239,36 @@ THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 def measure_disk(host, params):
     if params["probe_disk"] == "never":
         return Measured(None, "probe_disk is never")
-    server = probes.running_server(host) if params["probe_disk"] == "auto" else None
+    server = benchmarks.running_server(host) if params["probe_disk"] == "auto" else None
     if server:
         return Measured(None, f"{server} is running and probe_disk is auto, so its disk is left alone")
-    return probes.disk_throughput(probes.nearest_directory(host.path(params["data_dir"])), params["probe_disk_mb"])
+    return benchmarks.disk_throughput(
+        benchmarks.nearest_directory(host.path(params["data_dir"])), params["probe_disk_mb"]
+    )
 
 
 def read_facts(host, params):
-    memory, memory_is_limit = probes.memory(host)
+    memory, memory_is_limit = benchmarks.memory(host)
     somaxconn = (host.read("/proc/sys/net/core/somaxconn") or "").strip()
     overcommit = (host.read("/proc/sys/vm/overcommit_memory") or "").strip()
     return Facts(
-        cpus=probes.cpus(host),
+        cpus=benchmarks.cpus(host),
         memory=memory,
         memory_is_limit=memory_is_limit,
-        swap=probes.swap(host),
+        swap=benchmarks.swap(host),
         somaxconn=int(somaxconn) if somaxconn.isdigit() else None,
         overcommit=overcommit or None,
         thp=selected(host.read(THP) or ""),
-        thp_supported=probes.exists(host, THP),
+        thp_supported=benchmarks.exists(host, THP),
         disk=measure_disk(host, params),
-        rtt={peer: probes.round_trip(host, peer, params["peer_port"]) for peer in params["peers"]},
+        rtt={peer: benchmarks.round_trip(host, peer, params["peer_port"]) for peer in params["peers"]},
     )
 
 
 def installed_server(host):
-    path = probes.find_program(host, ["redis-server", "valkey-server"])
+    path = benchmarks.find_program(host, ["redis-server", "valkey-server"])
     version, product = (
-        preflight.server_version(host.run(host.path(path), "--version", timeout=10).output) if path else (None, None)
+        requirements.server_version(host.run(host.path(path), "--version", timeout=10).output) if path else (None, None)
     )
     return {"installed": version, "product": product, "path": path}
 
@@ -282,12 +284,12 @@ def redis_py_version():
 def body(module):
     host = Host()
     params = module.params
-    policies = preflight.check_policies(params["policy"], params["policy_by_check"])
+    policies = requirements.check_policies(params["policy"], params["policy_by_check"])
     facts = read_facts(host, params)
     limits = Limits(**{name: params[name] for name in Limits.__dataclass_fields__})
     expect = params["expect_kernel_role"]
-    found = preflight.rows(facts, limits, expect)
-    release = preflight.os_release(host.read("/etc/os-release") or host.read("/usr/lib/os-release") or "")
+    found = requirements.rows(facts, limits, expect)
+    release = requirements.os_release(host.read("/etc/os-release") or host.read("/usr/lib/os-release") or "")
     result = {
         "findings": [{**row, "policy": policies[row["check"]]} for row in found],
         "cpus": facts.cpus,
@@ -300,19 +302,19 @@ def body(module):
         "redis_py": redis_py_version(),
         "python": platform.python_version(),
         "os": release,
-        "package_manager": probes.package_manager(host, release),
-        "virtualization": probes.virtualization(host),
+        "package_manager": benchmarks.package_manager(host, release),
+        "virtualization": benchmarks.virtualization(host),
         "selinux": host.read("/sys/fs/selinux/enforce") is not None,
     }
-    failing = preflight.failing(found, policies, "fail", expect)
+    failing = requirements.failing(found, policies, "fail", expect)
     if failing:
         raise Problem(
             "preflight_failed",
             f"this host is not fit for durable Redis, {len(failing)} of {len(found)} checks: "
-            + " ".join(f"({number}) {preflight.say(row)}" for number, row in enumerate(failing, 1)),
+            + " ".join(f"({number}) {requirements.say(row)}" for number, row in enumerate(failing, 1)),
             **result,
         )
-    warnings = [preflight.say(row) for row in preflight.failing(found, policies, "warn", expect)]
+    warnings = [requirements.say(row) for row in requirements.failing(found, policies, "warn", expect)]
     return {"changed": False, "warnings": warnings, **result}
 
 

@@ -105,28 +105,31 @@ import sys
 from collections.abc import Iterable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils import metrics_job  # noqa: F401, it has to be at hand to be put on the host
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.exporter_login import exporter_pieces, prove_exporter
-from ansible_collections.redisops.recovery.plugins.module_utils.health_options import (
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec_health import (
     health_spec,
     objectives_of,
     question_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.host_program import HOME, command
-from ansible_collections.redisops.recovery.plugins.module_utils.metrics_job import Metrics
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.schedule_act import Schedule, prove_calendar
-from ansible_collections.redisops.recovery.plugins.module_utils.schedule_units import (
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.monitoring import job as monitoring_job  # noqa: F401, it has to be at hand to be put on the host
+from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.exporter import (
+    exporter_pieces,
+    prove_exporter,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.job import Metrics
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, prove_calendar
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program import HOME, command
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import (
     Piece,
     service,
     timer,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),
@@ -167,11 +170,11 @@ def pieces_of(params: dict, target: str, login: Login) -> list[Piece]:
     """The timer with its program, and the exporter's login."""
     name, here = params["set_name"], params["state"] == "present"
     settings, words = os.path.join(SETTINGS, f"metrics-{name}.json"), f"Write metrics of the Redis set {name}"
-    run = command(sys.executable, "metrics_job", settings)
+    run = command(sys.executable, "monitoring.job", settings)
     wanted = Metrics(target, question_of(params, 0.0), objectives_of(params))
     pieces = [
         Piece(
-            "metrics_job",
+            "monitoring.job",
             settings,
             wanted.render(),
             {

@@ -222,32 +222,12 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import prove_aof_replays
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.data_access import (
-    Access,
-    apply_access,
-    close_directories,
-    make_directory,
-    plan_access,
-    plan_directories,
-    read_access,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import PERSISTENCE, normal, save_points
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
-    Instance,
-    edited,
-    prove_accepted,
-    read_instance,
-    stage,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import prove_aof_replays
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
     aof_in_use,
     bring_aof_up,
     check_rdb,
@@ -256,7 +236,18 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act 
     proven_save,
     settle_aof,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
+    Access,
+    apply_access,
+    close_directories,
+    make_directory,
+    plan_access,
+    plan_directories,
+    read_access,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
     PLACE,
     Plan,
     Situation,
@@ -265,7 +256,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan
     plan_persistence,
     start_loads,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import (
+    PERSISTENCE,
+    normal,
+    save_points,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
+    Instance,
+    edited,
+    prove_accepted,
+    read_instance,
+    stage,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

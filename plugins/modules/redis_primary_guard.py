@@ -116,18 +116,18 @@ import os
 import sys
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils import primary_guard
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import DEFAULTS, effective
-from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile, read_includes, read_text
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import RedisConf, expand
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import split_endpoint
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.service_act import find_unit, systemctl
-from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import render_drop_in
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.replication import primary_guard
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import split_endpoint
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import find_unit, systemctl
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import render_drop_in
 
 SPEC = {
     **connection_spec(),

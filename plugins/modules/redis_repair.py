@@ -213,22 +213,22 @@ where:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import held, kept_beside
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import (
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import store_of
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import (
     connection_spec,
     login_of,
     repositories_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.repair_plan import RUNGS, choose, plan
-from ansible_collections.redisops.recovery.plugins.module_utils.repair_read import Sources, find_target, read
-from ansible_collections.redisops.recovery.plugins.module_utils.repair_run import carry_out, prove, words
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import Target, cut_off, resume
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import store_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import held, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.apply import carry_out, prove, words
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, find_target, read
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import RUNGS, choose, plan
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import Target, cut_off, resume
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

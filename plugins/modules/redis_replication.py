@@ -193,29 +193,18 @@ settled:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.config_act import commit, prove_known, set_live
-from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import plan_config
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import memory_bytes, normal
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
-    Instance,
-    edited,
-    prove_accepted,
-    read_instance,
-    stage,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import (
     Members,
     ask_sentinels,
     follow,
     look,
     wait_for_replicas,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import (
     Decision,
     agreed,
     backlog_bytes,
@@ -223,14 +212,25 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication_plan
     loss_window,
     prove_joinable,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import (
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     split_endpoint,
     view_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
-from ansible_collections.redisops.recovery.plugins.module_utils.service_act import sentinel_listens
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import memory_bytes, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
+    Instance,
+    edited,
+    prove_accepted,
+    read_instance,
+    stage,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import sentinel_listens
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

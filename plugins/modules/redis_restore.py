@@ -171,22 +171,22 @@ import contextlib
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import held, kept_beside
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Backup, Store
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.moments import moment_of
-from ansible_collections.redisops.recovery.plugins.module_utils.replica_hold import set_hold
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import discard_unfinished, holders
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_point import (
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import store_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.failover_hold import set_hold
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.timestamps import moment_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import held, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import (
     before_flush,
     frozen,
     history_of,
     to_moment,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_run import (
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     Target,
     bring,
     bring_point,
@@ -195,8 +195,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore_run impo
     put_back,
     read_target,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.shard_store import store_of
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished, holders
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

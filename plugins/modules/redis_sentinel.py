@@ -353,16 +353,17 @@ import dataclasses
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_plan import AclPlan
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.data_access import apply_access, plan_path_access
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import mode_of, parse_mode
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import AclPlan
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
+    apply_access,
+    plan_path_access,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import (
     Sentinel,
     addresses_of,
     await_quorum,
@@ -382,8 +383,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_act imp
     set_users,
     watched_by,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_conf import SentinelConf
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.conf import SentinelConf
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan import (
     SCRIPTS,
     Declared,
     Item,
@@ -403,9 +404,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_plan im
     settings_of,
     strangers,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_service import Service, read_service
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel_users import words_of_users
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.service import Service, read_service
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_plan import words_of_users
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import mode_of, parse_mode
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),

@@ -179,31 +179,28 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import prove_aof_replays
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import FITS
-from ansible_collections.redisops.recovery.plugins.module_utils.confinement import confinement_reasons
-from ansible_collections.redisops.recovery.plugins.module_utils.data_access import Access, apply_access
-from ansible_collections.redisops.recovery.plugins.module_utils.data_files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import IMMUTABLE, PERSISTENCE
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import parse_mode
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import (
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import prove_aof_replays
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
+    aof_in_use,
+    prove_rdb_is_known,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access, apply_access
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import IMMUTABLE, PERSISTENCE
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
     prove_accepted,
     read_instance,
     refreshed,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence_act import (
-    aof_in_use,
-    prove_rdb_is_known,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence_plan import PLACE
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.service_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
     disk_of,
     exposure_of,
     find_unit,
@@ -218,7 +215,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_act impo
     unit_state,
     write_drop_in,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.service_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     Pending,
     missing_keys,
     prove_is_the_units,
@@ -230,7 +227,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service_plan imp
     restart_reasons,
     unit_problem,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.systemd_unit import (
+from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
     command_line_overrides,
     property_text,
     render_drop_in,

@@ -133,29 +133,29 @@ to_primary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members, there
-from ansible_collections.redisops.recovery.plugins.module_utils.replication_view import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     endpoint,
     split_endpoint,
     view_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, Server, connect
-from ansible_collections.redisops.recovery.plugins.module_utils.switchover_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover import (
     Switch,
     read_sentinels,
     wait_for_priority,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.switchover_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover_plan import (
     Candidate,
     choose,
     prove_sentinels,
     prove_set,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, Server, connect
 
 SPEC = {
     **connection_spec(),

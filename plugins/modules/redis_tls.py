@@ -273,17 +273,17 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.argspec import connection_spec, login_of
-from ansible_collections.redisops.recovery.plugins.module_utils.changes import Change, pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.config_plan import plan_config
-from ansible_collections.redisops.recovery.plugins.module_utils.data_access import Access, plan_path_access
-from ansible_collections.redisops.recovery.plugins.module_utils.directives import effective, normal
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.files import group_id, parse_mode, user_id
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.instance import Instance, edited, read_instance
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.tls_act import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access, plan_path_access
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import effective, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, edited, read_instance
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import (
     converge,
     known_nodes,
     links_without_tls,
@@ -296,7 +296,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls_act import (
     served_certificate,
     server_user,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.tls_material import (
+from ansible_collections.redisops.recovery.plugins.module_utils.tls.certificates import (
     Declared,
     Material,
     choose,
@@ -306,7 +306,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls_material imp
     read_material,
     request,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.tls_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import (
     MATERIAL,
     declared_directives,
     describe,
@@ -318,7 +318,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls_plan import 
     set_live_order,
     shown,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.x509 import Certificate, name_of
+from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import Certificate, name_of
 
 SPEC = {
     **connection_spec(),

@@ -142,17 +142,17 @@ code:
 
 import os
 
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.kernel_files import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.apply import (
     LiveWrite,
     apply,
     boot_file,
     is_writable,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.sysctl_conf import dotted, same_value
-from ansible_collections.redisops.recovery.plugins.module_utils.sysctl_plan import BootFiles, plan, wanted_of
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_conf import dotted, same_value
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_plan import BootFiles, plan, wanted_of
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     "values": {"type": "dict", "default": {"vm.overcommit_memory": "1"}},

@@ -147,17 +147,14 @@ code:
 
 import os
 
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.kernel_files import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.apply import (
     LiveWrite,
     apply,
     boot_file,
     is_writable,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.procfs import selected
-from ansible_collections.redisops.recovery.plugins.module_utils.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.thp_plan import (
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.thp_plan import (
     BASE,
     command_line_value,
     plan,
@@ -165,6 +162,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.thp_plan import 
     tuned_warning,
     wanted_of,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import selected
 
 SPEC = {
     "enabled": {"type": "str", "choices": ["never", "madvise", "always"], "default": "never"},

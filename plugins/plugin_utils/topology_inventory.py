@@ -17,8 +17,9 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.inventory_hosts import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.collect import resolve
+from ansible_collections.redisops.recovery.plugins.module_utils.inventory.hosts import (
     SENTINEL,
     SERVER,
     Endpoint,
@@ -28,8 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.inventory_hosts 
     merge,
     normal,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
-from ansible_collections.redisops.recovery.plugins.module_utils.topology_read import resolve
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 
 try:
     from ansible.template import trust_as_template

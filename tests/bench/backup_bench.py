@@ -31,18 +31,18 @@ from tests.integration.conftest import RedisUnderTest
 
 conftest.pytest_configure()
 
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_scan import scan_aof
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import (
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import copy_file, digest_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import Settings, take
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import (
     BackupFile,
     BackupManifest,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings, take
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_store import Store, verify_files
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_take import copy_file, digest_of
-from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host, run_command
-from ansible_collections.redisops.recovery.plugins.module_utils.restore_act import stage
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import stage
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
 
 MB = 1024 * 1024
 CONF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\nenable-debug-command local\n'

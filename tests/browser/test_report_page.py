@@ -15,7 +15,7 @@ from ansible_collections.redisops.recovery.plugins.plugin_utils.fleet_report imp
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.unit.fleet_made import DRIFT, NOW, OBJECTIVES, addresses, fleet
+from tests.support.fleet import DRIFT, NOW, OBJECTIVES, addresses, fleet
 
 #: Where screenshots go, to be looked at; by default with the test's own files.
 PICTURES = os.environ.get("REDISOPS_PICTURES")

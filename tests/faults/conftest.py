@@ -72,7 +72,7 @@ class _Countdown:
 def _from_collection() -> bool:
     """Whether the wrapped function was called by the collection, and not for the throwaway server in its private directory."""
     caller = sys._getframe(2).f_code.co_filename
-    return "/plugins/module" in caller and not caller.endswith("/probe.py")
+    return "/plugins/module" in caller and not caller.endswith("/temporary_server.py")
 
 
 def _wrap(patch: pytest.MonkeyPatch, module: t.Any, name: str, countdown: _Countdown) -> None:
@@ -87,11 +87,13 @@ def _wrap(patch: pytest.MonkeyPatch, module: t.Any, name: str, countdown: _Count
 
 
 def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
-    from ansible_collections.redisops.recovery.plugins.module_utils import restore_act, restore_run, service_act
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import apply as restore_apply
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import swap as restore_swap
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.service import apply as service_apply
 
-    _wrap(patch, restore_act, "exchange", countdown)
-    for module in (restore_run, service_act):
+    _wrap(patch, restore_swap, "exchange", countdown)
+    for module in (restore_apply, service_apply):
         _wrap(patch, module, "systemctl", countdown)
     for module, names in _EFFECTS.items():
         for name in names:

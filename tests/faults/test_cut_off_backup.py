@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host, run_command
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
 
 AOF = 'save ""\nappendonly yes\nenable-debug-command local\n'
 RDB = "save 3600 1\nappendonly no\nenable-debug-command local\n"

@@ -7,7 +7,7 @@ import pathlib
 import signal
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 from tests.faults.test_cut_off_backup import AOF, Unit, boot, end, place
 

@@ -11,10 +11,10 @@ import signal
 import subprocess
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.restic import Restic
-from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic import Restic
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 RDB_ONLY = "save 900 1\nappendonly no\nrdbcompression no\n"

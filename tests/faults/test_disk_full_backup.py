@@ -28,9 +28,10 @@ def fill_but(place, left: int) -> None:
 @pytest.fixture(name="unseen")
 def _unseen(monkeypatch):
     """The look beforehand sees nothing, as where somebody else fills the disk right after it."""
-    from ansible_collections.redisops.recovery.plugins.module_utils import backup_run, restore_plan
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup import create as backup_create
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
 
-    monkeypatch.setattr(backup_run, "prove_room", lambda *_args, **_more: None)
+    monkeypatch.setattr(backup_create, "prove_room", lambda *_args, **_more: None)
     monkeypatch.setattr(restore_plan, "prove_fits", lambda *_args, **_more: None)
 
 
@@ -148,7 +149,7 @@ def test_where_the_data_goes_back(redis_server, call_module, tmp_path, unseen, m
 @pytest.mark.parametrize("skew", [-400 * 86400, 400 * 86400])
 def test_a_clock_that_was_wrong(redis_server, call_module, tmp_path, monkeypatch, skew):
     """A backup from a clock that was behind or ahead is told with that, stays, and does not keep the next one from being taken and chosen."""
-    from ansible_collections.redisops.recovery.plugins.module_utils import backup_job
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup import job as backup_job
     from ansible_collections.redisops.recovery.plugins.modules import redis_backup
 
     digest = full(redis_server)

@@ -8,9 +8,9 @@ import fnmatch
 import hypothesis
 import pytest
 import redis
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import table_of
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_rules import parse_line, user_of
-from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import table_of
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import parse_line, user_of
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from hypothesis import strategies
 
 #: Allowed before anybody has logged in, whatever the rules say.

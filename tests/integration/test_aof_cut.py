@@ -10,17 +10,17 @@ import shutil
 import time
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_cut import (
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, set_of, sets, window
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import (
     Spot,
     find_commands,
     stage_at,
     stage_before,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import archive, set_of, sets, window
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
 
-from tests.integration.aof_past import NASTY, Past, killed_before, tree
+from tests.support.aof_past import NASTY, Past, killed_before, tree
 
 OWNER = (os.geteuid(), os.getegid())
 NAME = "new name.aof"

@@ -9,11 +9,11 @@ import shutil
 import time
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils import aof_history
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import archive, set_of, sets, window
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr import archive as pitr_archive
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, set_of, sets, window
 
-from tests.integration.aof_past import Past, killed_before, tree
+from tests.support.aof_past import Past, killed_before, tree
 
 DAY = 86400
 
@@ -196,7 +196,7 @@ def test_a_rewrite_in_the_middle_is_followed(plain, folder, monkeypatch):
             once.append(plain.rewrite())
         return real(*args, **options)
 
-    monkeypatch.setattr(aof_history.os, "link", link)
+    monkeypatch.setattr(pitr_archive.os, "link", link)
     found = keep(plain, folder)
     assert [one.manifest.base.seq for one in sets(folder)] == [2]
     assert sets(folder)[0].directory == found.directory

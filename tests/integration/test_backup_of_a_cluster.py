@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.test_inventory_cluster import port_with_bus
 from tests.integration.test_redis_restore import Unit
-from tests.integration.topology import wait
+from tests.support.topology import wait
 
 LOW, HIGH = "0-8191", "8192-16383"
 DEBUG = "enable-debug-command local\n"

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests import pki
-from tests.integration.topology import Source, cli, wait
+from tests.support import pki
+from tests.support.topology import Source, cli, wait
 
 SECRET = "not-in-any-output-2"
 

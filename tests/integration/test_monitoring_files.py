@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 import yaml
-from ansible_collections.redisops.recovery.plugins.module_utils.health_codes import MEANINGS
-from ansible_collections.redisops.recovery.plugins.module_utils.metrics import HELP
+from ansible_collections.redisops.recovery.plugins.module_utils.health.catalogue import MEANINGS
+from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import HELP
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = ROOT / "roles" / "redis_monitoring" / "files"

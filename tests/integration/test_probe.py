@@ -10,10 +10,10 @@ import time
 
 import pytest
 import redis
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import User
-from ansible_collections.redisops.recovery.plugins.module_utils.probe import throwaway
-from ansible_collections.redisops.recovery.plugins.module_utils.redis_conf import RedisConf
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import throwaway
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
 
 NOBODY = pwd.getpwnam("nobody")
 

@@ -12,7 +12,7 @@ import subprocess
 import time
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
 ADMIN = {"name": "admin", "preset": "admin", "passwords": ["adm1n-pw"]}
 REPLICATION = {"name": "replication", "preset": "replication", "passwords": ["repl-pw"]}
@@ -569,9 +569,9 @@ def test_a_replica_whose_primary_was_left_out_is_warned_of(acl, new_redis):
 
 
 def test_a_replica_that_cannot_log_in_otherwise_stops_the_closing(acl, new_redis, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import acl_act
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl import apply as acl_apply
 
-    monkeypatch.setattr(acl_act, "LINK_SECONDS", 3.0)
+    monkeypatch.setattr(acl_apply, "LINK_SECONDS", 3.0)
     primary, replica = pair(new_redis)
     lines = primary.cli("ACL", "LIST")
     tree = primary.tree()
@@ -586,7 +586,7 @@ def test_a_replica_that_cannot_log_in_otherwise_stops_the_closing(acl, new_redis
 
 
 def test_the_password_of_the_replicas_is_changed_without_losing_them(acl, new_redis, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import acl_act
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl import apply as acl_apply
 
     primary, replica = pair(new_redis)
     for withdraw in (False, True):
@@ -596,12 +596,12 @@ def test_the_password_of_the_replicas_is_changed_without_losing_them(acl, new_re
     new = [ADMIN, {**REPLICATION, "passwords": ["repl-new"]}]
     # the replica does not know the new password yet: taking the old one away is undone
     assert not acl(both, server=primary, withdraw=False).failed
-    monkeypatch.setattr(acl_act, "LINK_SECONDS", 3.0)
+    monkeypatch.setattr(acl_apply, "LINK_SECONDS", 3.0)
     before = admin(primary, "ACL", "LIST")
     stopped = acl(new, server=primary)
     assert stopped.code == "replica_locked_out", stopped.msg
     assert admin(primary, "ACL", "LIST") == before
-    monkeypatch.setattr(acl_act, "LINK_SECONDS", 20.0)
+    monkeypatch.setattr(acl_apply, "LINK_SECONDS", 20.0)
     wait_link(replica, ("admin", "adm1n-pw"))
     # and then it does
     assert not acl(both, server=replica, withdraw=False).failed
@@ -632,15 +632,15 @@ def _sentinel(redis_server, tmp_path):
 
 
 def test_a_sentinel_keeps_its_access_or_the_closing_is_refused(acl, redis_server, sentinel, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import acl_act
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl import apply as acl_apply
 
     watch = {"name": "watch", "preset": "sentinel", "passwords": ["watch-pw"]}
-    monkeypatch.setattr(acl_act, "LINK_SECONDS", 3.0)
+    monkeypatch.setattr(acl_apply, "LINK_SECONDS", 3.0)
     lines = redis_server.cli("ACL", "LIST")
     stopped = acl([ADMIN, watch])
     assert stopped.code == "sentinel_locked_out", stopped.msg
     assert redis_server.cli("ACL", "LIST") == lines
-    monkeypatch.setattr(acl_act, "LINK_SECONDS", 20.0)
+    monkeypatch.setattr(acl_apply, "LINK_SECONDS", 20.0)
     assert not acl([ADMIN, watch], withdraw=False).failed
     for name, value in (("auth-user", "watch"), ("auth-pass", "watch-pw")):
         subprocess.run(
@@ -710,7 +710,7 @@ def test_an_error_in_the_middle_leaves_file_and_server_as_they_were(acl, redis_s
 
 
 def test_one_user_that_cannot_be_put_back_keeps_no_other_from_it(acl, ready, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.acl_act import _LiveUsers
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import _LiveUsers
     from ansible_collections.redisops.recovery.plugins.modules import redis_acl
 
     before = admin(ready, "ACL", "LIST")

@@ -17,10 +17,10 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils import backup_take
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
+from ansible_collections.redisops.recovery.plugins.module_utils.backup import copy as backup_copy
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal, unseal
 
-from tests.integration.data_of_all_kinds import fill, keys_in_rdb
+from tests.support.data_of_all_kinds import fill, keys_in_rdb
 
 AOF = 'save ""\nappendonly yes\naof-timestamp-enabled yes\n'
 
@@ -188,7 +188,7 @@ def test_a_copy_that_is_not_what_the_server_had_is_not_proven(redis_server, call
     def bent(descriptor: int, size: int, place: int) -> bytes:
         return real(descriptor, size, place).replace(b"changed-value-x", b"changed-value-y")
 
-    monkeypatch.setattr(backup_take.os, "pread", bent)
+    monkeypatch.setattr(backup_copy.os, "pread", bent)
     done = call_module("redis_backup", **params(server, method="aof", sample=1000))
     assert (done.failed, done.code) == (True, "backup_not_proven")
     assert "has another value" in done.msg

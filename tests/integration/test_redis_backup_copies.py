@@ -11,9 +11,9 @@ import subprocess
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal, unseal
 
-from tests.integration.data_of_all_kinds import fill
+from tests.support.data_of_all_kinds import fill
 
 PASSWORD = "a long secret"
 

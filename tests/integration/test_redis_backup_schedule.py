@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from tests.integration.test_redis_restore import Unit
-from tests.integration.topology import wait
+from tests.support.topology import wait
 
 
 class Systemd:
@@ -24,7 +24,7 @@ class Systemd:
         self.did = []
 
     def run(self, *args, **more):
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, run_command
 
         if args[0] == "systemd-analyze":
             return Completed(0 if args[2] != "sometimes" else 1, "")
@@ -210,7 +210,7 @@ def test_drift_is_corrected_and_the_schedule_goes(redis_server, call_module, hom
     timer = place / "system_units" / "redisops-backup-orders.timer"
     timer.write_text(timer.read_text().replace("02:30", "03:30"))
     os.chmod(place / "settings" / "backup-orders.json", 0o644)
-    (place / "program/ansible_collections/redisops/recovery/plugins/module_utils/backup_run.py").write_text("")
+    (place / "program/ansible_collections/redisops/recovery/plugins/module_utils/backup/create.py").write_text("")
     systemd.on.clear()
     done = call_module("redis_backup_schedule", **params(redis_server))
     assert len(done.actions) == 4
@@ -247,7 +247,7 @@ def test_what_cannot_be_is_refused_and_nothing_changed(redis_server, call_module
 def test_the_program_needs_nothing_that_it_does_not_bring(redis_server, call_module, home):
     place, _systemd = home
     call_module("redis_backup_schedule", **params(redis_server))
-    code = "import sys; sys.modules['ansible'] = None; import ansible_collections.redisops.recovery.plugins.module_utils.backup_job"
+    code = "import sys; sys.modules['ansible'] = None; import ansible_collections.redisops.recovery.plugins.module_utils.backup.job"
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(place / "program")}, cwd="/", check=False
     )  # fmt: skip

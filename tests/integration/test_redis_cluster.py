@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests.integration.test_inventory_cluster import port_with_bus
-from tests.integration.topology import wait
+from tests.support.topology import wait
 
 DOMAINS = ("a", "b", "c")
 
@@ -279,7 +279,7 @@ def test_a_creation_that_was_cut_off_is_finished(cluster, nodes, point, nth):
 
 def killed(run, condition, nth):
     """Run in a child process that is killed right before the ``nth`` command for which ``condition`` holds."""
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
 
     child = os.fork()
     if child == 0:
@@ -432,7 +432,7 @@ def test_a_reshard_that_was_cut_off_is_finished_and_not_begun_anew(cluster, node
 
 
 def test_a_move_waits_while_a_node_finds_the_cluster_down(cluster, nodes, node, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import CommandError, Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 
     made(cluster, nodes)
     fill(nodes[0], 600)

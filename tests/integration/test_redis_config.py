@@ -221,7 +221,7 @@ def _limited(redis_server):
 
 
 def test_maxclients_beyond_what_the_host_can_give(configure, limited, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
     monkeypatch.setattr(Host, "open_files_ceiling", lambda self: 200)
     done = settled(configure, {"maxclients": 50000})
@@ -233,7 +233,7 @@ def test_maxclients_beyond_what_the_host_can_give(configure, limited, monkeypatc
 
 
 def test_maxclients_that_the_unit_does_not_give_yet(configure, limited, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
     monkeypatch.setattr(Host, "open_files_ceiling", lambda self: None)
     done = settled(configure, {"maxclients": 50000})
@@ -403,7 +403,7 @@ def test_no_moment_in_which_everybody_can_read_the_secret(configure, redis_serve
 
 
 def test_a_file_that_somebody_else_writes_meanwhile(configure, edited, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
 
     config_set = Server.config_set
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.data_of_all_kinds import fill
+from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_backup_copies import PASSWORD, older, params, repository
 
 

@@ -13,12 +13,12 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils import firewall_host
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host, run_command
+from ansible_collections.redisops.recovery.plugins.module_utils.firewall import apply as firewall_apply
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
 from ansible_collections.redisops.recovery.plugins.modules import redis_firewall
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "firewall"
+FIXTURES = ROOT / "tests/unit/plugins/module_utils/firewall/fixtures/firewall"
 FILE = "etc/redisops/firewall.nft"
 UNIT = "etc/systemd/system/redisops-firewall.service"
 NETWORKS = {
@@ -187,7 +187,7 @@ def _world(net, tmp_path, monkeypatch) -> t.Iterator[World]:
 
     monkeypatch.setattr(redis_firewall, "Host", lambda: SeenHost(str(tmp_path), world.run))
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
-    monkeypatch.setattr(firewall_host.os, "getppid", lambda: 1)  # how this test was reached does not matter
+    monkeypatch.setattr(firewall_apply.os, "getppid", lambda: 1)  # how this test was reached does not matter
     yield world
     for timer in world.timers.values():
         timer.kill()
@@ -639,7 +639,7 @@ def test_a_ruleset_that_nft_does_not_take(world, call):
 def test_a_listing_that_is_not_understood_leaves_the_earlier_table(world, call, net, monkeypatch):
     call()
     good = net.table()
-    monkeypatch.setattr(firewall_host, "same_table", lambda *_tables: False)
+    monkeypatch.setattr(firewall_apply, "same_table", lambda *_tables: False)
     result = call(peers=["10.99.1.7"], rehearse=True)
     assert (result.failed, result.code) == (True, "table_not_taken")
     assert net.table() == good

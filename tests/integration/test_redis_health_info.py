@@ -18,18 +18,18 @@ import typing as t
 
 import pytest
 import yaml
-from ansible_collections.redisops.recovery.plugins.module_utils import health_reach, log_tail
-from ansible_collections.redisops.recovery.plugins.module_utils.acl_presets import PRESETS
-from ansible_collections.redisops.recovery.plugins.module_utils.drive_health import Drive, Sensor
-from ansible_collections.redisops.recovery.plugins.module_utils.health_host_read import look, read_host
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host, run_command
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.presets import PRESETS
+from ansible_collections.redisops.recovery.plugins.module_utils.health import connect, log_reader
+from ansible_collections.redisops.recovery.plugins.module_utils.health.collect_host import look, read_host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
+from ansible_collections.redisops.recovery.plugins.module_utils.system.smart import Drive, Sensor
 from ansible_collections.redisops.recovery.plugins.modules import redis_health_info
 
 from tests.integration.conftest import free_port
-from tests.integration.topology import cli, wait
+from tests.support.topology import cli, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-INFO = ROOT / "tests" / "unit" / "fixtures" / "info"
+INFO = ROOT / "tests/unit/plugins/module_utils/server/fixtures/info"
 NOBODY = 65534
 
 
@@ -347,7 +347,7 @@ def test_what_a_start_writes_before_it_has_a_log_stands_in_the_journal(redis_ser
 
 
 def test_a_server_that_hangs(redis_server, ask, monkeypatch):
-    monkeypatch.setattr(health_reach, "_PATIENCE", 0.3)
+    monkeypatch.setattr(connect, "_PATIENCE", 0.3)
     redis_server.start()
     redis_server.process.send_signal(signal.SIGSTOP)
     try:
@@ -664,7 +664,7 @@ def test_a_log_that_was_just_rotated(redis_server, ask):
 def test_the_end_of_a_log_is_bounded_by_bytes(tmp_path):
     path = tmp_path / "log"
     path.write_text("".join(f"line {number}\n" for number in range(1000)))
-    text = log_tail.log_file(str(path), 0.0, log_tail.zone_of(Host()), most=100)
+    text = log_reader.log_file(str(path), 0.0, log_reader.zone_of(Host()), most=100)
     assert len("\n".join(text.lines)) <= 100
     assert (text.lines[-2], text.lines[0].startswith("line 9")) == ("line 999", True)
 

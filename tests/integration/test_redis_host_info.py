@@ -12,9 +12,9 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils import probes
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, Host
-from ansible_collections.redisops.recovery.plugins.module_utils.preflight import CHECKS
+from ansible_collections.redisops.recovery.plugins.module_utils.system import benchmarks
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.requirements import CHECKS
 from ansible_collections.redisops.recovery.plugins.modules import redis_host_info
 
 GIB = 2**30
@@ -255,7 +255,7 @@ def test_the_probe_leaves_nothing_and_ends_soon(tmp_path, monkeypatch):
         time.sleep(0.05)
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    measured = probes.disk_throughput(str(tmp_path), 1000, seconds=0.2)
+    measured = benchmarks.disk_throughput(str(tmp_path), 1000, seconds=0.2)
     assert measured.value is not None
     assert measured.value > 0
     assert synced[:3] == [2**20, 2 * 2**20, 4 * 2**20]
@@ -264,13 +264,13 @@ def test_the_probe_leaves_nothing_and_ends_soon(tmp_path, monkeypatch):
 
 
 def test_where_nothing_can_be_written():
-    measured = probes.disk_throughput("/proc", 0)
+    measured = benchmarks.disk_throughput("/proc", 0)
     assert measured.value is None
     assert "/proc" in measured.because
 
 
 def test_the_nearest_parent(tmp_path):
-    assert probes.nearest_directory(str(tmp_path / "a" / "b")) == str(tmp_path)
+    assert benchmarks.nearest_directory(str(tmp_path / "a" / "b")) == str(tmp_path)
 
 
 # the network
@@ -280,7 +280,7 @@ def test_a_refused_connection_is_a_round_trip(tree):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         closed = probe.getsockname()[1]
-        measured = probes.round_trip(Host(str(tree.root), tree.run), "127.0.0.1", closed)
+        measured = benchmarks.round_trip(Host(str(tree.root), tree.run), "127.0.0.1", closed)
     assert measured.value is not None
     assert 0 < measured.value < 1000
 

@@ -23,7 +23,7 @@ class Exporters(Systemd):
     user = ""
 
     def run(self, *args, **more):
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed
 
         if args[:4] == ("systemctl", "show", "-p", "User"):
             return Completed(0, f"User={self.user}\n")
@@ -201,28 +201,29 @@ def test_a_pure_cache_has_no_risk_that_could_be_bounded(redis_server, metrics, h
 def test_what_the_schedule_names_is_expected_and_who_shares_backups_has_one_group(
     secured, metrics, home, tmp_path, call_module, monkeypatch
 ):
-    from ansible_collections.redisops.recovery.plugins.module_utils import health_copies_read, metrics_job
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_copies import Elsewhere
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_job import Job
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_run import Settings
-    from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-    from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
-    from ansible_collections.redisops.recovery.plugins.module_utils.retention import Policy
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Login
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import Settings
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import Elsewhere
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.retention import Policy
+    from ansible_collections.redisops.recovery.plugins.module_utils.health import collect_replicas
+    from ansible_collections.redisops.recovery.plugins.module_utils.monitoring import job as monitoring_job
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
     place, _systemd = home
     secured.fill(5)
     assert not metrics().failed
-    monkeypatch.setattr(health_copies_read, "SETTINGS", str(tmp_path))
-    wanted = metrics_job.Metrics.parse((place / "settings" / "metrics-orders.json").read_text())
+    monkeypatch.setattr(collect_replicas, "SETTINGS", str(tmp_path))
+    wanted = monitoring_job.Metrics.parse((place / "settings" / "metrics-orders.json").read_text())
     file = tmp_path / "textfile" / "redisops-orders.prom"
 
     def scheduled(members: tuple[str, ...], *names: str) -> dict[str, float]:
         places = tuple(Elsewhere(Repository(name, f"/srv/{name}", "secret"), Policy()) for name in names)
         job = Job(Settings(str(secured.home / "backups"), "orders"), Login(), members, repositories=places)
         (tmp_path / "backup-orders.json").write_text(job.render())
-        metrics_job.run(wanted, Host(), time.time())
+        monitoring_job.run(wanted, Host(), time.time())
         return samples(file, "orders" if len(members) > 1 else alone())
 
     found = scheduled((), "vault", "cellar")
@@ -243,19 +244,19 @@ def test_what_the_schedule_names_is_expected_and_who_shares_backups_has_one_grou
     sent = {name for name in scheduled((), "vault") if "offsite" in name}
     assert sent == {'redisops_backup_last_offsite_timestamp_seconds{repository="vault"}'}
     os.unlink(tmp_path / "backup-orders.json")
-    metrics_job.run(wanted, Host(), time.time())
+    monitoring_job.run(wanted, Host(), time.time())
     assert len([name for name in samples(file) if "offsite" in name]) == 2
 
     # the latest one is told where it failed or is damaged
     assert "redisops_backup_last_failed_timestamp_seconds" not in samples(file)
     (label / "manifest.json").write_text("{")
-    metrics_job.run(wanted, Host(), time.time())
+    monitoring_job.run(wanted, Host(), time.time())
     assert samples(file)["redisops_backup_last_failed_timestamp_seconds"] == pytest.approx(backup.backup["at"], abs=1)
 
 
 def test_the_group_of_a_shard_is_its_own():
-    from ansible_collections.redisops.recovery.plugins.module_utils.health_facts import Backups
-    from ansible_collections.redisops.recovery.plugins.module_utils.metrics import group_of
+    from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Backups
+    from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import group_of
 
     assert group_of(Backups("shop.0-5460", "/b", elsewhere=True), "shop", "host1") == "shop.0-5460"
     assert group_of(Backups("shop.0-5460", "/b"), "shop", "host1") == "shop.0-5460@host1"

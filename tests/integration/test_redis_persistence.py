@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""redis_persistence against a real server; redis-cli, stat and a restart are the judges."""
+"""redis_persistence against a real server_connection; redis-cli, stat and a restart are the judges."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def modes(redis_server):
     return {stat.S_IMODE(path.stat().st_mode) for path in redis_server.data.rglob("*") if path.is_file()}
 
 
-# --- a running server -------------------------------------------------------------------------------------------------
+# --- a running server_connection -------------------------------------------------------------------------------------------------
 
 
 def test_rdb_only_server_with_data_gets_an_aof_and_loses_nothing(persist, redis_server):
@@ -228,7 +228,7 @@ def test_included_file_that_comes_later_is_overridden(persist, redis_server):
     assert redis_server.config("appendfsync") == "everysec"
 
 
-# --- a stopped server -------------------------------------------------------------------------------------------------
+# --- a stopped server_connection -------------------------------------------------------------------------------------------------
 
 
 def test_stopped_server_with_an_rdb_file_is_brought_over(persist, redis_server):
@@ -431,7 +431,7 @@ def test_data_of_an_earlier_installation_is_not_left(persist, redis_server):
 
 
 def beside(redis_server, keys=100):
-    """What `sed -i s/appendonly no/appendonly yes/` and a restart leave: an empty server beside its data."""
+    """What `sed -i s/appendonly no/appendonly yes/` and a restart leave: an empty server_connection beside its data."""
     redis_server.write_conf(RDB_ONLY)
     redis_server.start().fill(keys)
     redis_server.stop()
@@ -489,8 +489,9 @@ def test_a_save_whose_child_was_told_to_end_is_no_proof(redis_server):
     import subprocess
     import threading
 
-    from ansible_collections.redisops.recovery.plugins.module_utils import persistence_act, server
-    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence import apply as persistence_apply
+    from ansible_collections.redisops.recovery.plugins.module_utils.server import connection as server_connection
 
     redis_server.write_conf("save 900 1\nrdb-key-save-delay 1000\n")
     redis_server.start().fill(5000)
@@ -508,7 +509,7 @@ def test_a_save_whose_child_was_told_to_end_is_no_proof(redis_server):
     killer = threading.Thread(target=end_the_child)
     killer.start()
     with pytest.raises(Problem) as caught:
-        persistence_act.proven_save(server.connect(server.Login(port=redis_server.port)), 20)
+        persistence_apply.proven_save(server_connection.connect(server_connection.Login(port=redis_server.port)), 20)
     killer.join()
     assert caught.value.code == "save_failed", caught.value.message()
     assert not (redis_server.data / "dump.rdb").exists()
@@ -671,7 +672,7 @@ def test_disk_full_while_writing_the_file(persist, redis_server, monkeypatch):
     """A real full file system is in the faults; here every write of new content says so."""
     import errno
 
-    from ansible_collections.redisops.recovery.plugins.module_utils import files
+    from ansible_collections.redisops.recovery.plugins.module_utils.system import files as system_files
 
     redis_server.write_conf(RDB_ONLY)
     redis_server.start().fill(3)
@@ -679,7 +680,7 @@ def test_disk_full_while_writing_the_file(persist, redis_server, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(system_files.os, "fsync", full)
     before, config = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*")
     result = persist()
     assert result.failed

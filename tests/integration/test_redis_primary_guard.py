@@ -15,12 +15,12 @@ import time
 
 import pytest
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2] / "plugins/module_utils/primary_guard.py"
+SOURCE = pathlib.Path(__file__).resolve().parents[2] / "plugins/module_utils/replication/primary_guard.py"
 
 
 @pytest.fixture(name="guard")
 def _guard(call_module, new_redis, tmp_path, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed
     from ansible_collections.redisops.recovery.plugins.modules import redis_primary_guard as module
 
     class Guard:

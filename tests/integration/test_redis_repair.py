@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests.integration.data_of_all_kinds import fill
+from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_restore import Unit as _Unit
 
 AOF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\nenable-debug-command local\nrepl-diskless-sync-delay 0\n'
@@ -25,7 +25,7 @@ class Unit(_Unit):
     """A server that does not come up fails its unit."""
 
     def run(self, *args, **more):
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed
 
         try:
             return super().run(*args, **more)
@@ -313,14 +313,14 @@ def test_a_running_server_writes_its_damaged_aof_anew(repair, unit, aof_server, 
 
 
 def test_where_the_damaged_files_cannot_be_kept_nothing_is_written(repair, unit, aof_server, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import repair_run
+    from ansible_collections.redisops.recovery.plugins.module_utils.repair import apply as repair_apply
 
     def link(*_names, **_more):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     flip_in_base(aof_server)
     before = aof_server.tree()
-    monkeypatch.setattr(repair_run.os, "link", link)
+    monkeypatch.setattr(repair_apply.os, "link", link)
     done = repair()
     assert (done.failed, done.code) == (True, "restore_write"), done.msg
     assert aof_server.tree() == before
@@ -385,19 +385,19 @@ def test_a_live_memory_that_no_file_holds_is_not_ended_for_a_backup(repair, back
 
 
 def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit, aof_server, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import repair_read
+    from ansible_collections.redisops.recovery.plugins.module_utils.repair import diagnose as repair_diagnose
 
-    real, looks = repair_read.judge, []
+    real, looks = repair_diagnose.judge, []
 
     def slow(host, path, timeout):
         if not looks:
             rewrite(aof_server)
         looks.append(list(real(host, path, timeout)))
         if len(looks) == 1:  # what the manifest from before the rewrite named
-            looks[0][1:] = [repair_read.FileVerdict(str(aof(aof_server, 2, "base.rdb")), "aof", "missing", 0)]
+            looks[0][1:] = [repair_diagnose.FileVerdict(str(aof(aof_server, 2, "base.rdb")), "aof", "missing", 0)]
         return looks[-1]
 
-    monkeypatch.setattr(repair_read, "judge", slow)
+    monkeypatch.setattr(repair_diagnose, "judge", slow)
     done = repair(check=True)
     assert (done.failed, done.state, len(looks)) == (False, "good", 2)
 
@@ -598,11 +598,11 @@ def test_a_file_that_the_manifest_names_and_is_not_there_comes_from_the_kept_his
 
 
 def archive(server) -> None:
-    from ansible_collections.redisops.recovery.plugins.module_utils import aof_history
-    from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+    from ansible_collections.redisops.recovery.plugins.module_utils.pitr import archive as pitr_archive
 
     place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
-    aof_history.archive(place, aof_history.kept_beside(place), 86400, time.time())
+    pitr_archive.archive(place, pitr_archive.kept_beside(place), 86400, time.time())
 
 
 def test_an_earlier_base_and_all_since_stand_in_for_a_damaged_one(repair, unit, aof_server):

@@ -216,7 +216,7 @@ def test_a_stopped_server_is_not_guessed_about(replicate, servers):
 
 
 def test_a_host_that_is_127_0_1_1_to_itself_knows_itself(monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import replication_act as act
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication import apply as act
 
     names = {"redis-1": {"127.0.1.1"}, "redis-2": {"192.0.2.2"}}
     monkeypatch.setattr(act, "_ips", lambda host: frozenset(names.get(host, {host})))
@@ -248,7 +248,7 @@ def test_the_file_spells_the_primary_as_the_process_does(replicate, servers, cal
 
 
 def test_an_answer_that_comes_after_the_hold_changes_nothing(replicate, servers, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import replication_act as act
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication import apply as act
 
     servers[0].fill(5)
     real = act.look

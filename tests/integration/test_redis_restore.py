@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.integration.data_of_all_kinds import fill
+from tests.support.data_of_all_kinds import fill
 
 FORMS = {"aof": 'save ""\nappendonly yes\n', "rdb": "save 3600 1\nappendonly no\n"}
 DEBUG = "enable-debug-command local\n"
@@ -26,7 +26,7 @@ class Unit:
         self.broken = False
 
     def run(self, *args, timeout=None, environment=None, directory=None):
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, run_command
 
         if args[0] != "systemctl":
             return run_command(*args, timeout=timeout, environment=environment, directory=directory)
@@ -225,7 +225,7 @@ def test_an_unproven_backup_is_refused_unless_asked_for(restore, unit, saved):
 
 
 def test_a_backup_of_another_set_is_refused(restore, unit, saved):
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal, unseal
 
     path = unit.server.home / "backups" / "orders" / saved.backup["label"] / "manifest.json"
     content = unseal(path.read_text(), "x")
@@ -252,8 +252,8 @@ def test_a_replica_is_refused(restore, unit, saved, new_redis):
 
 def test_a_newer_redis_file_is_not_brought(restore, unit, saved, monkeypatch):
     """A version that this server cannot read: found by loading it, before anything live is touched."""
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal, unseal
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup_take import digest_of
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import digest_of
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal, unseal
 
     home = pathlib.Path(saved.directory)
     raw = (home / "data/dump.rdb").read_bytes()
@@ -298,9 +298,9 @@ def test_a_holder_whose_word_is_damaged_is_not_removed(restore, unit, saved):
 
 
 def test_a_swap_that_fails_leaves_the_server_on_its_own_data(restore, unit, saved, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import restore_act
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import swap as restore_swap
 
-    server, real, calls = unit.server, restore_act.exchange, []
+    server, real, calls = unit.server, restore_swap.exchange, []
     server.cli("SET", "later", "write")
 
     def fails_once(one, other):
@@ -309,7 +309,7 @@ def test_a_swap_that_fails_leaves_the_server_on_its_own_data(restore, unit, save
             raise OSError(5, "Input/output error")
         real(one, other)
 
-    monkeypatch.setattr(restore_act, "exchange", fails_once)
+    monkeypatch.setattr(restore_swap, "exchange", fails_once)
     done = restore()
     assert (done.failed, done.code) == (True, "restore_undone")
     assert (server.cli("GET", "later"), server.keys()) == ("write", 101)

@@ -10,11 +10,11 @@ import subprocess
 import time
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.aof_history import archive, kept_beside
-from ansible_collections.redisops.recovery.plugins.module_utils.backup_manifest import seal
-from ansible_collections.redisops.recovery.plugins.module_utils.data_place import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, kept_beside
 
-from tests.integration.data_of_all_kinds import fill
+from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_restore import (  # noqa: F401, they are fixtures
     _back_up,
     _restore,
@@ -213,12 +213,12 @@ def test_nobody_removes_the_history_while_it_is_read(restore, server, monkeypatc
 
 def test_until_the_swap_the_data_was_another(restore, back_up, server, monkeypatch):
     """A copy may be rehearsed for minutes, while the server takes writes; those seconds are not the backup's either."""
-    from ansible_collections.redisops.recovery.plugins.module_utils import restore_run
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import apply as restore_apply
 
     place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
     server.cli("SET", "k", "1")
     label = back_up(method="rdb").backup["label"]
-    real, seconds = restore_run.check_staged, []
+    real, seconds = restore_apply.check_staged, []
 
     def rehearse(*arguments):
         real(*arguments)
@@ -228,11 +228,11 @@ def test_until_the_swap_the_data_was_another(restore, back_up, server, monkeypat
         next_second()
         archive(place, kept_beside(place), 3600, time.time())
 
-    monkeypatch.setattr(restore_run, "check_staged", rehearse)
+    monkeypatch.setattr(restore_apply, "check_staged", rehearse)
     next_second()  # what is staged is younger than the AOF that is there
     assert not restore(backup=label).failed
     assert server.cli("GET", "k") == "1"
-    monkeypatch.setattr(restore_run, "check_staged", real)
+    monkeypatch.setattr(restore_apply, "check_staged", real)
     done = restore(to_time=str(seconds[0]))
     assert not done.failed, done.msg
     assert server.cli("GET", "k") == "written during the rehearsal"

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """redis_selinux with labels on a real file system and tools that only pretend: no SELinux kernel is at hand.
 
-What the tools print was recorded from the real ones (tests/unit/fixtures/selinux).
+What the tools print was recorded from the real ones (tests/unit/plugins/module_utils/system/fixtures/selinux).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.needs_root
 PORTS = (
-    pathlib.Path(__file__).resolve().parents[1] / "unit/fixtures/selinux/semanage-3.4-debian12-port-l.txt"
+    pathlib.Path(__file__).resolve().parents[1] / "unit/plugins/module_utils/system/fixtures/selinux/semanage-3.4-debian12-port-l.txt"
 ).read_text()
 
 
@@ -33,7 +33,7 @@ class Policy:
         return found[-1] if found else "var_t"
 
     def run(self, *args, timeout=None):
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed
 
         if args[0] == self.missing:
             return Completed(127, f"{args[0]}: not found")

@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from tests import pki
+from tests.support import pki
 from tests.integration.conftest import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ class SentinelUnderTest:
 
     def run(self, *args, timeout=None):
         """systemctl, pretended."""
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, run_command
 
         if args[0] != "systemctl":
             return run_command(*args, timeout=timeout)

@@ -25,7 +25,7 @@ class Unit:
         self.did = []
 
     def run(self, *args, timeout=None):
-        from ansible_collections.redisops.recovery.plugins.module_utils.host import Completed, run_command
+        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, run_command
 
         if args[0] != "systemctl":
             return run_command(*args, timeout=timeout)
@@ -142,7 +142,7 @@ def test_no_acknowledged_write_is_lost_however_the_process_ends(serve, unit):
 
 
 def test_the_pause_ends_soon_after_a_run_that_was_cut_off(serve, unit, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
 
     asked, command = [], Server.command
 

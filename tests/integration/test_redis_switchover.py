@@ -196,14 +196,14 @@ def test_sentinels_have_to_be_fit(switch, servers, sentinels):
 
 
 def test_a_replica_that_cannot_follow_lets_writes_go_on(switch, servers, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import switchover_act
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication import switchover
 
-    monkeypatch.setattr(switchover_act, "LEVEL_SECONDS", 1.0)
+    monkeypatch.setattr(switchover, "LEVEL_SECONDS", 1.0)
     target = servers[1]
-    real = switchover_act.Switch._view
+    real = switchover.Switch._view
     monkeypatch.setattr(
-        switchover_act.Switch, "_view",
-        lambda self, address: real(self, address) if address != self.target else switchover_act.View(address, "replica", offset=-1),
+        switchover.Switch, "_view",
+        lambda self, address: real(self, address) if address != self.target else switchover.View(address, "replica", offset=-1),
     )  # fmt: skip
     done = switch(target=f"127.0.0.1:{target.port}")
     assert done.code == "target_not_level", done.msg
@@ -225,10 +225,10 @@ class FakeSentinel:
 
 @pytest.fixture(name="work")
 def _work(servers, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import switchover_act as act
-    from ansible_collections.redisops.recovery.plugins.module_utils.replication_act import Members
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Login, connect
-    from ansible_collections.redisops.recovery.plugins.module_utils.switchover_plan import Candidate
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication import switchover as act
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover_plan import Candidate
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 
     monkeypatch.setattr(act, "PROMOTE_SECONDS", 4.0)
     names = [f"127.0.0.1:{server.port}" for server in servers]
@@ -248,7 +248,7 @@ def takes_writes(server):
 
 
 def test_a_sentinel_that_hangs_up_after_it_heard_is_waited_for(work, servers):
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import ServerDown
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import ServerDown
 
     def act():
         servers[1].cli("REPLICAOF", "NO", "ONE")
@@ -260,7 +260,7 @@ def test_a_sentinel_that_hangs_up_after_it_heard_is_waited_for(work, servers):
 
 
 def test_writes_stay_held_while_somebody_may_yet_be_promoted(work, servers):
-    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
     with pytest.raises(Problem) as caught:
         work.by_sentinel(FakeSentinel(lambda: "OK", "master,failover_in_progress"), "m")
@@ -270,7 +270,7 @@ def test_writes_stay_held_while_somebody_may_yet_be_promoted(work, servers):
 
 
 def test_writes_go_on_where_nobody_was_promoted(work, servers):
-    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
     with pytest.raises(Problem) as caught:
         work.by_sentinel(FakeSentinel(lambda: "OK"), "m")
@@ -279,7 +279,7 @@ def test_writes_go_on_where_nobody_was_promoted(work, servers):
 
 
 def test_another_replica_that_is_promoted_is_seen_and_followed(work, servers):
-    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
     with pytest.raises(Problem) as caught:
         work.by_sentinel(FakeSentinel(lambda: servers[2].cli("REPLICAOF", "NO", "ONE")), "m")
@@ -289,7 +289,7 @@ def test_another_replica_that_is_promoted_is_seen_and_followed(work, servers):
 
 
 def test_a_primary_that_does_not_have_every_byte_is_not_followed(work, servers):
-    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
     def act():  # a member that came back empty, and calls itself primary
         servers[2].cli("REPLICAOF", "NO", "ONE")

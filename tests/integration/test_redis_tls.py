@@ -20,7 +20,7 @@ import types
 
 import pytest
 
-from tests import pki
+from tests.support import pki
 
 COLLECTIONS = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "collections"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -415,8 +415,9 @@ STEPS = ["put_beside", "first set", "put_in_place", "second set", "conf"]
 
 def cut(patch, step):
     """End the run right after one of its steps, and let nothing be put back."""
-    from ansible_collections.redisops.recovery.plugins.module_utils import tls_act, tls_material
-    from ansible_collections.redisops.recovery.plugins.module_utils.files import StagedFile
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import apply as tls_apply
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import certificates
 
     def after(owner, name, number=1):
         real, calls = getattr(owner, name), []
@@ -430,15 +431,19 @@ def cut(patch, step):
 
         patch.setattr(owner, name, wrapped)
 
-    for owner, name in ((tls_act._Live, "put_back"), (tls_material.Files, "put_back"), (tls_material.Files, "discard")):
+    for owner, name in (
+        (tls_apply._Live, "put_back"),
+        (certificates.Files, "put_back"),
+        (certificates.Files, "discard"),
+    ):
         patch.setattr(owner, name, lambda self, *args, **more: None)
     patch.setattr(StagedFile, "discard", lambda self: None)
     where = {
-        "put_beside": (tls_material.Files, "put_beside"),
-        "first set": (tls_act._Live, "set"),
-        "put_in_place": (tls_material.Files, "put_in_place"),
-        "second set": (tls_act._Live, "set", 2),
-        "conf": (tls_material.Files, "set_access"),
+        "put_beside": (certificates.Files, "put_beside"),
+        "first set": (tls_apply._Live, "set"),
+        "put_in_place": (certificates.Files, "put_in_place"),
+        "second set": (tls_apply._Live, "set", 2),
+        "conf": (certificates.Files, "set_access"),
     }
     after(*where[step])
 
@@ -520,8 +525,8 @@ def test_the_next_run_gets_in_over_tls_with_the_very_files_that_were_changing(tl
 @pytest.mark.parametrize("begin", ["plain", "renewal"])
 @pytest.mark.parametrize("place", ["first proof", "second proof", "conf"])
 def test_where_a_step_fails_everything_goes_back(tls, given, ca, pair, monkeypatch, begin, place):
-    from ansible_collections.redisops.recovery.plugins.module_utils import tls_act
-    from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import apply as tls_apply
 
     tls.server.start()
     wanted = dict(given)
@@ -530,7 +535,7 @@ def test_where_a_step_fails_everything_goes_back(tls, given, ca, pair, monkeypat
         new = pki.server(ca)
         wanted.update(certificate=new.pem, key=new.key, tls_auth_clients="no")
     before = tls.picture()
-    real, calls = tls_act._Live.prove, []
+    real, calls = tls_apply._Live.prove, []
 
     def fails(self):
         calls.append(1)
@@ -543,11 +548,11 @@ def test_where_a_step_fails_everything_goes_back(tls, given, ca, pair, monkeypat
 
     with monkeypatch.context() as patch:
         if place == "conf":
-            from ansible_collections.redisops.recovery.plugins.module_utils.tls_material import Files
+            from ansible_collections.redisops.recovery.plugins.module_utils.tls.certificates import Files
 
             patch.setattr(Files, "set_access", changed_meanwhile)
         else:
-            patch.setattr(tls_act._Live, "prove", fails)
+            patch.setattr(tls_apply._Live, "prove", fails)
         result = tls.run(**wanted)
     assert result.failed
     assert tls.picture() == before
@@ -559,13 +564,13 @@ def test_where_a_step_fails_everything_goes_back(tls, given, ca, pair, monkeypat
 
 def test_a_server_that_serves_something_else_is_found_out(tls, given, pair, monkeypatch):
     """The proof is a real handshake: where the answer is another's certificate, all goes back."""
-    from ansible_collections.redisops.recovery.plugins.module_utils import tls_act
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import apply as tls_apply
 
     tls.server.start()
     before = tls.picture()
-    real = tls_act.greet
+    real = tls_apply.greet
     with monkeypatch.context() as patch:
-        patch.setattr(tls_act, "greet", lambda *args: dataclasses.replace(real(*args), certificate=b"another"))
+        patch.setattr(tls_apply, "greet", lambda *args: dataclasses.replace(real(*args), certificate=b"another"))
         result = tls.run(**given)
     assert result.code == "tls_not_proven", result.msg
     assert tls.picture() == before
@@ -614,13 +619,14 @@ def test_tls_takes_over_the_plain_ports_number(tls, given, pair):
 
 
 def test_taking_over_the_number_goes_back_where_it_fails(tls, given, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import tls_act, tls_trial
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import apply as tls_apply
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import handshake as tls_handshake
 
     tls.server.start()
     tls.port = tls.server.port
     before = tls.picture()
     with monkeypatch.context() as patch:
-        patch.setattr(tls_act, "greet", lambda *args: tls_trial.Seen(trouble="pretended"))
+        patch.setattr(tls_apply, "greet", lambda *args: tls_handshake.Seen(trouble="pretended"))
         result = tls.run(**given, tls_only=True)
     assert result.code == "tls_not_proven", result.msg
     assert tls.picture() == before
@@ -1032,7 +1038,7 @@ def test_another_program_has_the_port(tls, given):
 
 
 def test_a_host_without_openssl(tls, given, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils import openssl
+    from ansible_collections.redisops.recovery.plugins.module_utils.tls import openssl
 
     tls.server.start()
     monkeypatch.setattr(openssl.shutil, "which", lambda name: None)
@@ -1051,7 +1057,7 @@ def test_the_port_of_another_directive_that_the_file_has_wrong(tls, given):
 
 
 def test_a_server_without_tls(tls, given, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.server import Server
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
 
     tls.server.start()
     real = Server.config_all

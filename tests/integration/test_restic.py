@@ -16,10 +16,10 @@ import typing as t
 import urllib.request
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host, run_command
-from ansible_collections.redisops.recovery.plugins.module_utils.restic import Restic
-from ansible_collections.redisops.recovery.plugins.module_utils.restic_repository import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic import Restic
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, run_command
 
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 PASSWORD = "correct-horse-battery"

@@ -11,9 +11,9 @@ import tempfile
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.kernel_files import drop_ins
-from ansible_collections.redisops.recovery.plugins.module_utils.sysctl_conf import SysctlConf, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.apply import drop_ins
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_conf import SysctlConf, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.modules import sysctl_redis
 from hypothesis import given, settings
 from hypothesis import strategies as st

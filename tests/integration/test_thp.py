@@ -11,10 +11,10 @@ import tempfile
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.kernel_files import drop_ins
-from ansible_collections.redisops.recovery.plugins.module_utils.thp_plan import BASE
-from ansible_collections.redisops.recovery.plugins.module_utils.tmpfiles_conf import TmpfilesConf, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.apply import drop_ins
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.thp_plan import BASE
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.tmpfiles_conf import TmpfilesConf, effective
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.modules import thp
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,0 +1,140 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which backups stay and which may go, each with its reasons (tier 1, pure; the time comes from the caller)."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+
+__all__ = ["Candidate", "Decision", "Policy", "decide", "prove_policy"]
+
+_DAY = 86400
+_EPOCH = datetime.datetime(1970, 1, 1)
+#: The first second that has a date.
+_FIRST = -62135596800
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How much stays; what any rule keeps, stays. 0 turns a rule off; with every rule off nothing is ever deleted.
+
+    ``keep_daily`` to ``keep_yearly`` count the newest days, ISO weeks, months and years (UTC) that have a backup, not those that passed:
+    where no backup was made for a year, none is deleted for it. ``minimum_redundancy`` proven backups stay whatever the rules say.
+    """
+
+    keep_last: int = 0
+    keep_within_days: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+    minimum_redundancy: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A backup: ``at`` in seconds since 1970, ``proven`` that it can be restored, ``keep`` that somebody wants it for good."""
+
+    label: str
+    at: int
+    proven: bool = False
+    keep: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """``why`` has every reason that holds."""
+
+    label: str
+    keep: bool
+    why: str
+
+
+def _date(at: int) -> datetime.date:
+    return (_EPOCH + datetime.timedelta(seconds=max(at, _FIRST))).date()
+
+
+def _week(at: int) -> str:
+    year, week, _day = _date(at).isocalendar()
+    return f"{year:04}-W{week:02}"
+
+
+#: Rule → what its periods are called, and the period that a second is in.
+_PERIODS: dict[str, tuple[str, t.Callable[[int], str]]] = {
+    "keep_daily": ("day", lambda at: _date(at).isoformat()),
+    "keep_weekly": ("week", _week),
+    "keep_monthly": ("month", lambda at: _date(at).isoformat()[:7]),
+    "keep_yearly": ("year", lambda at: _date(at).isoformat()[:4]),
+}
+_RULES = ("keep_last", "keep_within_days", *_PERIODS)
+
+
+def prove_policy(policy: Policy) -> None:
+    """Raise Problem for a policy that says nothing sensible: a negative number, or no proven backup that has to stay."""
+    least = {**dict.fromkeys(_RULES, 0), "minimum_redundancy": 1}
+    wrong = [f"{name} is {getattr(policy, name)}" for name in least if getattr(policy, name) < least[name]]
+    if wrong:
+        raise Problem(
+            "invalid_value",
+            "retention: " + ", ".join(wrong),
+            "0 (off) or more; of minimum_redundancy 1 or more",
+            "correct the policy",
+        )
+
+
+def _of_periods(past: t.Sequence[Candidate], rule: str, count: int) -> t.Iterator[tuple[Candidate, str]]:
+    """The backup that stands for each of the newest ``count`` periods. What it leaves of a period makes the same choice again."""
+    word, period_of = _PERIODS[rule]
+    periods: dict[str, list[Candidate]] = {}
+    for one in past:
+        periods.setdefault(period_of(one.at), []).append(one)
+    for period, members in list(periods.items())[:count]:
+        proven = [one for one in members if one.proven]
+        kind = "newest proven one" if proven else "newest one, and none is proven,"
+        yield (proven or members)[0], f"the {kind} of {word} {period} ({rule} {count})"
+
+
+def decide(backups: t.Sequence[Candidate], policy: Policy, now: int) -> list[Decision]:
+    """What becomes of each backup, newest first. Raises Problem for a policy that prove_policy does not pass.
+
+    Deciding again over what stays deletes nothing more, at the same ``now``. A higher number in a rule that is on keeps no less.
+    A backup from the future (a clock was wrong) stays, and takes no other one's place.
+    """
+    prove_policy(policy)
+    order = sorted(backups, key=lambda one: (one.at, one.label), reverse=True)
+    reasons: dict[int, list[str]] = {id(one): [] for one in order}
+
+    def say(one: Candidate, why: str) -> None:
+        reasons[id(one)].append(why)
+
+    past = [one for one in order if one.at <= now]
+    for one in order:
+        if one.keep:
+            say(one, "marked to be kept")
+        if one.at > now:
+            say(one, f"dated {one.at - now} seconds in the future: a clock is or was wrong, so its age is unknown")
+    proven = [one for one in past if one.proven]
+    for one in proven[:1]:
+        say(one, "the newest proven backup")
+    if policy.minimum_redundancy > 1:
+        for one in proven[: policy.minimum_redundancy]:
+            say(one, f"one of the newest {policy.minimum_redundancy} proven backups (minimum_redundancy)")
+    if not any(getattr(policy, rule) for rule in _RULES):
+        for one in order:
+            say(one, "every rule of the policy is off")
+    for one in past[: policy.keep_last]:
+        say(one, f"one of the newest {policy.keep_last} (keep_last)")
+    for one in past:
+        if policy.keep_within_days and one.at >= now - policy.keep_within_days * _DAY:
+            say(one, f"not older than {policy.keep_within_days} days (keep_within_days)")
+    for rule in _PERIODS:
+        for one, why in _of_periods(past, rule, getattr(policy, rule)):
+            say(one, why)
+    return [
+        Decision(one.label, bool(reasons[id(one)]), "; ".join(reasons[id(one)]) or "no rule keeps it") for one in order
+    ]

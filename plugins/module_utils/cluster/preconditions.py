@@ -1,0 +1,255 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has to be true of a cluster before anything in it is changed (tier 1, pure)."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.state import (
+    SLOTS,
+    OpenSlot,
+    Picture,
+    spelled,
+    text_of_slots,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
+
+__all__ = [
+    "LEAST_PRIMARIES",
+    "Moves",
+    "head",
+    "prove_agreed",
+    "prove_members",
+    "prove_one_cluster",
+    "prove_size",
+    "prove_startable",
+    "sort_open_slots",
+]
+
+#: With two, neither is a majority without the other: nothing would fail over.
+LEAST_PRIMARIES = 3
+
+
+def _list(picture: Picture, ids: t.Iterable[str]) -> str:
+    return ", ".join(picture.name(one) for one in ids)
+
+
+def head(picture: Picture, node_id: str) -> str:
+    """The primary of the shard that a node is part of."""
+    return picture.primary_of(node_id) or node_id
+
+
+def prove_size(picture: Picture, primaries: int, replicas: int) -> None:
+    """Nodes for the primaries and their replicas. Raises Refusal."""
+    nodes = [member for member in picture.members if member.place == "declared"]
+    leaving = [member.address for member in picture.members if member.place == "leaving"]
+    needed = max(primaries, LEAST_PRIMARIES) * (1 + replicas)
+    if len(nodes) >= needed and primaries >= LEAST_PRIMARIES:
+        return
+    without = f" without {', '.join(leaving)}" if leaving else ""
+    raise Refusal(
+        "too_few_nodes",
+        f"{len(nodes)} nodes{without} are {primaries} primaries with {replicas} {'replica' if replicas == 1 else 'replicas'} each",
+        f"at least {LEAST_PRIMARIES} primaries (with fewer no majority is left when one fails), so {needed} nodes",
+        "add nodes, or lower replicas_per_primary or primaries" + ("; or take fewer away" if leaving else ""),
+    )
+
+
+def prove_one_cluster(picture: Picture) -> frozenset[str]:
+    """The ids of the cluster that the declared nodes are in; empty where there is none yet. Raises Refusal."""
+    declared = {member.id for member in picture.members if member.place == "declared" and member.id}
+    leaving = {member.id for member in picture.members if member.place == "leaving" and member.id}
+    groups = [group for group in picture.groups() if group & declared]
+    if not groups:
+        return frozenset()
+    main = max(groups, key=lambda group: len(group & declared))
+    for group in groups:
+        strangers = group - declared - leaving
+        served = {slot for one in group for slot in picture.owned.get(one, ())}
+        others = {
+            slot for other in groups if other is not group for one in other for slot in picture.owned.get(one, ())
+        }
+        foreign = strangers and (group is not main or len(strangers) >= len(group & declared))
+        if foreign or (group is not main and served & others):
+            with_whom = (
+                f"knows {_list(picture, sorted(strangers, key=picture.name))}"
+                if strangers
+                else f"serves {spelled(served & others)} as others do"
+            )
+            raise Refusal(
+                "other_cluster",
+                f"{_list(picture, sorted(group & declared, key=picture.ids.index))} belongs to another cluster: it {with_whom}",
+                "nodes of one cluster, and new ones",
+                "correct nodes; a node that shall change its cluster is removed from the one it is in first (remove), with its slots",
+            )
+    return frozenset().union(*groups)
+
+
+def prove_agreed(picture: Picture) -> None:
+    """Nodes that say the same. Raises Refusal."""
+    differs = picture.disagreement()
+    if differs:
+        raise Refusal(
+            "cluster_disagrees",
+            f"the nodes of the cluster disagree: {differs}",
+            "nodes that agree on who they are and who serves which slots",
+            "run again when a failover has ended; if it stays so, look into the logs of those that are named, and at redis-cli --cluster check",
+        )
+
+
+def prove_startable(picture: Picture, ours: frozenset[str]) -> None:
+    """No node brings keys that would be lost or hidden, and all slots are served, or nothing is there yet. Raises Refusal."""
+    uncovered = picture.uncovered
+    receiving = {mark.node for mark in picture.open_slots if not mark.migrating}
+    for member in picture.members:
+        lonely = member.id not in ours or (not member.knows and uncovered)
+        idle = not picture.owned.get(member.id) and picture.is_primary(member.id) and member.id not in receiving
+        stray = lonely or idle
+        if member.place == "declared" and member.keys and stray:
+            raise Refusal(
+                "node_has_data",
+                f"{member.address} holds {member.keys} keys and is in no cluster that serves them",
+                "an empty node: its keys would be hidden, or thrown away",
+                "correct nodes, or move its data to where it belongs; if nobody needs it: redis-cli -h HOST FLUSHALL",
+            )
+    silent: dict[str, list[int]] = collections.defaultdict(list)
+    for slot, owner in picture.owners.items():
+        if picture.down(owner):
+            silent[owner].append(slot)
+    if silent:
+        words = "; ".join(f"{picture.name(owner)} is down and has {spelled(slots)}" for owner, slots in silent.items())
+        raise Refusal(
+            "slots_uncovered",
+            f"nobody serves some slots: {words}",
+            "every slot served",
+            "start that node: its data is there. If a replica of it runs, it takes over within seconds (cluster-node-timeout), or by hand: "
+            "redis-cli -h REPLICA CLUSTER FAILOVER FORCE. If its data is gone, restore a backup of that shard",
+        )
+    keys = [member.address for member in picture.members if member.id in ours and member.keys]
+    absent = [one for one in ours if not picture.reached(one)]
+    if ours and uncovered and (keys or absent):
+        why = f"{', '.join(keys)} hold keys" if keys else f"{_list(picture, absent)} cannot be asked"
+        raise Refusal(
+            "slots_uncovered",
+            f"{spelled(uncovered)} belong to nobody, and {why}",
+            "every slot served: to give them away could hide the keys of one who had them",
+            "find who had them (CLUSTER NODES on every node, nodes.conf in backups) and give them back: redis-cli -h HOST CLUSTER ADDSLOTSRANGE "
+            "FIRST LAST; only where their keys are known to be gone, redis-cli --cluster fix",
+        )
+
+
+def prove_members(picture: Picture, ours: frozenset[str]) -> None:
+    """All that a change needs: everybody answers, is known, runs the same release and has an address of its own. Raises Refusal."""
+    silent = [member for member in picture.members if member.place == "declared" and not member.reached]
+    if silent:
+        raise Refusal(
+            "node_unreachable",
+            "; ".join(f"{member.address} cannot be asked: {member.because}" for member in silent),
+            "every declared node, where something is to be changed",
+            "start it, or name it in remove if it is gone for good",
+        )
+    strangers = [one for one in picture.ids if one in ours and picture.place(one) == "known"]
+    if strangers:
+        raise Refusal(
+            "undeclared_nodes",
+            f"the cluster has nodes that are not declared: {_list(picture, strangers)}",
+            "every node of the cluster, where something is to be changed",
+            "add them to nodes, or to remove those that shall go",
+        )
+    products = collections.defaultdict(list)
+    for member in picture.members:
+        if member.reached and member.product:
+            products[member.product].append(member.address)
+    if len(products) > 1:
+        said = "; ".join(f"{product} on {', '.join(where)}" for product, where in sorted(products.items()))
+        raise Refusal(
+            "versions_differ",
+            f"the nodes run different releases: {said}",
+            "one release: an older one cannot read the keys of a newer one",
+            "upgrade first, replicas before primaries (playbook rolling_restart does not do clusters), then run again",
+        )
+    places = collections.defaultdict(list)
+    for member in picture.members:
+        if member.reached and member.settings.get("announced"):
+            places[member.settings["announced"]].append(member.address)
+    for place, twins in places.items():
+        if len(twins) > 1:
+            raise Refusal(
+                "duplicate_announce",
+                f"{' and '.join(twins)} both announce {place}",
+                "an address of its own for each",
+                "correct cluster-announce-ip and cluster-announce-port",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Moves:
+    """Slots that a run left half way: ``resumed`` by (from, to), ``closed`` by (where the mark is, who has them)."""
+
+    resumed: t.Mapping[tuple[str, str], list[int]]
+    closed: t.Mapping[tuple[str, str], list[int]]
+
+
+def _target_of(picture: Picture, marks: t.Sequence[OpenSlot], owner: str) -> str:
+    """Where a slot with these marks is on its way to; empty where they contradict each other or what is."""
+    targets = set()
+    for mark in marks:
+        # After a failover a mark names the old primary: whoever leads its shard now is meant, or the owner took over from it.
+        other = head(picture, mark.other)
+        if mark.migrating:
+            if mark.node != owner:
+                return ""
+            targets.add(other)
+        else:
+            if mark.node == owner or (other != owner and picture.owned.get(other)):
+                return ""
+            targets.add(mark.node)
+    target = targets.pop() if len(targets) == 1 else ""
+    fit = (
+        target and target != owner and picture.reached(target) and picture.reached(owner) and picture.is_primary(target)
+    )
+    return target if fit else ""
+
+
+def sort_open_slots(picture: Picture) -> Moves:
+    """What can be finished: a move whose two ends agree, and marks that a finished one left behind. Raises Refusal for all else."""
+    owners, marks = picture.owners, collections.defaultdict(list)
+    for mark in picture.open_slots:
+        if picture.is_primary(mark.node):  # a replica's are no more than memories
+            marks[mark.slot].append(mark)
+    resumed: dict[tuple[str, str], list[int]] = {}
+    closed: dict[tuple[str, str], list[int]] = {}
+    wrong: dict[str, list[int]] = {}
+    for slot in range(SLOTS):
+        if slot not in marks:
+            continue
+        owner = owners.get(slot, "")
+        over = [
+            mark for mark in marks[slot] if mark.migrating and mark.node != owner and head(picture, mark.other) == owner
+        ]
+        for mark in over:
+            closed.setdefault((mark.node, owner), []).append(slot)
+        left = [mark for mark in marks[slot] if mark not in over]
+        target = _target_of(picture, left, owner) if left and owner else ""
+        if target:
+            resumed.setdefault((owner, target), []).append(slot)
+        elif left:
+            words = ", ".join(
+                f"{picture.name(mark.node)} {'migrating to' if mark.migrating else 'importing from'} {picture.name(mark.other)}"
+                for mark in left
+            )
+            wrong.setdefault(f"{words}; owned by {picture.name(owner) if owner else 'nobody'}", []).append(slot)
+    if wrong:
+        said = " | ".join(f"{text_of_slots(slots)}: {words}" for words, slots in wrong.items())
+        raise Refusal(
+            "open_slots",
+            f"slots were left open in a way that cannot be finished: {said}",
+            "at most moves whose two ends agree",
+            "see which node has the keys (CLUSTER COUNTKEYSINSLOT SLOT on both), then on each: CLUSTER SETSLOT SLOT STABLE where it has none "
+            "and does not own it; redis-cli --cluster fix does the rest",
+        )
+    return Moves(resumed, closed)

@@ -1,0 +1,174 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A drill: a backup that chance has chosen is fetched, checked, loaded and compared, timed by phase, and removed again (tier 2)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import tempfile
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import (
+    BackupManifest,
+    parse_backup_manifest,
+    unseal,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import labelled
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic import Restic
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import MANIFEST, Store, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import (
+    SCRATCH,
+    loaded,
+    memory_available,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.drill.report import (
+    judge,
+    measured_rpo,
+    render_markdown,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+__all__ = ["Candidate", "candidates", "drill", "write_report"]
+
+
+class Candidate(t.NamedTuple):
+    """A backup that may be drawn. ``snapshot`` is empty for one on this host."""
+
+    label: str
+    at: float
+    proven: bool
+    snapshot: str
+
+
+def candidates(store: Store, place: t.Optional[Repository], host: Host) -> list[Candidate]:
+    """What lies on this host, or in a repository, oldest first. Raises Problem."""
+    if place is None:
+        return [Candidate(one.label, one.at, one.proven, "") for one in store.all() if one.manifest]
+    return [Candidate(label, one.at, proven, one.id) for one, label, proven in labelled(store, place, host)]
+
+
+def _draw(found: t.Sequence[Candidate], wanted: str, window: float, now: float, chance: random.Random) -> Candidate:
+    """The one that was named, or one of the window by chance. Raises Problem."""
+    fit = (
+        [one for one in found if one.label == wanted]
+        if wanted
+        else [one for one in found if 0 <= now - one.at <= window]
+    )
+    if not fit:
+        there = ", ".join(one.label for one in found[-10:]) or "none"
+        raise Problem(
+            "no_backup",
+            f"there is no backup {wanted or f'of the last {window / 86400:g} days'}; there are: {there}",
+            "one to restore",
+            "take one, or set backup or window_days",
+        )
+    return chance.choice(fit)
+
+
+def _load(
+    directory: str,
+    manifest: BackupManifest,
+    store: Store,
+    assertions: t.Sequence[t.Mapping[str, t.Any]],
+    timeout: float,
+    report: dict,
+) -> None:
+    """Load and compare; what was measured goes into the report. Raises Problem."""
+    databases = manifest.settings.get("databases", "16")
+    with loaded(os.path.join(directory, manifest.data), store.directory, timeout, databases) as copy:
+        report["phases"]["load"] = copy.seconds
+        began = time.monotonic()
+        copy.server.command("PING")
+        report["phases"]["first answer"] = time.monotonic() - began
+        report.update(digest=copy.digest, server=copy.info.product)
+        began = time.monotonic()
+        report["differences"] = compare(copy, manifest, read_sample(directory, manifest), assertions, time.time())
+        report["phases"]["compare"] = time.monotonic() - began
+        copy.server.close()
+
+
+def drill(
+    store: Store,
+    place: t.Optional[Repository],
+    host: Host,
+    wanted: str,
+    window: float,
+    objectives: t.Mapping[str, int],
+    assertions: t.Sequence[t.Mapping[str, t.Any]],
+    timeout: float,
+    chance: random.Random,
+    clock: t.Callable[[], float] = time.time,
+) -> dict[str, t.Any]:
+    """Restore one backup for practice; the caller holds the lock. Gives the report. Raises Problem where it cannot be tried."""
+    now = clock()
+    found = candidates(store, place, host)
+    chosen = _draw(found, wanted, window, now, chance)
+    working = tempfile.mkdtemp(prefix=SCRATCH, dir=store.directory)
+    try:
+        phases: dict[str, float] = {}
+        directory = os.path.join(store.directory, chosen.label)
+        if place is not None:
+            began, directory = time.monotonic(), os.path.join(working, chosen.label)
+            os.mkdir(directory, 0o700)
+            Restic(host, place).fetch(chosen.snapshot, directory, timeout)
+            phases["fetch and decrypt"] = time.monotonic() - began
+        text = read_text(os.path.join(directory, MANIFEST))
+        manifest = parse_backup_manifest(text, f"manifest of {chosen.label}")
+        if (manifest.label, manifest.set_name) != (chosen.label, store.set_name):
+            raise Problem(
+                "manifest_invalid",
+                f"what lies as {chosen.label} is {manifest.label} of {manifest.set_name}",
+                "",
+                "find out who wrote it",
+            )
+        memory = memory_available(host.read("/proc/meminfo") or "")
+        if memory is not None and memory < manifest.used_memory * 11 // 10:
+            raise Refusal(
+                "memory",
+                f"{chosen.label} takes about {manifest.used_memory * 11 // 10} bytes of memory to load, and {memory} can be had",
+                "memory for it",
+                "hold the drill on another host",
+            )
+        report: dict[str, t.Any] = {
+            "set": store.set_name, "host": socket.gethostname(), "at": now, "backup": chosen.label, "proven_before": chosen.proven,
+            "from": place.name if place else "this host", "taken_at": manifest.taken_at, "method": manifest.method, "source": manifest.source,
+            "product": manifest.product, "keys": manifest.total_keys, "bytes": manifest.bytes, "phases": phases, "digest": "", "server": "",
+            "files": [vars(file) for file in manifest.files], "seal": unseal(text, MANIFEST)["seal"], "objectives": dict(objectives),
+        }  # fmt: skip
+        began = time.monotonic()
+        report["differences"] = verify_files(directory, manifest)
+        phases["verify"] = time.monotonic() - began
+        if not report["differences"]:
+            try:
+                _load(directory, manifest, store, assertions, timeout, report)
+            except Problem as problem:
+                report["differences"] = [problem.saw]
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    rto = sum(seconds for name, seconds in phases.items() if name != "compare") if "load" in phases else None
+    report["measured"] = {
+        "rpo_seconds": measured_rpo([one.at for one in found if one.proven], now, window),
+        "rto_seconds": rto,
+    }
+    report["missed"] = judge(report)
+    return report
+
+
+def write_report(store: Store, report: t.Mapping[str, t.Any]) -> str:
+    """The report beside the backups, as JSON and as Markdown; the path of the second. Raises Problem."""
+    folder = os.path.join(store.directory, "drills")
+    os.makedirs(folder, 0o700, exist_ok=True)
+    stem = os.path.join(folder, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(report["at"])))
+    StagedFile(f"{stem}.json", json.dumps(report, indent=1, sort_keys=True) + "\n", 0o600).commit()
+    StagedFile(f"{stem}.md", render_markdown(report), 0o600).commit()
+    return f"{stem}.md"

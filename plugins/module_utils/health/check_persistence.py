@@ -1,0 +1,301 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Findings on what a server keeps: RDB, AOF, the next start (tier 1, pure)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import promise, rdb_age, risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, Objectives
+from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import Finding, ago, found, unknown
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE, start_loads
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import save_points
+
+__all__ = ["persistence_findings"]
+
+#: A save may begin this much later than its save point says, and its end is noticed by then.
+_SLACK = 60
+#: A fork that takes longer is told; one of a second is a trouble.
+_FORK_NOTE, _FORK_WARNING = 200_000, 1_000_000
+
+Findings = t.Iterator[Finding]
+
+
+def _no_field(code: str, name: str) -> Finding:
+    return unknown(code, f"INFO of this server has no {name}")
+
+
+def _flag(facts: Facts, code: str, name: str, severity: str, bad: str, good: str) -> Findings:
+    """A field that is ``ok`` where all is well."""
+    value = facts.info.fields.get(name)
+    if value is None:
+        yield _no_field(code, name)
+    elif value != "ok":
+        yield found(code, severity, f"{name} is {value}{bad}")
+    else:
+        yield found(code, "ok", good)
+
+
+def _promise(facts: Facts, objectives: Objectives) -> Findings:
+    kept = promise(facts)
+    if not kept:
+        yield unknown("no_persistence", facts.missing.get("live", "CONFIG GET does not say what is kept"))
+    elif kept == "nothing":
+        meant = objectives.no_persistence
+        keys = f"{facts.info.keys} keys"
+        yield found(
+            "no_persistence", "note" if meant else "critical", f"neither AOF nor RDB is on; {keys} are in memory only"
+        )
+    else:
+        yield found("no_persistence", "ok", kept)
+
+
+def _risk(facts: Facts, objectives: Objectives) -> Findings:
+    risk = risk_now(facts)
+    if not risk["known"]:
+        yield found("rpo_missed", "unknown", str(risk["how"]))
+        return
+    seconds = risk["seconds"]
+    seen = f"a power cut now would cost {risk['text']} ({risk['how']})"
+    if not objectives.rpo:
+        yield found("rpo_missed", "ok", f"{seen}; no objective is set")
+    elif seconds is None or seconds > objectives.rpo:
+        yield found("rpo_missed", "critical", f"{seen}; the objective is {objectives.rpo} s")
+    else:
+        yield found("rpo_missed", "ok", f"{seen}; the objective is {objectives.rpo} s")
+
+
+def _next_start(facts: Facts) -> Findings:
+    """The one question behind everything: what would a start load?"""
+    if facts.in_file is None or facts.disk is None or facts.live is None:
+        names = [
+            name
+            for name, value in (("in_file", facts.in_file), ("disk", facts.disk), ("live", facts.live))
+            if value is None
+        ]
+        yield unknown(
+            "next_start", "; ".join(dict.fromkeys(facts.missing.get(name, f"{name} was not read") for name in names))
+        )
+        return
+    live, file = facts.live, facts.in_file
+    if live.get("appendonly") is None:
+        yield unknown("next_start", "CONFIG GET does not say whether the AOF is on")
+        return
+    loads, source = start_loads(file, facts.disk), "aof" if live.get("appendonly") == "yes" else "rdb"
+    moved = [name for name in PLACE if name in live and file.get(name) is not None and file[name] != live[name]]
+    if moved:
+        words = ", ".join(f"{name} is {live[name]} and the file says {file[name]}" for name in moved)
+        yield found("next_start", "critical", f"a start would look elsewhere for the data: {words}")
+    elif loads == "fails":
+        yield found(
+            "next_start",
+            "critical",
+            f"a start would fail: {', '.join(facts.disk.missing)} is named by the manifest and is not there",
+        )
+    elif file.get("appendonly") != live.get("appendonly"):
+        what = {
+            "nothing": "load NOTHING",
+            "rdb": "load the RDB file, and not the AOF",
+            "aof": "load the AOF that is out of use",
+        }[loads]
+        yield found(
+            "next_start", "critical" if facts.info.keys else "warning",
+            f"appendonly is {live.get('appendonly')}, and {facts.config_file} says {file.get('appendonly')}: a start would {what}",
+        )  # fmt: skip
+    elif loads == "nothing" and source == "aof" and facts.info.keys and not facts.info.flag("aof_rewrite_in_progress"):
+        yield found("next_start", "critical", f"a start would load NOTHING: {facts.disk.place.manifest} is not there")
+    else:
+        what = {"aof": "the AOF", "rdb": "the RDB file", "nothing": "nothing, as there is no file yet"}[loads]
+        yield found("next_start", "ok", f"a start would load {what}")
+
+
+def _rdb_saves(facts: Facts) -> Findings:
+    info = facts.info
+    stops = facts.setting("stop-writes-on-bgsave-error") == "yes" and bool(facts.setting("save"))
+    refuses = "; writes are refused (MISCONF)" if stops else ""
+    yield from _flag(facts, "rdb_save_failed", "rdb_last_bgsave_status", "critical", refuses, "the last save went well")
+    save, changes, last = (
+        facts.setting("save"),
+        info.fields.get("rdb_changes_since_last_save"),
+        info.number("rdb_last_save_time"),
+    )
+    if save and changes is not None and last and not info.flag("loading"):
+        age = facts.now - last
+        lasts = max(0, info.number("rdb_last_bgsave_time_sec"))
+        busy = info.flag("rdb_bgsave_in_progress")
+        due = [
+            (seconds, count)
+            for seconds, count in save_points(save.split())
+            if age > seconds + _SLACK + lasts and int(changes) >= count
+        ]
+        if due and not busy:
+            seconds, count = due[0]
+            yield found(
+                "save_overdue",
+                "warning",
+                f"{changes} changes in {ago(age)}, and the save point {seconds} {count} brought no save",
+            )
+        else:
+            yield found("save_overdue", "ok", "no save point is overdue")
+    if facts.setting("stop-writes-on-bgsave-error") == "no" and save:
+        yield found("save_errors_ignored", "warning", "stop-writes-on-bgsave-error is no")
+    if facts.setting("rdbchecksum") == "no":
+        yield found("rdb_unchecked", "warning", "rdbchecksum is no")
+
+
+def _rdb_file(facts: Facts) -> Findings:
+    info, disk = facts.info, facts.disk
+    if disk is None:
+        yield unknown("rdb_age", facts.missing.get("disk", "the files were not looked at"))
+        return
+    age = rdb_age(facts)
+    if facts.never_loaded:
+        yield found("rdb_never_loaded", "critical", facts.never_loaded)
+    if age is None:
+        was_there = info.number("rdb_saves") or info.number("rdb_last_load_keys_loaded")
+        if was_there and info.keys and facts.setting("appendonly") != "yes" and facts.setting("save"):
+            yield found(
+                "rdb_missing",
+                "critical",
+                f"{disk.place.rdb} is not there; INFO says that it was saved {info.text('rdb_saves', '?')} times",
+            )
+        else:
+            yield found(
+                "rdb_age",
+                "ok" if not info.keys or facts.setting("appendonly") == "yes" else "note",
+                f"there is no {disk.place.rdb} yet",
+            )
+        return
+    last = info.number("rdb_last_save_time")
+    if facts.role == "primary" and info.number("rdb_saves") and last and not info.flag("rdb_bgsave_in_progress"):
+        lasts = max(0, info.number("rdb_last_bgsave_time_sec"))
+        if disk.rdb_mtime > last + 5 or disk.rdb_mtime < last - lasts - _SLACK:
+            newer = "newer" if disk.rdb_mtime > last else "older"
+            yield found(
+                "rdb_replaced",
+                "warning",
+                f"{disk.place.rdb} is {ago(abs(disk.rdb_mtime - last))} {newer} than the last save of the server",
+            )
+    reset = (
+        ""
+        if info.number("rdb_saves") or not last
+        else f"; INFO counts from the start, {ago(max(0.0, facts.now - last))} ago"
+    )
+    yield found("rdb_age", "ok", f"{disk.place.rdb} was written {ago(age)} ago{reset}")
+
+
+def _aof(facts: Facts) -> Findings:
+    info, later = facts.info, facts.later if facts.later.fields else facts.info
+    on = facts.setting("appendonly")
+    if on is None:
+        yield unknown("aof_incomplete", facts.missing.get("live", "CONFIG GET does not say whether the AOF is on"))
+        return
+    if on != "yes":
+        if facts.disk is not None and facts.disk.manifest:
+            yield found("aof_out_of_use", "note", f"appendonly is no, and {facts.disk.place.aof_dir} holds an AOF")
+        return
+    yield from _flag(
+        facts,
+        "aof_write_failing",
+        "aof_last_write_status",
+        "critical",
+        "; writes are refused (MISCONF)",
+        "the AOF takes writes",
+    )
+    yield from _flag(
+        facts, "aof_rewrite_failing", "aof_last_bgrewrite_status", "warning", "", "the last rewrite went well"
+    )
+    if "manifest" in facts.missing:
+        yield found("aof_incomplete", "critical", f"a start would fail: {facts.missing['manifest']}")
+    elif facts.disk is None:
+        yield unknown("aof_incomplete", facts.missing.get("disk", "the files were not looked at"))
+    elif facts.disk.missing:
+        yield found(
+            "aof_incomplete",
+            "critical",
+            f"{facts.disk.place.manifest} names {', '.join(facts.disk.missing)}, which is not there",
+        )
+    elif facts.disk.manifest is None and facts.disk.old_style_aof:
+        yield found("aof_incomplete", "ok", f"{facts.disk.place.old_style_aof} is there, the one file of before 7.0")
+    elif facts.disk.manifest is None:
+        busy = info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled")
+        words = "; the first rewrite is under way: until it ends, only the RDB file counts" if busy else ""
+        yield found(
+            "aof_incomplete", "warning" if busy else "critical", f"{facts.disk.place.manifest} is not there{words}"
+        )
+    else:
+        yield found("aof_incomplete", "ok", f"the manifest and all {len(facts.disk.manifest.needed)} files are there")
+    delayed = info.fields.get("aof_delayed_fsync")
+    if delayed is None:
+        yield _no_field("aof_fsync_delayed", "aof_delayed_fsync")
+    elif later.number("aof_delayed_fsync") > int(delayed):
+        more = later.number("aof_delayed_fsync") - int(delayed)
+        yield found(
+            "aof_fsync_delayed",
+            "warning",
+            f"{more} writes waited for a sync in the last {facts.apart:.1f} s, {delayed} before that",
+        )
+    elif int(delayed):
+        yield found(
+            "aof_fsync_delayed",
+            "note",
+            f"{delayed} writes waited for a sync since the start, {ago(info.number('uptime_in_seconds'))} ago; none now",
+        )
+    else:
+        yield found("aof_fsync_delayed", "ok", "no write waited for a sync since the start")
+    if facts.setting("no-appendfsync-on-rewrite") == "yes":
+        yield found("aof_fsync_paused", "note", "no-appendfsync-on-rewrite is yes")
+
+
+def _fork(facts: Facts) -> Findings:
+    text = facts.info.fields.get("latest_fork_usec")
+    if text is None:
+        yield _no_field("fork_slow", "latest_fork_usec")
+        return
+    microseconds = facts.info.number("latest_fork_usec")
+    severity = "warning" if microseconds >= _FORK_WARNING else "note" if microseconds >= _FORK_NOTE else "ok"
+    seen = f"the last fork took {microseconds / 1000:.1f} ms" if microseconds else "no fork since the start"
+    yield found("fork_slow", severity, seen)
+
+
+def _start_of_stopped(facts: Facts) -> Findings:
+    """What a server that is down would load."""
+    if "manifest" in facts.missing:
+        yield found("next_start", "critical", f"a start would fail: {facts.missing['manifest']}")
+    elif facts.in_file is None or facts.disk is None:
+        yield unknown(
+            "next_start", facts.missing.get("in_file") or facts.missing.get("disk", "the files were not looked at")
+        )
+    else:
+        loads = start_loads(facts.in_file, facts.disk)
+        if loads == "fails":
+            yield found(
+                "next_start",
+                "critical",
+                f"a start would fail: {', '.join(facts.disk.missing)} is named by the manifest and is not there",
+            )
+        elif loads == "nothing" and facts.disk.any:
+            yield found(
+                "next_start",
+                "critical",
+                f"there is data in {facts.disk.place.dir}, and a start would load NOTHING of it",
+            )
+        else:
+            what = {"aof": "the AOF", "rdb": "the RDB file", "nothing": "nothing, and nothing is there"}[loads]
+            yield found("next_start", "ok", f"a start would load {what}, if it is sound")
+
+
+def persistence_findings(facts: Facts, objectives: Objectives) -> Findings:
+    """Of a server that answers, all of it; of another, what a start would find."""
+    if not facts.answers:
+        yield from _start_of_stopped(facts)
+        return
+    yield from _promise(facts, objectives)
+    yield from _risk(facts, objectives)
+    yield from _next_start(facts)
+    yield from _rdb_saves(facts)
+    yield from _rdb_file(facts)
+    yield from _aof(facts)
+    yield from _fork(facts)

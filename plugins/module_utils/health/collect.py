@@ -1,0 +1,331 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything that a server's health is judged by, read once; nothing is changed (tier 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.health.collect_host import look, read_host
+from ansible_collections.redisops.recovery.plugins.module_utils.health.collect_replicas import (
+    read_backups,
+    read_sentinel,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.health.connect import reached
+from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, FileAccess
+from ansible_collections.redisops.recovery.plugins.module_utils.health.log_reader import read_logs
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import ManifestError
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Login, Server
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import find_unit, unit_state
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides
+
+__all__ = ["Question", "read_facts"]
+
+_CONF = "/etc/redis/redis.conf"
+#: Seconds for a command of which nothing but a finding depends.
+_SOON = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Where to look. ``unit`` is ``auto`` for the packaged one; ``since`` is seconds since 1970; ``apart`` between the two looks.
+
+    ``sentinel`` is None where none shall be asked. Empty paths are found: from the server, from the schedule of its backups.
+    """
+
+    login: Login
+    since: float
+    config_file: str = ""
+    unit: str = "auto"
+    apart: float = 1.0
+    sentinel: t.Optional[Login] = None
+    set_name: str = "redis"
+    backup_directory: str = ""
+    backups_expected: bool = False
+
+
+# The server
+
+
+@dataclasses.dataclass
+class _Said:
+    """What the server said, in two looks; ``trouble`` and ``because`` where it did not; ``refused`` where that was its own answer."""
+
+    trouble: str = ""
+    because: str = ""
+    refused: bool = False
+    info: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
+    later: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
+    live: t.Optional[dict[str, str]] = None
+    cluster: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    slots: tuple[str, ...] = ()
+
+
+def _ask(server: t.Optional[Server], said: _Said, wait: t.Callable[[], None], missing: dict[str, str]) -> None:
+    """Two looks at the server, with ``wait`` between them, also where there is no server to look at."""
+    try:
+        if server is not None:
+            said.info = server.info()
+            _ask_more(server, said, missing)
+        wait()
+        if server is not None:
+            said.later = server.info()
+    except CommandError as error:
+        said.trouble, said.because, said.refused = "server_unseen", error.saw, True
+    except Problem as problem:
+        said.trouble, said.because = "server_silent", problem.saw
+    finally:
+        if server is not None:
+            server.close()
+
+
+def _ask_more(server: Server, said: _Said, missing: dict[str, str]) -> None:
+    """What a user with few rights may not ask. Raises ServerDown."""
+    try:
+        said.live = server.config_all()
+    except CommandError as error:
+        missing["live"] = error.saw
+    if not said.info.flag("cluster_enabled"):
+        return
+    try:
+        said.cluster = parse_info(server.command("CLUSTER", "INFO")).fields
+        said.slots = slots_of(server, said.info)
+    except CommandError as error:
+        missing["cluster"] = error.saw
+
+
+def _is_here(host: Host, login: Login, pid: int) -> tuple[bool, bool]:
+    """Whether the server runs on this host, and whether its process can be seen."""
+    name = (host.read(f"/proc/{pid}/comm") or "") if pid else ""
+    seen = any(part in name for part in ("redis", "valkey", "keydb"))
+    return seen or login.local, seen
+
+
+# Its configuration
+
+
+def _unit(host: Host, wanted: str) -> tuple[str, dict[str, str]]:
+    """The unit and the directives on its command line; empty where there is no systemd or no such unit."""
+    named = "" if wanted == "auto" else wanted
+    try:
+        unit = named or find_unit(host)
+        state = unit_state(host, unit)
+    except Problem:
+        return named, {}
+    if state.get("LoadState") != "loaded":
+        return named, {}
+    return unit, command_line_overrides(state.get("ExecStart", ""))
+
+
+def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str]) -> t.Optional[dict[str, str]]:
+    """Normal forms of the configuration file, with Redis' defaults, and what the unit's command line puts above it."""
+    if not path:
+        missing["in_file"] = "the server was started without a configuration file"
+        return None
+    try:
+        directives = expand(RedisConf(read_text(path), path), read_includes)
+        names = {*DEFAULTS, "dir", "logfile"}
+        values = {name: effective(directives, name) for name in names}
+        above = {name: normal(name, value) for name, value in unit_says.items() if name in names}
+    except Problem as problem:
+        missing["in_file"] = problem.saw
+        return None
+    found = {name: DEFAULTS.get(name) if value is None else value for name, value in values.items()}
+    return {name: value for name, value in {**found, **above}.items() if value is not None}
+
+
+def _spell_dir(in_file: t.Optional[dict[str, str]], live: t.Optional[t.Mapping[str, str]]) -> None:
+    """Redis answers getcwd() for dir: a link or a slash at the end in the file is no other place."""
+    said = (in_file or {}).get("dir", "")
+    if in_file is None or live is None:
+        return
+    if not os.path.isabs(said):
+        in_file.pop("dir", None)  # where a relative one leads depends on who starts it
+    elif os.path.realpath(said) == live.get("dir"):
+        in_file["dir"] = live["dir"]
+
+
+# Its files
+
+
+def _place(values: t.Mapping[str, str]) -> t.Optional[Place]:
+    if not os.path.isabs(values.get("dir", "")):
+        return None
+    names = ("dbfilename", "appenddirname", "appendfilename")
+    return Place(values["dir"], *(values.get(name, DEFAULTS[name]) for name in names))
+
+
+def _files(place: Place, missing: dict[str, str]) -> t.Optional[DataFiles]:
+    """What lies in the data directory; where it may not be looked at, that is told, and never taken for empty."""
+    for path in (place.dir, place.aof_dir):
+        if path != place.dir and not os.path.lexists(path):
+            continue
+        try:
+            os.listdir(path)
+        except FileNotFoundError:
+            missing["disk"] = missing["dir"] = f"{path} does not exist"
+            return None
+        except OSError as error:
+            missing["disk"] = f"{path} cannot be looked at: {error.strerror}"
+            return None
+        if not os.access(path, os.X_OK):
+            missing["disk"] = f"{path} may not be entered by this user"
+            return None
+    try:
+        return scan(place)
+    except ManifestError as problem:
+        missing["disk"] = missing["manifest"] = problem.saw
+    except Problem as problem:
+        missing["disk"] = problem.saw
+    except OSError as error:
+        missing["disk"] = f"{place.dir} cannot be looked at: {error.strerror}"
+    return None
+
+
+def _access(disk: DataFiles) -> tuple[FileAccess, ...]:
+    found = []
+    for path in (disk.place.dir, disk.place.aof_dir, *disk.paths):
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue  # a rewrite just ended
+        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            directory = stat.S_ISDIR(status.st_mode)
+            found.append(FileAccess(path, status.st_uid, status.st_gid, status.st_mode & 0o7777, directory))
+    return tuple(dict.fromkeys(found))
+
+
+def _base(disk: DataFiles) -> tuple[t.Optional[int], t.Optional[float]]:
+    """Size and time of the AOF's base."""
+    base = disk.manifest.base if disk.manifest else None
+    if base is None:
+        return None, None
+    try:
+        status = os.stat(os.path.join(disk.place.aof_dir, base.name))
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime
+
+
+def _free_inodes(path: str) -> t.Optional[int]:
+    try:
+        space = os.statvfs(path)
+    except OSError:
+        return None
+    return space.f_favail if space.f_files else None  # some file systems have no such limit
+
+
+class _Hasty(Host):
+    """A host whose commands may not take long."""
+
+    def __init__(self, host: Host) -> None:
+        def soon(*args: str, timeout: t.Optional[float] = None, **more: t.Any) -> Completed:
+            return host.run(*args, timeout=min(timeout or _SOON, _SOON), **more)
+
+        super().__init__(host.root, soon)
+
+
+def _never_loaded(host: Host, info: Info, disk: DataFiles) -> str:
+    """What speaks against the next save, in words; empty where nothing does."""
+    try:
+        prove_rdb_is_known(_Hasty(host), info, disk)
+    except Problem as problem:
+        return problem.saw if problem.code == "rdb_never_loaded" else ""
+    except OSError:
+        pass  # a file that went away meanwhile
+    return ""
+
+
+# The whole
+
+
+def read_facts(
+    question: Question,
+    host: Host,
+    clock: t.Callable[[], float] = time.time,
+    sleep: t.Callable[[float], None] = time.sleep,
+) -> Facts:
+    """Ask the server, its host and its files. What cannot be read is None, and ``missing`` says why.
+
+    Raises Problem only for a set_name that is none.
+    """
+    login = question.login
+    missing: dict[str, str] = {}
+    unit, unit_says = _unit(host, question.unit)
+    server, trouble, because, refused = reached(login)
+    said = _Said(trouble, because, refused)
+    before, began = look(host), clock()
+    _ask(server, said, lambda: sleep(question.apart), missing)
+    after, apart = look(host), max(0.0, clock() - began) if question.apart else 0.0
+    info, answers = said.info, not said.trouble
+    pid = info.number("process_id")
+    local, seen = _is_here(host, login, pid) if answers else (login.local, False)
+    config_file = question.config_file or info.text("config_file") or ("" if answers else _CONF)
+    in_file = _in_file(config_file, unit_says, missing) if local else None
+    _spell_dir(in_file, said.live)
+    values = said.live if said.live is not None else in_file
+    place = _place(values or {})
+    if place is None and values is not None and values.get("dir") == "":
+        place = _place(in_file or {})  # of a directory that is gone Redis does not know the name any more
+    disk = None
+    if not local:
+        missing["host"] = (
+            f"the server at {login.address} does not run on this host"
+            if not answers
+            else f"the server at {login.address} does not run on this host: there is no process {pid} of it"
+        )
+        missing["disk"] = missing["in_file"] = missing["host"]
+    elif place is None:
+        missing["disk"] = missing.get("live") or missing.get("in_file") or "the configuration names no absolute dir"
+    else:
+        disk = _files(place, missing)
+        if answers and not seen:
+            missing.pop("dir", None)  # it may be in a container, with another tree of files
+    directory = place.dir if place else ""
+    user = host.user_of_process(pid) if seen else None
+    if user is None:
+        missing["user"] = f"/proc does not show whom process {pid} runs as" if answers else "the server does not run"
+    base_bytes, base_mtime = _base(disk) if disk else (None, None)
+    logfile = values.get("logfile", "") if local and values is not None else None
+    return Facts(
+        now=began,
+        address=login.address,
+        trouble=said.trouble,
+        because=said.because,
+        refused=said.refused,
+        info=info,
+        later=said.later,
+        apart=apart,
+        live=said.live,
+        in_file=in_file,
+        config_file=config_file,
+        local=local,
+        user=(user.uid, frozenset((user.gid, *user.groups))) if user else None,
+        disk=disk,
+        base_bytes=base_bytes,
+        base_mtime=base_mtime,
+        free_inodes=_free_inodes(directory) if disk else None,
+        access=_access(disk) if disk else (),
+        never_loaded=_never_loaded(host, info, disk) if disk and answers else "",
+        cluster=said.cluster,
+        host=read_host(host, pid if seen else 0, directory, before, after, apart),
+        log=read_logs(host, logfile, directory, unit, question.since),
+        sentinel=read_sentinel(question.sentinel),
+        backups=read_backups(host, question.set_name, question.backup_directory, question.backups_expected, said.slots),
+        missing=missing,
+    )

@@ -1,0 +1,255 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The guarded steps of redis_persistence on a real server and a real disk (tier 2)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
+    Verdict,
+    parse_check_rdb,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server, wait_for
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+__all__ = [
+    "aof_in_use", "bring_aof_up", "check_rdb", "convert_offline", "prove_rdb_is_known", "proven_save", "settle_aof",
+]  # fmt: skip
+
+_RESUMABLE = "nothing has been written to the file; run again, it goes on from here"
+
+
+def check_rdb(host: Host, path: str) -> Verdict:
+    """What the installed redis-check-rdb says of ``path``. Raises Problem where no such tool is installed."""
+    for tool in ("redis-check-rdb", "valkey-check-rdb"):
+        done = host.run(tool, path)
+        if done.code != 127:
+            return parse_check_rdb(done.code, done.output)
+    raise Problem(
+        "no_check_tool",
+        "redis-check-rdb is not installed",
+        "the tool that proves an RDB file sound",
+        "install redis-tools",
+    )
+
+
+def _rdb_identity(server: Server) -> tuple[int, int]:
+    """Inode and time of the server's RDB file; a save replaces the file."""
+    place = server.config_get("dir", "dbfilename")
+    try:
+        status = os.stat(os.path.join(place["dir"], place["dbfilename"]))
+    except FileNotFoundError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def proven_save(server: Server, timeout: float, tick: t.Callable[[], None] = lambda: None) -> Info:
+    """BGSAVE, and proof that a new RDB file was completed. Gives the INFO after it. Raises Problem otherwise.
+
+    ``tick`` is called while it waits. Counters and status alone prove nothing: a child that was told to end leaves ``ok``.
+    """
+    latest: list[Info] = [server.info()]
+
+    def idle() -> bool:
+        tick()
+        latest[:] = [server.info()]
+        busy = ("rdb_bgsave_in_progress", "aof_rewrite_in_progress", "aof_rewrite_scheduled")
+        return not any(latest[0].flag(name) for name in busy)
+
+    if not wait_for(idle, timeout):
+        raise Problem(
+            "save_timeout", f"a save or rewrite is still running after {timeout:g} seconds", "an idle server",
+            "wait for it and run again, or set a longer timeout",
+        )  # fmt: skip
+    old, saves = _rdb_identity(server), latest[0].number("rdb_saves")
+    try:
+        server.command("BGSAVE", "SCHEDULE")
+    except CommandError as error:
+        raise Problem(
+            "save_failed", f"BGSAVE was refused: {error.text}", "a proven save", "look into the server's log"
+        ) from None
+    ended = wait_for(
+        lambda: idle() and (latest[0].number("rdb_saves") > saves or latest[0].text("rdb_last_bgsave_status") != "ok"),
+        timeout,
+    )
+    status = latest[0].text("rdb_last_bgsave_status")
+    if not ended or status != "ok" or _rdb_identity(server) == old:
+        raise Problem(
+            "save_failed",
+            f"BGSAVE did not end well: rdb_last_bgsave_status:{status}"
+            + ("" if _rdb_identity(server) != old else ", no new RDB file"),
+            "a proven save",
+            "look into the server's log: a full disk, missing memory for fork (vm.overcommit_memory) and wrong owners are the usual causes",
+        )
+    return latest[0]
+
+
+def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
+    """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal.
+
+    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, beside the only good file.
+    """
+    started = now() - info.number("uptime_in_seconds") - 1
+    loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
+    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started or loaded:
+        return
+    base = disk.manifest and disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    if info.flag("aof_enabled") and os.path.exists(path) and os.stat(path).st_mtime < started:
+        return  # it began with an AOF that was there before, not with one that it had to make
+    keys = check_rdb(host, disk.place.rdb).keys
+    if keys > 0:
+        raise Refusal(
+            "rdb_never_loaded",
+            f"{disk.place.rdb} is older than the running server and holds {keys} keys; the server has {info.keys} and never "
+            "read it, as after a restart with appendonly yes and no AOF. The next save would overwrite it",
+            "to know which of the two is the data",
+            f"to get the file's keys back: cp -p {disk.place.rdb} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move "
+            f"{disk.place.aof_dir} aside, put the copy back, run again with the server stopped. "
+            "If the file is not wanted: redis-cli BGSAVE, then run again",
+        )
+
+
+def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
+    """Whether the AOF on disk is complete and is the one that the server appends to.
+
+    A manifest alone proves nothing: an older one lies there until the first rewrite after CONFIG SET appendonly yes ends.
+    """
+    manifest = disk.manifest
+    if not (manifest and manifest.base and manifest.increments) or disk.missing:
+        return False
+    return host.holds_open(pid, os.path.join(disk.place.aof_dir, manifest.increments[-1].name))
+
+
+def _base_is_sound(host: Host, disk: DataFiles) -> bool:
+    base = disk.manifest and disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    # A rewrite that ended meanwhile takes the base away: only one that is still there can count as bad.
+    return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
+
+
+def settle_aof(server: Server, host: Host, place: Place, timeout: float, failures: t.Optional[int] = None) -> None:
+    """Wait until no rewrite runs or is due, and prove the AOF on disk. Raises Problem.
+
+    ``failures``: how many rewrites in a row had failed before the one that is waited for (None: ask the server).
+    """
+    latest: list[Info] = [server.info()]
+    failures = latest[0].number("aof_rewrites_consecutive_failures") if failures is None else failures
+
+    def settled() -> bool:
+        latest[:] = [server.info()]
+        info = latest[0]
+        # Redis schedules a first rewrite that failed again and again: waiting for the end of that is waiting for ever.
+        if info.number("aof_rewrites_consecutive_failures") > failures:
+            return True
+        return not info.flag("aof_rewrite_in_progress") and not info.flag("aof_rewrite_scheduled")
+
+    if not wait_for(settled, timeout):
+        raise Problem(
+            "rewrite_timeout",
+            f"the AOF rewrite is still running after {timeout:g} seconds; {_RESUMABLE}",
+            "",
+            "set a longer timeout",
+        )
+    info = latest[0]
+    if not info.flag("aof_enabled") or info.text("aof_last_bgrewrite_status") != "ok":
+        raise Problem(
+            "rewrite_failed",
+            f"the AOF rewrite did not end well: aof_enabled:{info.text('aof_enabled')} "
+            f"aof_last_bgrewrite_status:{info.text('aof_last_bgrewrite_status')}",
+            "a complete first AOF",
+            "look into the server's log: a full disk, missing memory for fork and wrong owners are the usual causes",
+        )
+    disk = scan(place)
+    if not aof_in_use(host, info.number("process_id"), disk) or not _base_is_sound(host, disk):
+        raise Problem(
+            "aof_not_proven",
+            f"Redis reports a good AOF rewrite, but the files that {place.manifest} names are not complete, not the ones the "
+            "server writes to, or their base does not pass redis-check-rdb",
+            "a complete AOF on disk",
+            f"look at {place.aof_dir} and at the server's log",
+        )
+
+
+def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> None:
+    """Turn AOF on in the live server and prove the files. On failure it is off again. Raises Problem."""
+    before = server.info("persistence")
+    try:
+        server.command("CONFIG", "SET", "appendonly", "yes")
+        if "aof_rewrites" in before.fields:
+            rewrites = before.number("aof_rewrites")
+            wait_for(lambda: _rewrite_counted(server.info("persistence"), rewrites), timeout)
+        settle_aof(server, host, place, timeout, before.number("aof_rewrites_consecutive_failures"))
+    except Problem as problem:
+        if problem.code == "rewrite_timeout":
+            raise  # it may yet end well, and a second run picks it up
+        try:
+            server.command("CONFIG", "SET", "appendonly", "no")
+        except Problem:
+            pass
+        text = problem.text if isinstance(problem, CommandError) else problem.saw
+        raise Problem(
+            "aof_not_turned_on", f"AOF could not be turned on, and is off again: {text}", problem.needs,
+            problem.do or "look into the server's log: memory for fork, disk space and owners of the data directory",
+        ) from None  # fmt: skip
+
+
+def _rewrite_counted(info: Info, before: int) -> bool:
+    """The initial status is ``ok`` before any rewrite ended: only the counter, or a failure, tells that one did."""
+    return info.number("aof_rewrites") > before or info.text("aof_last_bgrewrite_status") != "ok"
+
+
+def convert_offline(disk: DataFiles, set_aside: bool, now: t.Callable[[], float] = time.time) -> t.Optional[str]:
+    """Make the stopped server's RDB file the base of a new AOF. Gives the path the older AOF was moved to, if any.
+
+    Built in a directory of another name and renamed into place: a cut at any point leaves the RDB file as it was, and
+    either no AOF directory or a complete one.
+    """
+    place = disk.place
+    building = place.aof_dir + ".redisops-new"
+    shutil.rmtree(building, ignore_errors=True)  # what a run that was cut off may have left
+    status = os.stat(place.rdb)
+    base = AofFile(place.appendfilename + ".1.base.rdb", 1, "b")
+    moved = None
+    try:
+        os.mkdir(building, 0o750)
+        os.chown(building, status.st_uid, status.st_gid, follow_symlinks=False)
+        target = os.path.join(building, base.name)
+        with open(place.rdb, "rb") as source, open(target, "xb") as copy:
+            shutil.copyfileobj(source, copy, 1024 * 1024)
+            copy.flush()
+            os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(copy.fileno(), status.st_mode & 0o777)
+            os.fsync(copy.fileno())
+        # No newer than its source, so that a run that is cut off before it writes the file is not taken for a newer AOF.
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+        StagedFile(
+            os.path.join(building, place.appendfilename + ".manifest"), AofManifest((base,)).render(), like=target
+        ).commit()
+        if set_aside:
+            moved = f"{place.aof_dir}.older-{int(now())}"
+            while os.path.lexists(moved):
+                moved += "-"
+            os.rename(place.aof_dir, moved)
+        elif os.path.isdir(place.aof_dir):
+            os.rmdir(place.aof_dir)  # the scan found nothing in it; anything else makes this fail, and that is right
+        os.rename(building, place.aof_dir)
+        fsync_dir(place.dir)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise Problem(
+            "convert_failed", f"the AOF could not be made from {place.rdb}: {error.strerror or error}; the RDB file is unchanged",
+            f"a writable {place.dir} with room for a copy", "see to that, then run again",
+        ) from None  # fmt: skip
+    return moved

@@ -1,0 +1,410 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes the AOF of an earlier moment from what was kept, and finds the moment (tier 2). The sources are only read.
+
+Keys whose time to live has passed meanwhile are dropped by a server that loads the result, as it would drop them anyway.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import shutil
+import stat
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import FRAME
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import (
+    Command,
+    commands,
+    scan_aof,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import parse_check_aof
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import open_regular
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, choose
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
+
+__all__ = [
+    "DESTROYERS", "Cut", "Piece", "Spot", "base_piece", "find_commands", "piece_of", "prove_aof", "stage_at", "stage_before",
+    "stage_pieces",
+]  # fmt: skip
+
+#: Commands that take away everything, or a whole database.
+DESTROYERS = ("FLUSHALL", "FLUSHDB", "SWAPDB")
+_BLOCK = 4 * 1024 * 1024
+_SPARE = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """A new AOF directory. ``base`` and ``increments`` are names in it; ``commands_dropped_bytes`` were left out behind the cut.
+
+    ``at``: the second asked for, or of the command before which was cut (None: not known). ``last_ts``: the last timestamp in it.
+    """
+
+    directory: str
+    base: str
+    increments: tuple[str, ...]
+    commands_dropped_bytes: int
+    at: t.Optional[int]
+    last_ts: t.Optional[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    """One command in an increment. ``offset``: where to cut to undo it: its own start, or that of the MULTI that it is part of.
+
+    ``args``: the first 16 bytes of the first 8 arguments. ``at``: seconds since 1970, None where nothing has a timestamp before it.
+    ``commands_after`` and ``bytes_after`` are behind it in this and later increments (SELECT, MULTI and EXEC are not counted as
+    commands): what a cut here loses besides it.
+    """
+
+    name: str
+    args: tuple[bytes, ...]
+    database: t.Optional[int]
+    increment: str
+    offset: int
+    at: t.Optional[int]
+    commands_after: int
+    bytes_after: int
+    transaction: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """So many bytes of a source, and its line in the new manifest. ``then``: another source goes on behind them, from its own offset
+    ``bytes`` on, up to the offset that stands there.
+    """
+
+    path: str
+    entry: AofFile
+    bytes: int
+    then: tuple[str, int] = ("", 0)
+
+    @property
+    def size(self) -> int:
+        return self.then[1] if self.then[0] else self.bytes
+
+
+# --- the new directory -------------------------------------------------------------------------------------------------
+
+
+def _check_aof(host: Host, *args: str) -> Completed:
+    for vendor in ("redis", "valkey"):
+        done = host.run(f"{vendor}-check-aof", *args)
+        if done.code != 127:
+            return done
+    raise Problem("no_check_tool", "redis-check-aof is not installed", "Redis' own check tools", "install redis-tools")
+
+
+def prove_aof(host: Host, manifest: str, *options: str) -> None:
+    """Let Redis' own tool cut, or only look. Raises Refusal: what it does not take is not staged."""
+    done = _check_aof(host, *options, manifest)
+    verdict = parse_check_aof(done.code, done.output)
+    if not verdict.ok:
+        raise Refusal("cut_not_proven", f"redis-check-aof does not take the files that were put together: {verdict.reason}", "files without damage",
+                      "look at the sources with redis_file_check; use another copy, or a backup")  # fmt: skip
+
+
+def _copy(piece: Piece, target: str) -> None:
+    """Exactly the bytes that were seen; a file that is being written may have more by now."""
+    with open(target, "xb") as copy:
+        for path, begin, end in ((piece.path, 0, piece.bytes), (piece.then[0], piece.bytes, piece.then[1])):
+            if path:
+                _append(path, begin, end, copy)
+
+
+def _append(path: str, begin: int, end: int, copy: t.BinaryIO) -> None:
+    try:
+        source = open_regular(path)
+    except FileNotFoundError:
+        raise _gone(path) from None
+    with source:
+        source.seek(begin)
+        while begin < end:
+            block = source.read(min(end - begin, _BLOCK))
+            if not block:
+                raise _gone(path)
+            copy.write(block)
+            begin += len(block)
+
+
+def _gone(path: str) -> Refusal:
+    return Refusal("history_moved", f"{path} was taken away or cut while it was read, as by a rewrite", "files that stay as they are",
+                   "run again; archive the AOF first, so that a rewrite does not delete it")  # fmt: skip
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clear(path: str) -> None:
+    """What a run that was killed has left."""
+    if not os.path.lexists(path):
+        return
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise Refusal(
+            "target_exists",
+            f"{path} is in the way, and no directory",
+            "a place that nobody else uses",
+            f"look at it, then remove it: rm {path}",
+        )
+    shutil.rmtree(path)
+
+
+def _ready(target: str, pieces: t.Sequence[Piece]) -> str:
+    """The name to work under; nothing has been written yet. Raises Refusal."""
+    parent, name = os.path.split(os.path.abspath(target))
+    if os.path.lexists(target):
+        raise Refusal(
+            "target_exists",
+            f"{target} exists",
+            "a name that does not exist yet",
+            "name another directory, or move this one aside",
+        )
+    if not os.path.isdir(parent):
+        raise Refusal(
+            "target_exists",
+            f"there is no directory {parent} to make {name} in",
+            "a directory above it",
+            f"make it: mkdir -p {parent}",
+        )
+    work = os.path.join(parent, f".{name}.redisops-new")
+    _clear(work)
+    need, space = sum(piece.size for piece in pieces) + _SPARE, os.statvfs(parent)
+    if space.f_bavail * space.f_frsize < need:
+        raise Refusal(
+            "disk_space",
+            f"{parent} has {space.f_bavail * space.f_frsize} bytes free",
+            f"{need} bytes for the copy",
+            "free space there",
+        )
+    return work
+
+
+def _fill(work: str, pieces: t.Sequence[Piece], appendfilename: str) -> str:
+    os.mkdir(work, 0o700)
+    for piece in pieces:
+        _copy(piece, os.path.join(work, piece.entry.name))
+    manifest = os.path.join(work, appendfilename + ".manifest")
+    with open(manifest, "x", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        handle.write(AofManifest(tuple(piece.entry for piece in pieces)).render())
+    return manifest
+
+
+def _publish(work: str, target: str, owner: tuple[int, int]) -> None:
+    """Owner and mode, then to the disk, then its name: whoever sees the directory sees all of it."""
+    for name in os.listdir(work):
+        path = os.path.join(work, name)
+        os.chown(path, *owner, follow_symlinks=False)
+        os.chmod(path, 0o640)
+        _sync(path)
+    os.chown(work, *owner)
+    os.chmod(work, 0o750)
+    fsync_dir(work)
+    os.rename(work, target)
+    fsync_dir(os.path.dirname(os.path.abspath(target)))
+
+
+def stage_pieces(
+    pieces: t.Sequence[Piece], target: str, appendfilename: str, owner: tuple[int, int], cut: t.Callable[[str], None]
+) -> t.Optional[int]:
+    """Put the files together, let ``cut`` cut and prove them, and give them their name. The last timestamp. Raises Problem."""
+    try:
+        work = _ready(target, pieces)
+        try:
+            cut(_fill(work, pieces, appendfilename))
+            last = _last_timestamp([os.path.join(work, piece.entry.name) for piece in pieces[1:]])
+            _publish(work, target, owner)
+        finally:
+            if os.path.isdir(work):
+                shutil.rmtree(work)
+    except OSError as error:
+        raise Refusal("target_not_written", f"{error.filename or target}: {error.strerror}", "a directory that can be written, and free space",
+                      "mend it, and run again") from None  # fmt: skip
+    return last
+
+
+def _last_timestamp(paths: t.Sequence[str]) -> t.Optional[int]:
+    """The last one in the increments; raises Refusal where one of them does not end with a whole command."""
+    last = None
+    for path in paths:
+        with open_regular(path) as handle:
+            found = scan_aof(handle)
+        if found.ends != "clean":
+            raise Refusal("cut_not_proven", f"{os.path.basename(path)} does not end with a whole command: {found.why}", "files without damage",
+                          "look at the sources with redis_file_check; use another copy, or a backup")  # fmt: skip
+        last = found.timestamp if found.timestamp is not None else last
+    return last
+
+
+def base_piece(origin: AofSet, appendfilename: str) -> Piece:
+    base = origin.manifest.base
+    if base is None or origin.base_bytes is None:
+        raise Refusal(
+            "history_gap",
+            f"{origin.directory} has no base: {'; '.join(origin.gaps)}",
+            "the base file",
+            "find it, or use a backup",
+        )
+    try:
+        with open_regular(origin.base) as handle:
+            kind = "rdb" if handle.read(5) in (b"REDIS", b"VALKE") else "aof"
+    except FileNotFoundError:
+        raise _gone(origin.base) from None
+    return Piece(origin.base, AofFile(f"{appendfilename}.{base.seq}.base.{kind}", base.seq, "b"), origin.base_bytes)
+
+
+def piece_of(entry: Increment, appendfilename: str, size: t.Optional[int] = None) -> Piece:
+    name = f"{appendfilename}.{entry.seq}.incr.aof"
+    return Piece(entry.path, AofFile(name, entry.seq, "i"), entry.bytes if size is None else size)
+
+
+def _walk(entry: Increment) -> t.Iterator[Command]:
+    """The commands of an increment that a server runs."""
+    try:
+        with open_regular(entry.path) as handle:
+            for command in commands(handle):
+                if command.end > entry.bytes:
+                    return
+                yield command
+    except FileNotFoundError:
+        raise _gone(entry.path) from None
+
+
+# --- to a second -------------------------------------------------------------------------------------------------------
+
+
+def _first_after(entry: Increment, at: int) -> int:
+    """Where the commands begin that are later than ``at``."""
+    for command in _walk(entry):
+        if command.timestamp is not None and command.timestamp > at:
+            return command.start
+    raise _gone(entry.path)
+
+
+def stage_at(
+    sets: t.Sequence[AofSet], at: int, target_dir: str, appendfilename: str, host: Host, owner: tuple[int, int]
+) -> Cut:
+    """The AOF as it was at the end of second ``at`` (since 1970), as a new directory of ``owner`` (user id, group id).
+
+    redis-check-aof cuts the copy; where it cut is compared with where the timestamps say. Raises Refusal, with the ranges that exist.
+    """
+    chain = choose(sets, at)
+    pieces, expected = [base_piece(chain.origin, appendfilename)], 0
+    for entry in chain.increments:
+        size, later = entry.bytes, False
+        if entry.last_ts is not None and entry.last_ts > at:
+            size, later = _first_after(entry, at), True
+        if size or not later:  # redis-check-aof refuses a file of which nothing is left
+            pieces.append(piece_of(entry, appendfilename))
+            expected = size
+        if later:
+            break
+    dropped = sum(entry.bytes for entry in chain.increments) - sum(piece.bytes for piece in pieces[1:])
+    if len(pieces) > 1:
+        dropped += pieces[-1].bytes - expected
+
+    def cut(manifest: str) -> None:
+        prove_aof(host, manifest, "--truncate-to-timestamp", str(at))
+        last = os.path.join(os.path.dirname(manifest), pieces[-1].entry.name)
+        if len(pieces) > 1 and os.stat(last).st_size != expected:
+            raise Refusal("cut_not_proven", f"redis-check-aof cut {pieces[-1].path} at {os.stat(last).st_size}, its timestamps say {expected}",
+                          "a tool and a file that agree", "report both; the sources are as they were")  # fmt: skip
+
+    last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, cut)
+    names = tuple(piece.entry.name for piece in pieces)
+    return Cut(target_dir, names[0], names[1:], dropped, at, last_ts)
+
+
+# --- to a command ------------------------------------------------------------------------------------------------------
+
+
+def _rows(one: AofSet) -> t.Iterator[tuple[Increment, Command, t.Optional[int]]]:
+    """Every command of a set with the time in force, which an increment takes over from the one before."""
+    stamp: t.Optional[int] = None
+    for entry in one.increments:
+        for command in _walk(entry) if entry.ends != "missing" else ():
+            stamp = command.timestamp if command.timestamp is not None else stamp
+            yield entry, command, stamp
+
+
+def find_commands(one: AofSet, names: t.Iterable[str] = DESTROYERS, most: int = 1000) -> list[Spot]:
+    """Where commands of these names stand in the increments, the newest last; of more than ``most`` the newest.
+
+    A script or function that does one thing stands there as a plain command; one that does more as MULTI … EXEC. Raises Problem.
+    """
+    wanted = {name.upper() for name in names}
+    found: collections.deque[tuple[Increment, Command, t.Optional[int], int]] = collections.deque(maxlen=most)
+    total = 0
+    for entry, command, stamp in _rows(one):
+        total += command.name not in FRAME
+        if command.name in wanted:
+            found.append((entry, command, stamp, total))
+    spots = []
+    for entry, command, stamp, before in found:
+        behind = sum(later.bytes for later in one.increments if later.seq > entry.seq) + entry.bytes - command.end
+        offset = command.start if command.multi is None else command.multi
+        spots.append(
+            Spot(
+                command.name,
+                command.args,
+                command.database,
+                entry.name,
+                offset,
+                stamp,
+                total - before,
+                behind,
+                command.multi is not None,
+            )
+        )
+    return spots
+
+
+def stage_before(
+    one: AofSet, spot: tuple[str, int], target_dir: str, appendfilename: str, host: Host, owner: tuple[int, int]
+) -> Cut:
+    """The AOF as it was right before the command at ``spot`` (name of the increment, offset as in Spot), to the byte.
+
+    An offset within a MULTI cuts before the MULTI. Raises Refusal, also where no command begins there or files before it are missing.
+    """
+    name, offset = spot
+    pieces, previous = [base_piece(one, appendfilename)], None
+    for entry in one.increments:
+        broken = entry.ends == "missing" or (previous and (previous.ends != "clean" or previous.seq + 1 != entry.seq))
+        if broken:
+            raise Refusal("history_gap", f"what comes before {name} is not whole: {'; '.join(one.gaps)}", "every increment before it",
+                          "find the files that are missing, or use a backup")  # fmt: skip
+        if entry.name == name:
+            break
+        pieces.append(piece_of(entry, appendfilename))
+        previous = entry
+    else:
+        raise Refusal(
+            "no_such_command",
+            f"{one.directory} has no increment {name}",
+            "the name and offset that the search gave",
+            "search again",
+        )
+    command, stamp = next(
+        ((row, stamp) for where, row, stamp in _rows(one) if where is entry and row.start == offset), (None, None)
+    )
+    if command is None:
+        raise Refusal("no_such_command", f"no command begins at offset {offset} of {entry.path}", "the name and offset that the search gave",
+                      "search again")  # fmt: skip
+    size = command.start if command.multi is None else command.multi
+    if size:
+        pieces.append(piece_of(entry, appendfilename, size))
+    dropped = sum(later.bytes for later in one.increments if later.seq >= entry.seq) - size
+    last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, lambda manifest: prove_aof(host, manifest))
+    names = tuple(piece.entry.name for piece in pieces)
+    return Cut(target_dir, names[0], names[1:], dropped, stamp, last_ts)

@@ -1,0 +1,351 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes an AOF that loads out of a damaged one and what was kept of it elsewhere, and says what it lacks (tier 2). Sources are only read.
+
+The AOF of a backup by method ``aof``, or of the kept history, is the same log: where the live one is damaged, its bytes take their place, and
+where it stopped the live one goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import Behind, behind
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_header import (
+    RdbHeaderError,
+    read_header,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import open_regular
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import (
+    Piece,
+    base_piece,
+    piece_of,
+    prove_aof,
+    stage_pieces,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, chains
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+__all__ = ["Mended", "ctime_of", "from_names", "from_rdb", "mend", "stage_mended"]
+
+_BLOCK = 4 * 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Mended:
+    """An AOF that can be put together. ``pieces``: the base, then increments; the last one is cut at ``cut_at`` where that is not None.
+
+    ``bytes`` and ``commands`` of the live AOF are not in it (None: not known); ``at`` is the second that it reaches where that is known,
+    ``until`` the greatest second of what it lacks. ``taken`` says in words which pieces are not the live ones. ``unsure``: a copy shows that
+    the live file was cut short, and how much was written to it after that copy is not known.
+    """
+
+    pieces: tuple[Piece, ...]
+    bytes: t.Optional[int] = 0
+    commands: t.Optional[int] = 0
+    at: t.Optional[int] = None
+    until: t.Optional[int] = None
+    cut_at: t.Optional[int] = None
+    taken: tuple[str, ...] = ()
+    unsure: bool = False
+
+    @property
+    def size(self) -> int:
+        return sum(piece.size for piece in self.pieces)
+
+
+def ctime_of(path: str) -> t.Optional[int]:
+    """When the save that made an RDB began, seconds since 1970, as the file says; None where it does not."""
+    try:
+        with open_regular(path) as handle:
+            return read_header(handle).ctime
+    except (RdbHeaderError, OSError):
+        return None
+
+
+# --- the same file elsewhere -------------------------------------------------------------------------------------------
+
+
+def _same_start(one: str, other: str, count: int) -> bool:
+    """Whether both files begin with the same ``count`` bytes (at least one)."""
+    with open_regular(one) as first, open_regular(other) as second:
+        left = count
+        while left > 0:
+            step = min(left, _BLOCK)
+            block = first.read(step)
+            if len(block) < step or block != second.read(step):
+                return False
+            left -= step
+    return count > 0
+
+
+def _same_base(live: AofSet, other: AofSet) -> bool:
+    """Whether both began with the same base, as far as what is left of the live one shows."""
+    mine, theirs = live.manifest.base, other.manifest.base
+    if not mine or not theirs or mine.seq != theirs.seq or other.base_bytes is None:
+        return False
+    if live.identity == other.identity:
+        return True
+    known = ctime_of(live.base) if os.path.exists(live.base) else None
+    if known is not None:
+        return known == ctime_of(other.base)
+    # Nothing of the live base says when it was made: the commands behind it do.
+    return any(_same_log(one, two) for one in live.increments for two in other.increments)
+
+
+def _same_log(live: Increment, other: Increment) -> bool:
+    if live.seq != other.seq or "missing" in (live.ends, other.ends):
+        return False
+    return _same_start(live.path, other.path, min(live.bytes, other.bytes))
+
+
+def _whole(other: AofSet, entry: Increment) -> bool:
+    """Whether a copy of an increment has all that was ever written to it: Redis had gone on to the next, or it is a link to the file."""
+    return entry is not other.increments[-1] or other.seen is None
+
+
+def _better(
+    live: AofSet, entry: Increment, others: t.Sequence[AofSet]
+) -> t.Optional[tuple[Increment, Piece, str, bool]]:
+    """A copy that has what a damaged or missing increment lacks: as an increment, as a piece, from where, and whether nothing came behind it."""
+    size = os.path.getsize(entry.path) if entry.ends != "missing" else 0
+    found: list[tuple[bool, int, Increment, Piece, str]] = []
+    for other in others:
+        for copy in other.increments:
+            if copy.seq != entry.seq or copy.ends != "clean" or copy.bytes <= (entry.bytes if size else -1):
+                continue
+            if not (_same_log(entry, copy) or (not entry.bytes and _same_base(live, other))):
+                continue
+            piece = piece_of(copy, "", copy.bytes)
+            if size <= copy.bytes and (size or _whole(other, copy)):
+                found.append((size == copy.bytes or _whole(other, copy), copy.bytes, copy, piece, other.directory))
+                continue
+            if not size:
+                continue  # how much was written to it after the copy is not known
+            with open_regular(entry.path) as handle:
+                handle.seek(copy.bytes)
+                rest = scan_aof(handle)
+            if rest.ends == "clean":
+                joined = dataclasses.replace(
+                    copy, bytes=size, last_ts=max(filter(None, (copy.last_ts, rest.latest_timestamp)), default=None)
+                )
+                found.append((True, size, joined, dataclasses.replace(piece, then=(entry.path, size)), other.directory))
+    if not found:
+        return None
+    whole, _bytes, increment, piece, where = max(found, key=lambda row: row[:2])
+    return increment, piece, where, whole
+
+
+def _healed(live: AofSet, others: t.Sequence[AofSet]) -> tuple[AofSet, dict[str, Piece], list[str], bool]:
+    """The live set with the copies of its damaged increments; pieces that are no plain file by the path of the increment; what was taken in
+    words; and whether the live file of one was cut short, so that more may have come behind the copy.
+    """
+    increments, special, taken, unsure = [], {}, [], False
+    for entry in live.increments:
+        better = None if entry.ends == "clean" else _better(live, entry, others)
+        if better:
+            increment, piece, where, whole = better
+            increments.append(increment)
+            special[increment.path] = piece
+            unsure = unsure or not whole
+            rest = f", and what the live one has behind offset {piece.bytes}" if piece.then[0] else ""
+            rest += (
+                ""
+                if whole
+                else ", which shows that the live one was cut short; what was written after that copy is not known"
+            )
+            taken.append(f"{entry.name} from {where}{rest}")
+        else:
+            increments.append(entry)
+    return dataclasses.replace(live, increments=tuple(increments)), special, taken, unsure
+
+
+# --- what can be put together ------------------------------------------------------------------------------------------
+
+
+def _lost(live: AofSet, used: t.Mapping[int, int], sizes: t.Mapping[int, int]) -> list[t.Optional[Behind]]:
+    """What of the live increments is not used: ``used`` is bytes by number. None for one that is not there to be counted."""
+    found: list[t.Optional[Behind]] = []
+    for entry in live.increments:
+        have = used.get(entry.seq, 0)
+        if entry.ends == "missing":
+            found += [] if entry.seq in used else [None]
+        elif have < (entry.bytes if entry.ends == "clean" else sizes[entry.seq]):
+            with open_regular(entry.path) as handle:
+                found.append(behind(handle, have))
+    return found
+
+
+def _sum(values: t.Iterable[t.Optional[int]]) -> t.Optional[int]:
+    rows = list(values)
+    return None if None in rows else sum(row for row in rows if row is not None)
+
+
+def _assembled(
+    live: AofSet,
+    base: Piece,
+    increments: t.Sequence[Increment],
+    special: t.Mapping[str, Piece],
+    appendfilename: str,
+    taken: t.Sequence[str],
+) -> Mended:
+    """Base and increments as pieces, up to the first place where they are not whole, and what that lacks."""
+    sizes = {entry.seq: os.path.getsize(entry.path) for entry in live.increments if entry.ends != "missing"}
+    pieces, used, cut_at, at = [base], {}, None, None
+    for entry in increments:
+        piece = special.get(entry.path) or piece_of(entry, appendfilename)
+        piece = dataclasses.replace(piece, entry=AofFile(f"{appendfilename}.{entry.seq}.incr.aof", entry.seq, "i"))
+        used[entry.seq] = entry.bytes
+        at = entry.last_ts if entry.last_ts is not None else at
+        if entry.ends != "clean":  # the tool cuts it, on the copy
+            cut_at, piece = entry.bytes, dataclasses.replace(piece, bytes=sizes.get(entry.seq, entry.bytes))
+            pieces.append(piece)
+            break
+        pieces.append(piece)
+    lost = _lost(live, used, sizes)
+    return Mended(
+        tuple(pieces),
+        _sum(None if one is None else one.bytes for one in lost),
+        _sum(None if one is None else one.commands for one in lost),
+        at,
+        max((one.timestamp for one in lost if one is not None and one.timestamp is not None), default=None),
+        cut_at,
+        tuple(taken),
+    )
+
+
+def mend(
+    live: AofSet, others: t.Sequence[AofSet], base_is_good: bool, appendfilename: str, begun: float = 0.0
+) -> tuple[t.Optional[Mended], t.Optional[Mended]]:
+    """What the live AOF gives by itself (cut where it is damaged), and what it gives with the help of ``others``; None where nothing.
+
+    ``others`` are whole: the caller has proven them. ``begun``: when other data was last put in the place of what was there, seconds since
+    1970; numbers begin anew then, so that older increments do not lead to the live base. The second is None as well where it is no better than
+    the first. Raises Problem.
+    """
+    alone = None
+    usable = base_is_good and live.base_bytes is not None
+    if usable:
+        base = base_piece(live, appendfilename)
+        alone = _assembled(live, base, _in_order(live.increments), {}, appendfilename, ())
+    healed, special, taken, unsure = _healed(live, others)
+    increments = _in_order(healed.increments)
+    found: list[Mended] = []
+    if usable and taken:
+        found.append(_assembled(live, base, increments, special, appendfilename, taken))
+    if not usable:
+        for other in others:
+            if _same_base(live, other):
+                words = [f"{os.path.basename(other.base)} from {other.directory}", *taken]
+                there = base_piece(other, appendfilename)
+                found.append(_assembled(live, there, increments, special, appendfilename, words))
+        # An earlier base, and all commands since: the damaged base is what they led to.
+        newest = max((one.base_at for one in others), default=0)
+        gone = dataclasses.replace(healed, base_bytes=None, base_at=max(live.base_at, newest))
+        for chain in chains([*others, gone]):
+            numbers = {entry.seq for entry in live.increments}
+            before = [entry.path for entry in chain.increments if entry.seq < min(numbers, default=0)]
+            of_this = all(os.path.getmtime(path) > begun for path in before)
+            if chain.origin is not gone and of_this and numbers & {entry.seq for entry in chain.increments}:
+                words = [f"the earlier base and its increments from {chain.origin.directory}", *taken]
+                there = base_piece(chain.origin, appendfilename)
+                found.append(_assembled(live, there, chain.increments, special, appendfilename, words))
+    best = min(found, key=lambda one: float("inf") if one.bytes is None else one.bytes, default=None)
+    if alone and best and (best.bytes is None or (alone.bytes is not None and best.bytes >= alone.bytes)):
+        best = None
+    return alone and dataclasses.replace(alone, unsure=unsure), best and dataclasses.replace(best, unsure=unsure)
+
+
+def _in_order(increments: t.Sequence[Increment]) -> list[Increment]:
+    """Increments up to the first that is damaged, or right before the first that is missing."""
+    found: list[Increment] = []
+    for entry in increments:
+        if entry.ends == "missing" or (found and (found[-1].ends != "clean" or entry.seq != found[-1].seq + 1)):
+            break
+        found.append(entry)
+    return found
+
+
+def from_rdb(path: str, appendfilename: str) -> Mended:
+    """An AOF whose base is an RDB file."""
+    name = AofFile(f"{appendfilename}.1.base.rdb", 1, "b")
+    return Mended((Piece(path, name, os.path.getsize(path)),), None, None, ctime_of(path))
+
+
+def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Mended], str]:
+    """An AOF whose manifest is gone or unreadable, by the names of its files; or None, and why that is not certain.
+
+    There has to be one base, increments without a gap, and each of them written to after the base was begun: a rewrite that was cut off
+    leaves older ones behind, whose commands are in the base already.
+    """
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        return None, f"{directory}: {error.strerror}"
+    stem = re.escape(appendfilename)
+    bases = [one for one in (re.fullmatch(stem + r"\.(\d+)\.base\.(rdb|aof)", name) for name in names) if one]
+    found = [one for one in (re.fullmatch(stem + r"\.(\d+)\.incr\.aof", name) for name in names) if one]
+    increments = sorted((int(one.group(1)), one.group(0)) for one in found)
+    if len(bases) != 1:
+        return None, f"{len(bases)} bases lie in {directory}: which one the increments follow is not known"
+    numbers = [number for number, _name in increments]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return None, f"increments are missing between {increments[0][1]} and {increments[-1][1]}"
+    base = os.path.join(directory, bases[0].group(0))
+    begun = ctime_of(base)
+    if begun is None:
+        return None, f"{base} does not say when it was made"
+    seq = int(bases[0].group(1))
+    if numbers and numbers[0] < seq:  # both are counted up with each rewrite, whatever a copy has made of the times
+        return None, f"{increments[0][1]} is older than {bases[0].group(0)}: its commands may be in the base already"
+    pieces = [Piece(base, AofFile(bases[0].group(0), seq, "b"), os.path.getsize(base))]
+    for number, name in increments:
+        path = os.path.join(directory, name)
+        status = os.stat(path)
+        # The first base of all has no earlier increments; of a later one the same second cannot be told from before.
+        if status.st_size and status.st_mtime <= begun + 1 and (seq, number) != (1, 1):
+            return None, f"{name} was last written to when the base was begun: its commands may be in the base already"
+        with open_regular(path) as handle:
+            scanned = scan_aof(handle)
+        if scanned.ends != "clean":
+            return None, f"{name} is damaged as well: {scanned.why}"
+        pieces.append(Piece(path, AofFile(name, number, "i"), status.st_size))
+    return Mended(tuple(pieces)), ""
+
+
+# --- staging -----------------------------------------------------------------------------------------------------------
+
+
+def stage_mended(one: Mended, target: str, appendfilename: str, host: Host, owner: tuple[int, int]) -> None:
+    """Put it together as a new directory of ``owner`` (user id, group id). Where it has to be cut, Redis' own redis-check-aof cuts the copy.
+
+    Where that cut is compared with where our own reader says. Raises Refusal.
+    """
+
+    def cut(manifest: str) -> None:
+        if one.cut_at is not None:
+            _fix(host, manifest, os.path.join(os.path.dirname(manifest), one.pieces[-1].entry.name), one.cut_at)
+        prove_aof(host, manifest)
+
+    stage_pieces(one.pieces, target, appendfilename, owner, cut)
+
+
+def _fix(host: Host, manifest: str, path: str, expected: int) -> None:
+    """``redis-check-aof --fix``, which asks before it cuts. Raises Refusal."""
+    for vendor in ("redis", "valkey"):
+        done = host.run("/bin/sh", "-c", 'echo y | exec "$0" --fix "$1"', f"{vendor}-check-aof", manifest)
+        if done.code != 127:
+            break
+    with open_regular(path) as handle:
+        found = scan_aof(handle)
+    if done.code or found.ends != "clean" or found.commands_end != expected:
+        raise Refusal("cut_not_proven", f"redis-check-aof --fix ended with {done.code} and left {found.commands_end} bytes that are good, where our "
+                      f"own reader says {expected} ({' '.join(done.output.split())[-200:]})",
+                      "a tool and a file that agree", "report both; the sources are as they were")  # fmt: skip

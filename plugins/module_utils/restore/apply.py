@@ -1,0 +1,377 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One restore: verified, staged, rehearsed, swapped, started, looked at; or undone (tier 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, memory_available
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
+from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
+    Holder,
+    begin,
+    check_staged,
+    finish,
+    holders,
+    note,
+    prove_exchange,
+    say_now,
+    stage,
+    swap,
+    turn,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, read_instance
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
+    disk_of,
+    find_unit,
+    hold_writes,
+    sentinel_listens,
+    start_server,
+    systemctl,
+    unit_state,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
+    prove_is_the_units,
+    prove_overrides,
+    prove_unit_file,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides
+
+__all__ = [
+    "Done",
+    "Target",
+    "bring",
+    "bring_point",
+    "cut_off",
+    "prove_backup_fits",
+    "prove_point_fits",
+    "put_back",
+    "read_target",
+    "resume",
+]
+
+#: What lets the primary guard pass once: the data that a restore brings may well be less than what a replica holds.
+_GUARD, _PASS = "/etc/redisops/primary-guard.json", "/run/redisops/start-without-data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The server that is restored. ``aof``: whether its next start reads the AOF; ``owner`` is user and group id of its data."""
+
+    instance: Instance
+    login: Login
+    host: Host
+    unit: str
+    place: Place
+    aof: bool
+    owner: tuple[int, int]
+    slots: tuple[str, ...]
+    watched: bool
+    timeout: float
+
+    @property
+    def keys(self) -> t.Optional[int]:
+        return self.instance.info.keys if self.instance.running else None
+
+    @property
+    def told(self) -> str:
+        return "stopped" if self.keys is None else f"{self.keys} keys"
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """``seconds``: how long the server was away. ``kept`` is the directory with what was there before."""
+
+    kept: str
+    seconds: float
+    keys: int
+
+
+def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: float) -> Target:
+    """Read the server and prove that it is the unit's, and that file and process speak of one place. Raises Problem or Refusal."""
+    unit = find_unit(host) if unit == "auto" else unit
+    instance = read_instance(config_file, login, host, timeout)
+    state = unit_state(host, unit)
+    prove_unit_file(state.get("ExecStart", ""), config_file)
+    said = {name: instance.in_file(name) for name in (*PLACE, "appendonly")}
+    prove_overrides(command_line_overrides(state.get("ExecStart", "")), said)
+    if instance.running:
+        prove_is_the_units(unit, state, instance.pid)
+        for name in (*PLACE, "appendonly"):
+            if instance.live[name] != said[name]:
+                raise Refusal(
+                    "place_differs",
+                    f"{name} is {instance.live[name]} in the process, and {said[name]} in {config_file}",
+                    "the same in both, so that the place of the data is certain",
+                    "run redis_persistence first",
+                )
+    place = disk_of(said)
+    if not os.path.isdir(place.dir):
+        raise Problem(
+            "no_dir",
+            f"the data directory {place.dir} is not there",
+            "the directory that the server works in",
+            "make it (role redis_server), then run again",
+        )
+    status = os.stat(place.dir)
+    watched = bool(instance.server) and sentinel_listens(instance.server)
+    return Target(
+        instance,
+        login,
+        host,
+        unit,
+        place,
+        said["appendonly"] == "yes",
+        (status.st_uid, status.st_gid),
+        slots_of(instance.server, instance.info) if instance.server else (),
+        watched,
+        timeout,
+    )
+
+
+def _prove_stop_harms_nothing(target: Target) -> None:
+    """The stop saves, and the RDB file that it would replace may be all that is left of the data. Raises Refusal."""
+    if target.instance.running:
+        prove_rdb_is_known(target.host, target.instance.info, scan(target.place))
+
+
+def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: bool) -> dict[str, t.Any]:
+    """Everything that can be told before anything is touched. Gives the plan. Raises Problem or Refusal."""
+    manifest, instance = backup.manifest, target.instance
+    differences = verify_files(backup.directory, manifest)
+    if differences:
+        raise Refusal(
+            "backup_damaged",
+            f"{backup.label} is not as it was written: {'; '.join(differences[:5])}",
+            "a whole backup",
+            "use another one, or fetch this one again from a repository",
+        )
+    info = instance.info if instance.running else None
+    is_cluster = (instance.value("cluster-enabled") or "no") == "yes"
+    _prove_stop_harms_nothing(target)
+    restore_plan.prove_target(manifest, set_name, target.slots, is_cluster, info, target.watched)
+    databases = int(instance.value("databases") or 16)
+    highest = max(map(int, manifest.keys), default=0)
+    if highest >= databases:
+        raise Refusal(
+            "databases",
+            f"the backup has keys in database {highest}, and the server has {databases} databases",
+            f"at least {highest + 1}",
+            "raise databases first (redis_config)",
+        )
+    space = os.statvfs(target.place.dir)
+    memory = memory_available(target.host.read("/proc/meminfo") or "")
+    used = info.number("used_memory_rss") if info else 0
+    restore_plan.prove_fits(
+        manifest, space.f_bavail * space.f_frsize, memory, used, int(instance.value("maxmemory") or 0), rehearse
+    )
+    prove_exchange(target.place.dir)
+    return {
+        "backup": backup.label,
+        "taken_at": manifest.taken_at,
+        "bytes": manifest.bytes,
+        "keys": manifest.total_keys,
+        "memory": manifest.used_memory,
+        "disk": restore_plan.needed_bytes(manifest),
+        "form": "aof" if target.aof else "rdb",
+        "replaces": target.told,
+        "seconds_away": restore_plan.predicted_seconds(backup.proof.get("load_seconds")),
+    }
+
+
+def _stop(target: Target) -> None:
+    """Let the server end, with all that it acknowledged on disk: it is what one may want to go back to."""
+    if target.instance.server:
+        hold_writes(target.instance.server, lambda _info: None, target.timeout)
+        target.instance.server.close()
+    systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
+    left = target.host.servers_in(target.place.dir)
+    if left:
+        raise Problem(
+            "still_running",
+            f"process {left[0]} still works in {target.place.dir} after {target.unit} was stopped",
+            "a server that is stopped",
+            "see what started it, stop it, then run again",
+        )
+
+
+def _start(target: Target) -> Info:
+    passed = os.path.exists(_GUARD)
+    if passed:
+        os.makedirs(os.path.dirname(_PASS), 0o755, exist_ok=True)
+        with open(_PASS, "w", encoding="ascii"):
+            pass
+    try:
+        return start_server(target.host, target.unit, target.login, target.timeout)
+    finally:
+        if passed and os.path.exists(_PASS):
+            os.unlink(_PASS)
+
+
+def _missing(came: t.Mapping[int, Keyspace], now: t.Mapping[int, Keyspace]) -> str:
+    """Keys that should be there and are not; those with a time to live may be past it."""
+    for number, space in came.items():
+        have = now[number].keys if number in now else 0
+        if have < space.keys - space.expires:
+            return f"database {number} has {have} keys, and {space.keys} were brought ({space.expires} of them with a time to live)"
+    return ""
+
+
+def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.Mapping[int, Keyspace]]) -> Done:
+    """Stop, swap, start, look; on any trouble swap back and start. Raises Problem."""
+    began = time.monotonic()
+    _stop(target)
+    try:
+        say_now(holder, target.place, aof)
+        swap(target.place, holder, aof)
+        info = _start(target)
+        wrong = _missing(came, info.keyspace) if came is not None else ""
+    except Problem as problem:
+        wrong = problem.saw
+    if not wrong:
+        finish(holder)
+        return Done(holder, round(time.monotonic() - began, 3), info.keys)
+    systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
+    # Seen, not assumed: a swap that failed before it did anything must not be done by undoing it.
+    if any(one.swapped for one in holders(target.place) if one.path == holder):
+        swap(target.place, holder, aof)
+    if target.instance.running:  # one that was down before would not come up with its own data either
+        _start(target)
+    now = "runs on its own data again" if target.instance.running else "is stopped as it was, with its own data"
+    raise Problem(
+        "restore_undone",
+        f"the server did not come up with what was brought, and {now}: {wrong}",
+        "a server that loads it",
+        f"look into its log (journalctl -u {target.unit}) and at {holder}",
+    )
+
+
+def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
+    """Restore; what can be proven was proven. Raises Problem: then the server runs on its own data."""
+    manifest, came = backup.manifest, {}
+    holder = begin(target.place, time.time())
+    databases = target.instance.value("databases") or "16"
+    stage(
+        os.path.join(backup.directory, manifest.data),
+        holder,
+        target.place,
+        target.aof,
+        target.owner,
+        backup.label,
+        target.timeout,
+        databases,
+    )
+
+    def look(copy: Loaded) -> None:
+        differences = compare(copy, manifest, read_sample(backup.directory, manifest), (), time.time())
+        known = backup.proof.get("digest")
+        if known and known != copy.digest:
+            differences.append("its digest is not the one that it was proven with")
+        if differences:
+            raise Problem(
+                "staged_differs",
+                f"what was staged of {backup.label} is not what was backed up: {'; '.join(differences[:5])}",
+                "a copy that is right",
+                "look at the memory and disk of this host; nothing live was touched",
+            )
+        came.update(copy.info.keyspace)
+
+    if rehearse:
+        check_staged(holder, target.place, target.aof, target.timeout, databases, look)
+    else:
+        came.update(
+            {int(number): Keyspace(int(counts[0]), int(counts[1])) for number, counts in manifest.keys.items()}
+            if not manifest.slack
+            else {}
+        )
+    return _swap_and_start(target, holder, target.aof, came)
+
+
+def prove_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
+    """As prove_backup_fits, for data of the server's own history. Gives the plan. Raises Refusal."""
+    info = target.instance.info if target.instance.running else None
+    _prove_stop_harms_nothing(target)
+    restore_plan.prove_role(info, target.watched)
+    if not target.aof:
+        raise Refusal(
+            "aof_off",
+            "the server's AOF is off, so there is no history to go back in",
+            "appendonly yes, at that time",
+            "restore a backup",
+        )
+    space = os.statvfs(target.place.dir)
+    free = space.f_bavail * space.f_frsize
+    if free < 2 * point.bytes:
+        raise Refusal(
+            "disk_space",
+            f"{free} bytes are free where the data goes",
+            f"{2 * point.bytes} bytes (twice what is put together); what is there now is kept",
+            "make room, or have a larger disk",
+        )
+    prove_exchange(target.place.dir)
+    return {**point.plan, "bytes": point.bytes, "replaces": target.told}
+
+
+def bring_point(target: Target, point: Point) -> Done:
+    """Go back to a point of the AOF's history; it is loaded beside the running server first. Raises Problem: then nothing was changed."""
+    came: dict[int, Keyspace] = {}
+    holder = begin(target.place, time.time())
+    made = os.path.join(holder, os.path.basename(target.place.aof_dir))
+    point.make(made, target.place, target.owner)
+    note(holder, target.place, True, point.label)
+    check_staged(
+        holder,
+        target.place,
+        True,
+        target.timeout,
+        target.instance.value("databases") or "16",
+        lambda copy: came.update(copy.info.keyspace),
+    )
+    return _swap_and_start(target, holder, True, came)
+
+
+def cut_off(target: Target) -> str:
+    """The holder of a run that swapped the data in and was cut off before the server was seen to run; empty where there is none."""
+    found = [one for one in holders(target.place) if one.label]
+    last = found[-1] if found and not target.instance.running else None
+    return last.path if last and last.swapped and not last.finished else ""
+
+
+def resume(target: Target, holder: str) -> Done:
+    """End a run that was cut off: start the server. Raises Problem."""
+    began = time.monotonic()
+    info = _start(target)
+    finish(holder)
+    return Done(holder, round(time.monotonic() - began, 3), info.keys)
+
+
+def put_back(target: Target, holder: Holder) -> Done:
+    """Put back what a restore replaced. Raises Problem."""
+    _prove_stop_harms_nothing(target)
+    if holder.aof != target.aof:
+        holds, reads = ("an AOF" if one else "an RDB file" for one in (holder.aof, target.aof))
+        raise Refusal(
+            "form_differs",
+            f"what {holder.path} holds is {holds}, and the server now reads {reads}",
+            "appendonly as it was then",
+            f"set appendonly {'yes' if holder.aof else 'no'} first (redis_persistence)",
+        )
+    turned = turn(holder, target.place)
+    return _swap_and_start(target, turned.path, turned.aof, None)

@@ -1,0 +1,108 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decisions before a restore: whether this backup may go to this server, and what that would take (tier 1)."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupManifest
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+
+__all__ = ["needed_bytes", "predicted_seconds", "prove_fits", "prove_role", "prove_target"]
+
+
+def needed_bytes(manifest: BackupManifest) -> int:
+    """Bytes of disk: the staged copy, and what the server writes when it first rewrites it."""
+    data = sum(file.size for file in manifest.files if file.path.startswith("data/"))
+    return 2 * max(data, 1)
+
+
+def predicted_seconds(load_seconds: t.Optional[float]) -> t.Optional[float]:
+    """From the stop of the server to its first answer: what its load took when the backup was proven; None where it was not."""
+    return None if load_seconds is None else round(load_seconds + 1.0, 1)
+
+
+def prove_target(
+    manifest: BackupManifest,
+    set_name: str,
+    slots: t.Sequence[str],
+    is_cluster: bool,
+    info: t.Optional[Info],
+    watched: bool,
+) -> None:
+    """Whether this server is one that this backup may go to. ``slots`` is what its shard has; ``info`` None: it is stopped. Raises Refusal."""
+    if manifest.set_name != set_name:
+        raise Refusal(
+            "wrong_set",
+            f"the backup is of the set {manifest.set_name!r}, and lies with those of {set_name!r}",
+            "a backup of the set that was named",
+            f"set set_name: {manifest.set_name} if that is what you want, and put the backup where it belongs",
+        )
+    if (is_cluster or manifest.slots) and sorted(manifest.slots) != sorted(slots):
+        raise Refusal(
+            "slots_differ",
+            f"the backup holds slots {' '.join(manifest.slots) or 'of no cluster'}, and this server has {' '.join(slots) or 'none'}",
+            "the shard that the backup is of",
+            "restore each shard's backup to the server that has its slots; move slots back first (redis_cluster)",
+        )
+    prove_role(info, watched)
+
+
+def prove_role(info: t.Optional[Info], watched: bool) -> None:
+    """Whether what is brought to this server would stay; ``info`` None: it is stopped. Raises Refusal."""
+    if info is None:
+        return
+    if info.text("role") == "slave":
+        raise Refusal(
+            "is_replica",
+            "this server is a replica: it would throw away what is restored and copy its primary again",
+            "the primary of the set",
+            "restore on the primary; its replicas follow",
+        )
+    if watched and info.number("connected_slaves"):
+        raise Refusal(
+            "primary_is_watched",
+            f"Sentinel watches this primary, which has {info.number('connected_slaves')} replicas: while it is restored a replica "
+            "with the present data would be promoted, and what is restored would be thrown away",
+            "Sentinels that rest",
+            "run the playbook redisops.recovery.restore, which stops them first and starts them last",
+        )
+
+
+def prove_fits(
+    manifest: BackupManifest,
+    disk_free: int,
+    memory: t.Optional[int],
+    memory_in_use: int,
+    maxmemory: int,
+    rehearse: bool,
+) -> None:
+    """Room on the disk and in memory, with figures. ``memory`` is what processes can still be given; bytes, all. Raises Refusal."""
+    needed = needed_bytes(manifest)
+    if disk_free < needed:
+        raise Refusal(
+            "disk_space",
+            f"{disk_free} bytes are free where the data goes",
+            f"{needed} bytes (twice the backup's data); what is there now is kept",
+            "make room, or have a larger disk",
+        )
+    wanted = manifest.used_memory * 11 // 10
+    have = None if memory is None else memory + (0 if rehearse else memory_in_use)
+    if have is not None and have < wanted:
+        raise Refusal(
+            "memory",
+            f"the backup takes about {wanted} bytes of memory to load, and {have} can be had",
+            "memory for it"
+            + (" beside the running server, since it is loaded once before that one is stopped" if rehearse else ""),
+            "add memory" + (", or set rehearse: false, which loads it only where it goes" if rehearse else ""),
+        )
+    if maxmemory and maxmemory < manifest.used_memory:
+        raise Refusal(
+            "maxmemory_too_small",
+            f"maxmemory is {maxmemory}, and the backup took {manifest.used_memory} bytes: keys would be evicted as soon as it is loaded",
+            "a maxmemory that holds the backup",
+            "raise maxmemory first (redis_config)",
+        )

@@ -1,0 +1,373 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stages data beside a server's own, and swaps the two in one step of the file system, forth or back (tier 2).
+
+With the AOF on a start reads the AOF's directory and nothing else, with it off the RDB file and nothing else. So one name is the data, and
+exchanging that name with the staged one is the whole swap: at no moment is there neither, and a cut leaves the one or the other. What was
+there before stands in the holder from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import errno
+import json
+import os
+import re
+import shutil
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import copy_file
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, loaded
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import (
+    AofFile,
+    AofManifest,
+    parse_manifest,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof, since_line
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
+
+__all__ = [
+    "Holder",
+    "begin",
+    "check_staged",
+    "discard_unfinished",
+    "exchange",
+    "finish",
+    "holders",
+    "note",
+    "prove_exchange",
+    "say_now",
+    "stage",
+    "swap",
+    "turn",
+]
+
+_HOLDER = re.compile(r"redisops-restore-\d{8}T\d{6}Z(-\d+)?")
+_JOURNAL = "restore.json"
+_EXCHANGE, _AT_FDCWD = 2, -100
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """A directory beside the data: before the swap it holds what is to come, after it what was. ``aof`` says which name is the data.
+
+    ``swapped`` is seen from the file system, not remembered. ``stays``: what it holds was live once, so it is never removed unasked.
+    ``label`` is the backup. ``finished`` False: the run that swapped it was cut off before the server was seen to run.
+    """
+
+    path: str
+    aof: bool
+    label: str
+    swapped: bool
+    stays: bool
+    finished: bool = True
+
+    def staged(self, place: Place) -> str:
+        return os.path.join(self.path, os.path.basename(place.aof_dir if self.aof else place.rdb))
+
+
+def _identity(path: str) -> list[int]:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return []
+    return [status.st_dev, status.st_ino]
+
+
+def live(place: Place, aof: bool) -> str:
+    """The one name that a start reads."""
+    return place.aof_dir if aof else place.rdb
+
+
+def exchange(one: str, other: str) -> None:
+    """Let two names of one file system change places, at once. Raises OSError."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def prove_exchange(directory: str) -> None:
+    """The file system of ``directory`` can exchange two names. Raises Refusal; nothing is left behind."""
+    pair = [os.path.join(directory, f".redisops-exchange-{number}") for number in (1, 2)]
+    try:
+        for path in pair:
+            shutil.rmtree(path, ignore_errors=True)  # what a run that was cut off may have left
+            os.mkdir(path, 0o700)
+        exchange(*pair)
+    except OSError as error:
+        raise Refusal(
+            "cannot_exchange",
+            f"the file system of {directory} cannot exchange two names ({error.strerror})",
+            "renameat2 with RENAME_EXCHANGE, as ext4, XFS, Btrfs and tmpfs have it",
+            "put the data on such a file system",
+        ) from None
+    finally:
+        for path in pair:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _journal(path: str, content: t.Mapping[str, t.Any]) -> None:
+    StagedFile(os.path.join(path, _JOURNAL), json.dumps(content, sort_keys=True) + "\n", 0o600).commit()
+
+
+def holders(place: Place) -> list[Holder]:
+    """Every holder beside the data, oldest first."""
+    found = []
+    for name in sorted(os.listdir(place.dir)):
+        path = os.path.join(place.dir, name)
+        if not _HOLDER.fullmatch(name) or not os.path.isdir(path) or os.path.islink(path):
+            continue
+        try:
+            content = json.loads(read_text(os.path.join(path, _JOURNAL)))
+            aof, label, stays = bool(content["aof"]), str(content["label"]), bool(content.get("stays"))
+            came, finished = content["came"], bool(content.get("finished", True))
+        except (Problem, ValueError, KeyError, TypeError):
+            # Without a word it was cut off before it held anything; with one that is damaged it may hold what was live.
+            found.append(Holder(path, False, "", False, os.path.lexists(os.path.join(path, _JOURNAL))))
+            continue
+        inside = _identity(os.path.join(path, os.path.basename(live(place, aof))))
+        # What came is no longer inside: it went to where the data is, even if the server has replaced it there since.
+        found.append(Holder(path, aof, label, bool(came) and inside != came, stays, finished))
+    return found
+
+
+def discard_unfinished(place: Place) -> list[str]:
+    """Remove what runs that were cut off before their swap had staged; never what was swapped out. Gives what it removed."""
+    gone = []
+    for holder in holders(place):
+        if not (holder.swapped or holder.stays):
+            shutil.rmtree(holder.path)
+            gone.append(holder.path)
+    return gone
+
+
+def begin(place: Place, now: float) -> str:
+    """An empty holder. Raises Problem."""
+    stem = path = os.path.join(place.dir, "redisops-restore-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)))
+    number = 1
+    while os.path.lexists(path):
+        number += 1
+        path = f"{stem}-{number}"
+    try:
+        os.mkdir(path, 0o700)
+        fsync_dir(place.dir)
+    except OSError as error:
+        raise Problem(
+            "restore_write",
+            f"{path} could not be made: {error.strerror or error}",
+            "a data directory that can be written",
+            "see to that, then run again",
+        ) from None
+    return path
+
+
+def _copy(source: str, target: str) -> None:
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        copy_file(descriptor, target)
+    finally:
+        os.close(descriptor)
+
+
+def _stage_aof(data: str, holder: str, place: Place) -> None:
+    """An AOF directory with the server's own names, of an AOF or with an RDB as its base."""
+    folder = os.path.join(holder, os.path.basename(place.aof_dir))
+    os.mkdir(folder, 0o750)
+    if not data.endswith(".manifest"):
+        entries = [(data, AofFile(f"{place.appendfilename}.1.base.rdb", 1, "b"))]
+    else:
+        theirs = os.path.basename(data)[: -len(".manifest")]
+        entries = []
+        for entry in parse_manifest(read_text(data), data).needed:
+            name = (
+                place.appendfilename + entry.name[len(theirs) :] if entry.name.startswith(theirs + ".") else entry.name
+            )
+            entries.append((os.path.join(os.path.dirname(data), entry.name), dataclasses.replace(entry, name=name)))
+    for source, entry in entries:
+        _copy(source, os.path.join(folder, entry.name))
+    text = AofManifest(tuple(entry for _source, entry in entries)).render()
+    StagedFile(os.path.join(folder, f"{place.appendfilename}.manifest"), text, 0o640).commit()
+
+
+def _stage_rdb(data: str, holder: str, place: Place, timeout: float, databases: str) -> None:
+    """An RDB file; one that a scratch server makes where the backup is an AOF."""
+    target = os.path.join(holder, os.path.basename(place.rdb))
+    if not data.endswith(".manifest"):
+        _copy(data, target)
+        return
+    with loaded(data, os.path.dirname(os.path.dirname(os.path.dirname(data))), timeout, databases) as copy:
+        copy.server.command("SAVE")
+        _copy(os.path.join(copy.directory, "dump.rdb"), target)
+
+
+def stage(
+    data: str, holder: str, place: Place, aof: bool, owner: tuple[int, int], label: str, timeout: float, databases: str
+) -> None:
+    """Put the backup's data into the holder in the form that the server reads, owned as its own. Raises Problem; nothing live is touched."""
+    try:
+        if aof:
+            _stage_aof(data, holder, place)
+        else:
+            _stage_rdb(data, holder, place, timeout, databases)
+        for folder, _folders, files in os.walk(holder):
+            for name in files:
+                os.chown(os.path.join(folder, name), *owner, follow_symlinks=False)
+                os.chmod(os.path.join(folder, name), 0o660)
+            if folder != holder:
+                os.chown(folder, *owner, follow_symlinks=False)
+                os.chmod(folder, 0o750)
+                fsync_dir(folder)
+        note(holder, place, aof, label)
+    except OSError as error:
+        raise Problem(
+            "restore_write",
+            f"{holder} could not be filled: {error.strerror or error}; nothing else was touched",
+            "a data directory with room",
+            "see to that, then run again",
+        ) from None
+
+
+def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
+    """End an AOF that a restore brings with an increment that says from when on it is the server's: going back in time needs to know.
+
+    Redis takes no increment behind one that ends within a command, as after a crash: in ``ours``, a copy, that piece is cut off, which Redis
+    would do as well; in somebody else's nothing is said. The manifest comes last; without it Redis reads no such file.
+    """
+    path = os.path.join(folder, f"{appendfilename}.manifest")
+    found = parse_manifest(read_text(path), path)
+    like = os.stat(path)
+    if found.increments:
+        last = os.path.join(folder, found.increments[-1].name)
+        with open(last, "rb") as handle:
+            scan = scan_aof(handle)
+        if scan.ends == "truncated" and ours:
+            os.truncate(last, scan.good_up_to)
+        elif scan.ends != "clean":
+            return
+    number = max([0, *(entry.seq for entry in found.increments)]) + 1
+    entry = AofFile(f"{appendfilename}.{number}.incr.aof", number, "i")
+    access = (like.st_uid, like.st_gid, 0o660)
+    StagedFile(
+        os.path.join(folder, entry.name), since_line(time.time()).decode("ascii"), access=access, follow=False
+    ).commit()
+    text = AofManifest((*found.files, entry)).render()
+    StagedFile(path, text, access=(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
+
+
+def say_now(holder: str, place: Place, aof: bool) -> None:
+    """Between the stop and the swap: what was staged a while ago becomes the server's now. Raises Problem."""
+    folder = os.path.join(holder, os.path.basename(live(place, aof)))
+    if not aof or not os.path.isdir(folder):
+        return
+    path = os.path.join(folder, f"{place.appendfilename}.manifest")
+    with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside says nothing
+        increments = parse_manifest(read_text(path), path).increments
+        last = os.path.join(folder, increments[-1].name) if increments else ""
+        if (
+            last
+            and os.stat(last).st_size == len(since_line(time.time()))
+            and read_text(last).startswith("#REDISOPS-SINCE:")
+        ):
+            StagedFile(last, since_line(time.time()).decode("ascii"), follow=False).commit()
+
+
+def note(holder: str, place: Place, aof: bool, label: str) -> None:
+    """Say what was staged, last of all: without it, what is there counts for nothing."""
+    came = os.path.join(holder, os.path.basename(live(place, aof)))
+    if aof:
+        _say_since(came, place.appendfilename, True)
+    _journal(holder, {"aof": aof, "label": label, "came": _identity(came), "finished": False})
+    fsync_dir(holder)
+
+
+def finish(holder: str) -> None:
+    """Say that the server runs with what came."""
+    content = json.loads(read_text(os.path.join(holder, _JOURNAL)))
+    _journal(holder, {**content, "finished": True})
+
+
+def _staged_data(holder: str, place: Place, aof: bool) -> str:
+    """What a scratch server loads of what is staged."""
+    folder = os.path.join(holder, os.path.basename(live(place, aof)))
+    return os.path.join(folder, f"{place.appendfilename}.manifest") if aof else folder
+
+
+def swap(place: Place, holder: str, aof: bool) -> None:
+    """Let what is staged and what is live change places; the server is stopped. What else a later start might read goes into the holder.
+
+    Raises Problem. Called again, it swaps back.
+    """
+    here, there = live(place, aof), os.path.join(holder, os.path.basename(live(place, aof)))
+    try:
+        if os.path.lexists(here) and os.path.lexists(there):
+            exchange(here, there)
+        elif os.path.lexists(there):
+            os.rename(there, here)
+        else:
+            os.rename(here, there)
+        fsync_dir(place.dir)
+        fsync_dir(holder)
+        # The form that is not read now: of the data that was, and no neighbour for the data that is.
+        other = live(place, not aof)
+        aside = os.path.join(holder, os.path.basename(other))
+        if os.path.lexists(other) and os.path.lexists(aside):
+            exchange(other, aside)
+        elif os.path.lexists(other):
+            os.rename(other, aside)
+        elif os.path.lexists(aside):
+            os.rename(aside, other)
+        fsync_dir(place.dir)
+        fsync_dir(holder)
+    except OSError as error:
+        raise Problem(
+            "swap_failed",
+            f"{here} and {there} could not change places: {error.strerror or error}",
+            "a file system that can do so",
+            f"both are whole: see which one is the data, and look at {holder}",
+        ) from None
+
+
+def turn(holder: Holder, place: Place) -> Holder:
+    """Before a swap back: what the holder has is what is to come, and was live once. Raises Problem."""
+    inside = _identity(holder.staged(place))
+    if not inside:
+        raise Problem(
+            "nothing_to_bring_back",
+            f"{holder.path} holds no {os.path.basename(live(place, holder.aof))}: there was no data before",
+            "the data that was",
+            "restore a backup",
+        )
+    if holder.aof:
+        with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
+            _say_since(holder.staged(place), place.appendfilename, False)
+    _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True, "finished": False})
+    return dataclasses.replace(holder, swapped=False, stays=True)
+
+
+def check_staged(
+    holder: str, place: Place, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]
+) -> None:
+    """Load what is staged in a scratch server, and let ``look`` at it. Raises Problem."""
+    data = _staged_data(holder, place, aof)
+    folder = os.path.dirname(data) if aof else ""
+    before = {
+        path: os.stat(path) for path in ([os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data])
+    }
+    try:
+        with loaded(data, holder, timeout, databases, os.stat(data).st_gid) as copy:
+            look(copy)
+            copy.server.close()
+    finally:  # the scratch server was let in by links to these very files
+        for path, status in before.items():
+            os.chown(path, status.st_uid, status.st_gid)
+            os.chmod(path, status.st_mode & 0o7777)

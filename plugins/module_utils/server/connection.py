@@ -1,0 +1,305 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A connection to one Redis server, and waiting for it (tier 2).
+
+redis-py's low-level connection is used, so that answers are the server's own and do not depend on redis-py's version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
+
+try:
+    import redis
+except Exception:  # not only ImportError: a redis-py that is too new for this Python fails in its own ways
+    redis = None
+
+__all__ = ["CommandError", "Login", "Server", "ServerDown", "connect", "connect_as", "wait_for"]
+
+_POLL_SECONDS = 0.05
+_POLL_MAX_SECONDS = 1.0
+
+
+class ServerDown(Problem):
+    """Nothing listens there (as opposed to something that does not let us in, or is no Redis)."""
+
+
+class CommandError(Problem):
+    """Redis answered a command with an error; ``prefix`` is its first word (ERR, NOAUTH, LOADING, …)."""
+
+    def __init__(self, command: str, text: str) -> None:
+        super().__init__("command_failed", f"Redis refused {command}: {text}")
+        self.text = text
+        self.prefix = text.split(" ", 1)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Login:
+    """Where the server is and how to log in; the ``login_*`` and TLS options."""
+
+    host: str = "127.0.0.1"
+    port: int = 6379
+    user: t.Optional[str] = None
+    password: t.Optional[str] = None
+    previous_password: t.Optional[str] = None
+    unix_socket: t.Optional[str] = None
+    tls: bool = False
+    ca_certs: t.Optional[str] = None
+    client_cert_file: t.Optional[str] = None
+    client_key_file: t.Optional[str] = None
+    validate_certs: bool = True
+
+    @property
+    def address(self) -> str:
+        return self.unix_socket or f"{self.host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether what is sent there stays on this host."""
+        return bool(self.unix_socket) or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    def fallbacks(self) -> list[Login]:
+        """Who else to log in as where the declared login is refused, because this run is what brings it.
+
+        A password that is being rotated was another one before; a user that is being made was the default user, with the earlier
+        password or, on a server that is still open, with none.
+        """
+        others = []
+        if self.previous_password:
+            others.append(dataclasses.replace(self, password=self.previous_password))
+            if self.user:
+                others.append(dataclasses.replace(self, user=None, password=self.previous_password))
+        if self.password or self.user:
+            others.append(dataclasses.replace(self, user=None, password=None))
+        return others
+
+
+class Server:
+    """One open connection."""
+
+    def __init__(self, login: Login, connection: t.Any) -> None:
+        self.login = login
+        self._connection = connection
+
+    def command(self, *args: t.Union[str, int]) -> t.Any:
+        """Send one command, give its raw answer. Raises CommandError, or ServerDown if the connection breaks."""
+        try:
+            self._connection.send_command(*args)
+            return self._connection.read_response()
+        except redis.exceptions.RedisError as error:
+            if not isinstance(error, redis.exceptions.ResponseError) and type(error).__name__ not in _PREFIXES:
+                raise self._broken(str(args[0]), error) from None
+            raise CommandError(str(args[0]), _reply_text(error)) from None
+        except OSError as error:
+            raise self._broken(str(args[0]), error) from None
+
+    def commands(self, rows: t.Sequence[t.Sequence[t.Union[str, int]]]) -> list[t.Any]:
+        """Send several commands at once, give their answers in order. Raises the first error, after all were carried out."""
+        if not rows:
+            return []
+        name, answers, failed = str(rows[0][0]), [], None
+        try:
+            # One packet: Redis works off what it reads at once before it turns to anybody else.
+            self._connection.send_packed_command([b"".join(self._connection.pack_commands(rows))])
+            for row in rows:
+                try:
+                    answers.append(self._connection.read_response())
+                except redis.exceptions.RedisError as error:
+                    if not isinstance(error, redis.exceptions.ResponseError) and type(error).__name__ not in _PREFIXES:
+                        raise
+                    failed = failed or CommandError(str(row[0]), _reply_text(error))
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._broken(name, error) from None
+        if failed:
+            raise failed
+        return answers
+
+    def said(self) -> t.Any:
+        """The next thing that the server says by itself, to a connection that subscribed. Raises ServerDown."""
+        try:
+            return self._connection.read_response()
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._broken("SUBSCRIBE", error) from None
+
+    def _broken(self, command: str, error: BaseException) -> ServerDown:
+        self.close()
+        return ServerDown(
+            "server_down",
+            f"the connection to {self.login.address} broke during {command}: {_first_line(error)}",
+            "a server that stays up",
+            "look into the server's log, then run again",
+        )
+
+    def info(self, section: str = "everything") -> Info:
+        return parse_info(self.command("INFO", section))
+
+    def config_get(self, *names: str) -> dict[str, str]:
+        """CONFIG GET of exact names; a name the server does not know is absent from the answer."""
+        found: dict[str, str] = {}
+        for name in names:
+            answer = self.command("CONFIG", "GET", name)
+            pairs = answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2])
+            found.update({key: value for key, value in pairs if key == name})
+        return found
+
+    def config_all(self) -> dict[str, str]:
+        """CONFIG GET of everything, in one round trip."""
+        answer = self.command("CONFIG", "GET", "*")
+        return dict(answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2]))
+
+    def config_set(self, values: t.Mapping[str, str]) -> None:
+        """CONFIG SET of all values at once: all are set, or none (Redis >= 7.0)."""
+        flat: list[str] = []
+        for name, value in values.items():
+            flat += [name, value]
+        self.command("CONFIG", "SET", *flat)
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0] or type(error).__name__
+
+
+#: redis-py turns some error replies into classes of their own (some of them connection errors) and cuts the prefix off.
+_PREFIXES = {
+    "AuthenticationError": "NOAUTH",
+    "AuthenticationWrongNumberOfArgsError": "NOAUTH",
+    "BusyLoadingError": "LOADING",
+    "MasterDownError": "MASTERDOWN",
+    "NoPermissionError": "NOPERM",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+}
+
+
+def _reply_text(error: BaseException) -> str:
+    """The server's own words, with the prefix that redis-py may have taken."""
+    text, prefix = _first_line(error), _PREFIXES.get(type(error).__name__)
+    return text if prefix is None or text.startswith((prefix, "WRONGPASS")) else f"{prefix} {text}"
+
+
+def _connection(login: Login, timeout: float) -> t.Any:
+    options: dict[str, t.Any] = {
+        "username": login.user,
+        "password": login.password,
+        "socket_timeout": timeout,
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",
+    }
+    if int(redis.__version__.split(".", 1)[0]) >= 5:
+        options["protocol"] = 2
+    if login.unix_socket:
+        return redis.UnixDomainSocketConnection(path=login.unix_socket, **options)
+    options.update(host=login.host, port=login.port, socket_connect_timeout=min(timeout, 5.0))
+    if not login.tls:
+        return redis.Connection(**options)
+    return redis.SSLConnection(
+        ssl_ca_certs=login.ca_certs,
+        ssl_certfile=login.client_cert_file,
+        ssl_keyfile=login.client_key_file,
+        ssl_cert_reqs="required" if login.validate_certs else "none",
+        ssl_check_hostname=login.validate_certs,
+        **options,
+    )
+
+
+def connect(login: Login, timeout: float = 30.0) -> Server:
+    """Log in and make sure that Redis answers; where it refuses the login, as one of ``login.fallbacks()``.
+
+    Raises ServerDown if nothing listens, Problem for a wrong password, a program that is no Redis, or a TLS failure.
+    A server that is still loading its data counts as answering. ``server.login`` is the login that was taken.
+    """
+    try:
+        return connect_as(login, timeout)
+    except Problem as refused:
+        if refused.code != "login_failed":
+            raise
+        for other in login.fallbacks():
+            try:
+                server = connect_as(other, timeout)
+                server.command("INFO", "server")  # a user that may do no more than PING is no way in
+                return server
+            except Problem:
+                continue
+        raise
+
+
+def connect_as(login: Login, timeout: float = 30.0) -> Server:
+    """As connect(), with this very login or not at all."""
+    if redis is None:
+        raise Problem(
+            "redis_py_missing",
+            f"redis-py is not installed, or cannot be imported, for the Python that runs modules on this host ({sys.executable})",
+            "redis-py >= 3.5 that fits this Python",
+            "install python3-redis (Debian, Ubuntu, EPEL) or pip install redis, or run the role redis_install",
+        )
+    connection = _connection(login, timeout)
+    server = Server(login, connection)
+    where = login.address
+    try:
+        connection.connect()
+        server.command("PING")
+    except CommandError as error:
+        if error.prefix == "LOADING":
+            return server
+        if error.prefix in ("MISCONF", "MASTERDOWN"):
+            return server  # it answers PING so when it cannot persist: it lives, and may well be why we are here
+        connection.disconnect()
+        raise _denied(login, error.text) from None
+    except ServerDown as error:
+        raise _no_redis(where, error.saw.rsplit(": ", 1)[-1]) from None
+    except redis.exceptions.InvalidResponse as error:
+        raise _no_redis(where, _first_line(error)) from None
+    except redis.exceptions.ResponseError as error:
+        raise _denied(login, _reply_text(error)) from None
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        text = _first_line(error)
+        if any(word in text for word in ("refused", "Error 111", "No such file", "Error 2 ")):
+            raise ServerDown(
+                "server_down",
+                f"nothing listens at {where}",
+                "a running Redis server",
+                "start it, or set login_host, login_port or login_unix_socket",
+            ) from None
+        if type(error).__name__ in _PREFIXES or "WRONGPASS" in text or "without any password configured" in text:
+            raise _denied(login, text) from None
+        raise _no_redis(where, text) from None
+    return server
+
+
+def _denied(login: Login, text: str) -> Problem:
+    return Problem(
+        "login_failed",
+        f"Redis at {login.address} does not let {login.user or 'the default user'} in: {text}",
+        "a user that may run INFO, CONFIG GET, CONFIG SET and BGSAVE",
+        "set login_user and login_password (and login_previous_password while the password is being changed)",
+    )
+
+
+def _no_redis(where: str, text: str) -> Problem:
+    return Problem(
+        "not_redis",
+        f"something listens at {where}, but it does not answer as Redis does: {text}",
+        "a Redis server at that address",
+        "see which program has the port (ss -ltnp), free it, or set login_port; for a TLS port set tls: true",
+    )
+
+
+def wait_for(condition: t.Callable[[], bool], timeout: float, clock: t.Callable[[], float] = time.monotonic) -> bool:
+    """Poll ``condition`` with growing pauses until it holds; False if ``timeout`` seconds pass first."""
+    deadline, pause = clock() + timeout, _POLL_SECONDS
+    while not condition():
+        if clock() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, _POLL_MAX_SECONDS)
+    return True

@@ -1,0 +1,276 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One instance as a whole (tier 2): its file, its live server, and the proof that the two belong together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import declare
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
+    CommandError,
+    Login,
+    Server,
+    ServerDown,
+    connect,
+    wait_for,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive, RedisConf, expand
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import server_binary, throwaway
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+__all__ = [
+    "OPEN_ACL", "Instance", "edited", "prove_accepted", "read_instance", "refreshed", "rehearsed", "stage", "wait_until_loaded",
+]  # fmt: skip
+
+OLDEST = (7, 0)
+
+
+@dataclasses.dataclass
+class Instance:
+    """``server`` is None where the instance does not run; then ``live`` and ``info`` are empty."""
+
+    path: str
+    text: str
+    directives: list[Directive]
+    host: Host
+    server: t.Optional[Server] = None
+    live: dict[str, str] = dataclasses.field(default_factory=dict)
+    info: Info = dataclasses.field(default_factory=lambda: Info({}, {}))
+
+    @property
+    def running(self) -> bool:
+        return self.server is not None
+
+    def in_file(self, name: str) -> t.Optional[str]:
+        """The normal form of what the file says, Redis' default where it says nothing."""
+        found = effective(self.directives, name)
+        return found if found is not None else DEFAULTS.get(name)
+
+    def value(self, name: str) -> t.Optional[str]:
+        """What is in force: the live value, or the file's where the server does not run."""
+        return self.live.get(name) if self.running else self.in_file(name)
+
+    @property
+    def pid(self) -> int:
+        return self.info.number("process_id")
+
+
+def _directives(text: str, path: str) -> list[Directive]:
+    return expand(RedisConf(text, path), read_includes)
+
+
+def wait_until_loaded(server: Server, timeout: float) -> Info:
+    """INFO of a server that has loaded its data. Raises Problem if it still loads after ``timeout`` seconds."""
+    last: list[Info] = []
+
+    def loaded() -> bool:
+        last[:] = [server.info()]
+        return not last[0].flag("loading")
+
+    if not wait_for(loaded, timeout):
+        raise Problem(
+            "loading",
+            f"Redis at {server.login.address} is still loading its data after {timeout:g} seconds "
+            f"({last[0].text('loading_loaded_perc', '?')} % done)",
+            "a server that has loaded its data",
+            "wait for it and run again, or set a longer timeout",
+        )
+    return last[0]
+
+
+def _connect_where_it_is(instance: Instance, login: Login) -> Server:
+    """The declared address, or, while TLS is being brought in, where the file says that the server listens in plain text.
+
+    Only what does not leave this host is tried in plain text. Raises ServerDown or Problem.
+    """
+    try:
+        return connect(login)
+    except Problem as problem:
+        if not (login.tls and login.local and problem.code in ("server_down", "not_redis")):
+            raise
+        plain = dataclasses.replace(login, tls=False)
+        port = instance.in_file("port") or "6379"
+        ways = [dataclasses.replace(plain, port=int(port))] if port.isdigit() and port != "0" else []
+        socket = instance.in_file("unixsocket")
+        ways += [dataclasses.replace(plain, unix_socket=socket)] if socket else []
+        for way in ways:
+            try:
+                return connect(way)
+            except Problem:
+                continue
+        raise
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _prove_it_is_ours(instance: Instance, data_dir: str) -> None:
+    """Editing one server's file and setting another live would be the worst of both: prove that they are one."""
+    info = instance.info
+    where = instance.server.login.address if instance.server else ""
+    started_with = info.text("config_file")
+    if not started_with:
+        raise Refusal(
+            "no_config_file",
+            f"{info.product} at {where} was started without a configuration file",
+            f"a server started with {instance.path}, or its next start would forget everything set now",
+            f"start it as `redis-server {instance.path}` (the packaged unit does)",
+        )
+    if not _same_file(started_with, instance.path):
+        raise Refusal(
+            "other_config_file",
+            f"{info.product} at {where} was started with {started_with}, not with {instance.path}",
+            "a config_file and a login that belong to the same server",
+            f"set config_file: {started_with}, or set login_port to the server that uses {instance.path}",
+        )
+    if instance.pid not in instance.host.servers_in(data_dir):
+        raise Refusal(
+            "other_host",
+            f"{info.product} at {where} says it is process {instance.pid} with its data in {data_dir}; on this host there is no such process",
+            "a server that runs on the managed host itself, seen from the same process namespace, and the right to look (root)",
+            "run with become: true, on the host (or in the container) that the server runs in",
+        )
+    if info.version < OLDEST:
+        raise Refusal(
+            "too_old",
+            f"{info.product} runs at {where}",
+            "Redis >= 7.0",
+            "upgrade Redis first: multi-part AOF begins with 7.0",
+        )
+
+
+def _prove_it_is_stopped(instance: Instance, login: Login) -> None:
+    data_dir = instance.in_file("dir")
+    if not data_dir or not os.path.isabs(data_dir):
+        raise Refusal(
+            "no_dir",
+            f"nothing listens at {login.address}, and {instance.path} names no absolute dir",
+            "to know where the data of the stopped server is",
+            f"write `dir /absolute/path` into {instance.path}, or start the server",
+        )
+    processes = instance.host.servers_in(data_dir)
+    if processes:
+        raise Refusal(
+            "server_elsewhere",
+            f"nothing listens at {login.address}, but a Redis server (process {processes[0]}) works in {data_dir}",
+            "a login that reaches the server that uses this data",
+            "set login_port (ss -ltnp shows the ports), login_unix_socket or tls; or wait until the process has ended",
+        )
+
+
+def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_empty: bool = False) -> Instance:
+    """Read file and live server. Raises Problem, or Refusal where the two cannot be shown to be one instance.
+
+    ``baseline_empty``: this run installs Redis, so what it changes is told against an empty file, and there is no data yet.
+    """
+    if baseline_empty and not os.path.exists(path):
+        return Instance(path, "", [], host)
+    text = read_text(path)
+    instance = Instance(path, text, _directives(text, path), host)
+    if not os.access(path, os.W_OK) or not os.access(os.path.dirname(os.path.realpath(path)), os.W_OK):
+        raise Problem(
+            "file_written",
+            f"{path} or its directory is not writable for this user; it is unchanged",
+            "",
+            "run with become: true",
+        )
+    try:
+        instance.server = _connect_where_it_is(instance, login)
+    except ServerDown:
+        _prove_it_is_stopped(instance, login)
+        return instance
+    try:
+        instance.info = wait_until_loaded(instance.server, timeout)
+        instance.live = instance.server.config_all()
+    except CommandError as error:
+        if error.prefix in ("NOAUTH", "NOPERM"):
+            raise Problem(
+                "login_failed", f"Redis at {login.address} refuses {error.text}", "a user that may run INFO, CONFIG and BGSAVE",
+                "set login_user and login_password",
+            ) from None  # fmt: skip
+        raise
+    _prove_it_is_ours(instance, instance.live["dir"])
+    _spell_dir(instance)
+    return instance
+
+
+def _spell_dir(instance: Instance) -> None:
+    """Redis answers getcwd() for dir: a slash at the end or a link in the file is no other place."""
+    said = instance.in_file("dir") or ""
+    if os.path.isabs(said) and _same_file(said, instance.live["dir"]):
+        instance.live["dir"] = said
+
+
+def refreshed(instance: Instance) -> Instance:
+    """The same running instance, its file and its settings as they are now. Raises Problem."""
+    text = read_text(instance.path)
+    now = dataclasses.replace(instance, text=text, directives=_directives(text, instance.path))
+    now.live = instance.server.config_all() if instance.server else {}
+    _spell_dir(now)
+    return now
+
+
+def edited(instance: Instance, values: t.Mapping[str, str]) -> str:
+    """The file's text with ``values`` declared; what it says already (by value or by default) stays byte for byte.
+
+    ``values`` are written as they are spelled, and compared in normal form.
+    """
+    conf = RedisConf(instance.text, instance.path)
+    for name, value in values.items():
+        if instance.in_file(name) != normal(name, value):
+            declare(conf, expand(conf, read_includes), name, value)
+    return conf.render()
+
+
+@contextlib.contextmanager
+def rehearsed(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> t.Iterator[t.Optional[Server]]:
+    """A throwaway server that has read ``text`` as the instance's file (and ``acl_text`` as its ACL file), to ask it questions.
+
+    None where no server program is installed. Raises Problem where it refuses to start.
+    """
+    binary = server_binary(instance.info.text("executable"))
+    if binary is None:
+        yield None
+        return
+    directives = _directives(text, instance.path)
+    data_dir = effective(directives, "dir")
+    if data_dir and not os.path.isdir(data_dir):
+        # Redis enters the directory as it reads the line; one that is yet to be made is no fault of the text.
+        conf = RedisConf(text, instance.path)
+        conf.set("dir", [("/",)])
+        text = conf.render()
+    user = instance.host.user_of_process(instance.pid) if instance.running else None
+    if user is None:  # whoever owns the data is whom the server will run as
+        user = instance.host.user_of_file(data_dir if data_dir and os.path.isdir(data_dir) else instance.path)
+    place = instance.value("dir") or "/"
+    with throwaway(binary, text, instance.path, directives, place, user, acl_text) as socket:
+        yield connect(Login(unix_socket=socket)) if acl_text == OPEN_ACL else None
+
+
+#: An ACL file that lets everybody in.
+OPEN_ACL = "user default on nopass ~* &* +@all\n"
+
+
+def prove_accepted(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> None:
+    """Let the installed server read ``text`` (and ``acl_text``). Raises Problem where it refuses it."""
+    with rehearsed(instance, text, acl_text):
+        pass
+
+
+def stage(
+    instance: Instance, text: str, made_from: t.Optional[str] = None, access: t.Optional[tuple[int, int, int]] = None
+) -> StagedFile:
+    """Stage ``text`` as the instance's file, edited from ``made_from``. Raises Problem; then nothing has been touched."""
+    return StagedFile(
+        instance.path, text, 0o640, made_from=instance.text if made_from is None else made_from, access=access
+    )

@@ -1,0 +1,195 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starting a throwaway server on a candidate configuration, so that Redis itself judges it (tier 2).
+
+Redis has no ``--test-config``. The throwaway listens on a Unix socket in a private directory only, loads and saves nothing,
+replicates nothing, and is killed as soon as it answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import SECRET
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive, canonical_name
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
+
+__all__ = ["end_with_parent", "judgement", "private_server", "prove_bindable", "server_binary", "throwaway"]
+
+_TIMEOUT_SECONDS = 30.0
+
+
+def server_binary(executable: str = "") -> t.Optional[str]:
+    """The server program: the running one's, else the one that is installed."""
+    for name in (executable, "redis-server", "valkey-server"):
+        found = name and shutil.which(name)
+        if found:
+            return found
+    return None
+
+
+def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str) -> list[str]:
+    overrides: list[tuple[str, ...]] = [
+        ("port", "0"), ("unixsocket", os.path.join(directory, "s")), ("unixsocketperm", "700"), ("dir", directory),
+        ("dbfilename", "probe.rdb"), ("appendonly", "no"), ("save", ""), ("logfile", ""), ("daemonize", "no"),
+        ("supervised", "no"), ("pidfile", ""), ("syslog-enabled", "no"), ("bind", "127.0.0.1"), ("cluster-enabled", "no"),
+        ("oom-score-adj", "no"), ("set-proc-title", "no"),
+    ]  # fmt: skip
+    said = {entry.name: entry for entry in directives}
+    if "tls-port" in said:
+        overrides.append(("tls-port", "0"))
+    if "replicaof" in said:
+        # Not "no one": on top of an earlier line that leaves a server without a primary's name that connects all the same, to loopback,
+        # and the server there would count it among its replicas (seen with 7.0.15). Nobody can listen on port 0.
+        overrides.append(("replicaof", "127.0.0.1", "0"))
+    if "aclfile" in said and said["aclfile"].text and not os.path.isabs(said["aclfile"].text):
+        overrides.append(("aclfile", os.path.join(data_dir, said["aclfile"].text)))
+    return [part for name, *values in overrides for part in ("--" + name, *values)]
+
+
+def end_with_parent() -> None:
+    """In the child: be killed when the run ends before it could do so itself (PR_SET_PDEATHSIG is 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _answers(path: str) -> bool:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(2.0)
+            client.connect(path)
+            client.sendall(b"PING\r\n")
+            return client.recv(1) in (b"+", b"-")
+    except OSError:
+        return False
+
+
+def judgement(output: str) -> str:
+    """Redis' own words for what is wrong, with the line; secrets are left out."""
+    # Redis 8 says in its log what 7.0 prints: without the stamps they read alike.
+    lines = [re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", line) for line in output.strip().splitlines()]
+    number = re.search(r"at line (\d+)", output)
+    for index, line in enumerate(lines):
+        quoted = re.fullmatch(r">>> '(.*)'", line)
+        if quoted:
+            name = canonical_name((quoted.group(1).split() or [""])[0])
+            shown = f"{name} ********" if name in SECRET else quoted.group(1)
+            why = (lines[index + 1 :] or ["not accepted"])[0]
+            return (f"line {number.group(1)}, " if number else "") + f"{shown!r}: {why}"
+    telling = [
+        line
+        for line in lines
+        if re.search(r"error|fatal|abort|invalid|can't|fail", line, re.I) and "WARNING" not in line
+    ]
+    return (telling or lines or ["it ended without a word"])[0]
+
+
+@contextlib.contextmanager
+def private_server(
+    command: t.Sequence[str],
+    listening: str,
+    output: t.Any,
+    identity: t.Mapping[str, t.Any],
+    prepare: t.Callable[[], None],
+    timeout: float,
+    directory: str = "/",
+) -> t.Iterator[subprocess.Popen]:
+    """A server process that listens on one Unix socket; it answers, has ended, or has had ``timeout`` seconds. Killed at the end.
+
+    ``identity`` is whom it runs as, ``prepare`` runs in the child before the server does, ``directory`` is where it starts.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=directory,
+        preexec_fn=prepare, **identity,  # noqa: PLW1509, a module has one thread
+    )  # fmt: skip
+    try:
+        wait_for(lambda: process.poll() is not None or _answers(listening), timeout)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def throwaway(
+    binary: str,
+    text: str,
+    path: str,
+    directives: t.Sequence[Directive],
+    data_dir: str,
+    user: User,
+    acl_text: t.Optional[str] = None,
+) -> t.Iterator[str]:
+    """A server of ``binary`` that has read ``text`` as its configuration; gives the path of its Unix socket.
+
+    ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes, ``acl_text`` what its ACL file
+    should hold in place of what it does. Where we are root the throwaway runs as ``user``, who may read what the server may read
+    (keys for TLS by a further group, say). Raises Problem, with Redis' words, if it refuses to start.
+    """
+    directory = tempfile.mkdtemp(prefix="redisops-probe-")
+    identity: dict[str, t.Any] = {}
+    try:
+        candidate, listening, acl = (os.path.join(directory, name) for name in ("redis.conf", "s", "users.acl"))
+        arguments = _arguments(directives, directory, data_dir)
+        owned = [candidate]
+        _write(candidate, text)
+        if acl_text is not None:
+            _write(acl, acl_text)
+            arguments += ["--aclfile", acl]
+            owned.append(acl)
+        if os.geteuid() == 0 and user.uid:
+            identity = {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
+            for name in [*owned, directory]:  # the directory last: from then on that user may put links into it
+                os.chown(name, user.uid, user.gid, follow_symlinks=False)
+        with tempfile.TemporaryFile() as output:
+            command = [binary, candidate, *arguments]
+            with private_server(command, listening, output, identity, end_with_parent, _TIMEOUT_SECONDS) as process:
+                if process.poll() is None and _answers(listening):
+                    yield listening
+                    return
+            output.seek(0)
+            why = judgement(output.read().decode("utf-8", "replace")).replace(acl, "the ACL file")
+        raise Problem(
+            "conf_rejected",
+            f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
+            "directives and values that this server version knows",
+            "correct the setting named above (or that line of the file, if it stood there before)",
+        )
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        handle.write(text)
+
+
+def prove_bindable(addresses: t.Sequence[str]) -> None:
+    """Every address of ``bind`` must be this host's; ``-`` before one makes it optional. Raises Problem.
+
+    The throwaway cannot tell: it listens nowhere.
+    """
+    for address in addresses:
+        if address.startswith("-") or address in ("*", "::*"):
+            continue
+        try:
+            family, kind, protocol, _name, target = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as trial:
+                trial.bind(target)
+        except OSError as error:
+            raise Problem(
+                "bind_address", f"bind: this host cannot listen on {address!r}: {error.strerror or error}",
+                "addresses of this host", f'correct bind, or write "-{address}" where the address may be absent',
+            ) from None  # fmt: skip

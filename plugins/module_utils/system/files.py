@@ -1,0 +1,180 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading and durably replacing files (tier 2)."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import grp
+import os
+import pwd
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+
+__all__ = ["StagedFile", "fsync_dir", "group_id", "mode_of", "parse_mode", "read_includes", "read_text", "user_id"]
+
+_SUFFIX = ".redisops-new"
+
+
+def _problem(error: OSError, path: str, doing: str) -> Problem:
+    words = {
+        errno.ENOSPC: ("no space is left on the device", f"free space on the file system of {path}"),
+        errno.EDQUOT: ("the disk quota is used up", f"free space on the file system of {path}"),
+        errno.EROFS: ("the file system is read-only", f"make {os.path.dirname(path)} writable, or name another file"),
+        errno.EACCES: ("permission denied", "run with become: true, or give this user access"),
+        errno.EPERM: ("operation not permitted", f"look for a read-only or immutable flag: lsattr {path}"),
+        errno.ENOENT: ("it does not exist", "install Redis first, or name the right file in config_file"),
+        errno.EISDIR: ("it is a directory", "name a file"),
+    }
+    saw, cure = words.get(error.errno or 0, (os.strerror(error.errno or 0), f"look at {path}"))
+    return Problem("file_" + doing, f"{path} cannot be {doing}: {saw}; it is unchanged", "", cure)
+
+
+def read_text(path: str) -> str:
+    """The text of ``path``, any byte kept (surrogateescape). Raises Problem."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
+            return handle.read()
+    except OSError as error:
+        raise _problem(error, path, "read") from None
+
+
+def read_includes(pattern: str) -> list[tuple[str, str]]:
+    """The files of one include argument, as Redis finds them: a glob may match nothing, a plain name may not."""
+    if any(char in pattern for char in "*?["):
+        return [(path, read_text(path)) for path in sorted(glob.glob(pattern))]
+    return [(pattern, read_text(pattern))]
+
+
+def fsync_dir(path: str) -> None:
+    """Make renames and new names in ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def mode_of(path: str) -> int:
+    """Permission bits of ``path``."""
+    return os.stat(path).st_mode & 0o7777
+
+
+def parse_mode(text: str, option: str = "mode") -> int:
+    """``0660`` or ``660`` as bits. Raises Problem."""
+    digits = str(text)
+    if not digits or len(digits) > 5 or any(char not in "01234567" for char in digits):
+        raise Problem(
+            "invalid_value", f"{option}: {text!r} is no octal mode", "octal digits in quotes", f'set {option}: "0660"'
+        )
+    return int(digits, 8)
+
+
+def _identity(name: str, option: str, look_up: t.Callable[[str], t.Any], kind: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return look_up(name)
+    except KeyError:
+        raise Problem(
+            f"unknown_{kind}",
+            f"{option}: there is no {kind} {name!r} on this host",
+            f"an existing {kind}",
+            f"set {option}",
+        ) from None
+
+
+def user_id(name: str, option: str = "owner") -> int:
+    return _identity(name, option, lambda key: pwd.getpwnam(key).pw_uid, "user")
+
+
+def group_id(name: str, option: str = "group") -> int:
+    return _identity(name, option, lambda key: grp.getgrnam(key).gr_gid, "group")
+
+
+def _dress(descriptor: int, pattern: str, mode: int, access: t.Optional[tuple[int, int, int]]) -> None:
+    """Owner, mode and extended attributes (SELinux' label among them), by descriptor: nobody can put a link in between."""
+    if os.path.exists(pattern):
+        status = os.stat(pattern)
+        access = access or (status.st_uid, status.st_gid, status.st_mode & 0o7777)
+        for name in os.listxattr(pattern):
+            try:
+                os.setxattr(descriptor, name, os.getxattr(pattern, name))
+            except OSError:
+                pass  # not every file system takes every attribute
+    if access:
+        os.fchown(descriptor, access[0], access[1])
+        mode = access[2]
+    os.fchmod(descriptor, mode)
+
+
+class StagedFile:
+    """New content for one file, written and synced beside it; nothing is visible until commit().
+
+    Staging first means that a full disk or a read-only directory shows before anything else has been touched.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        text: str,
+        mode: int = 0o644,
+        like: t.Optional[str] = None,
+        made_from: t.Optional[str] = None,
+        access: t.Optional[tuple[int, int, int]] = None,
+        follow: bool = True,
+    ) -> None:
+        """Stage ``text`` for ``path``. Owner, mode and extended attributes come from the existing file (or ``like``).
+
+        ``mode`` is for a file that does not exist yet, ``access`` (user id, group id, mode) for one that shall have another.
+        ``made_from`` is the text that ``text`` was edited from: commit() refuses if the file says something else by then.
+        ``follow`` False: a link at ``path`` is replaced, and what it points to is left alone. Raises Problem; then nothing is left behind.
+        """
+        directory, name = os.path.split(os.path.realpath(path) if follow else os.path.abspath(path))
+        directory = os.path.realpath(directory)
+        self.path = os.path.join(directory, name)
+        self._made_from = made_from
+        self._temp = os.path.join(directory, f".{name}{_SUFFIX}")
+        try:
+            self._unlink()  # what a run that was cut off may have left
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            descriptor = os.open(self._temp, flags, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
+                handle.write(text)
+                handle.flush()
+                _dress(handle.fileno(), like or self.path, mode, access)
+                os.fsync(handle.fileno())
+        except OSError as error:
+            self.discard()
+            raise _problem(error, self.path, "written") from None
+
+    def commit(self) -> None:
+        """Put the new content in place, atomically and durably. Raises Problem."""
+        if self._made_from is not None and os.path.exists(self.path) and read_text(self.path) != self._made_from:
+            self.discard()
+            raise Problem(
+                "file_changed", f"{self.path} was changed by somebody else while this ran; what they wrote stands",
+                "nobody else who writes the file at the same time", "run again: it begins with what the file says now",
+            )  # fmt: skip
+        try:
+            os.replace(self._temp, self.path)
+            fsync_dir(os.path.dirname(self.path))
+        except OSError as error:
+            self.discard()
+            raise _problem(error, self.path, "written") from None
+
+    def discard(self) -> None:
+        """Forget the new content."""
+        try:
+            self._unlink()
+        except OSError:
+            pass
+
+    def _unlink(self) -> None:
+        try:
+            os.unlink(self._temp)
+        except FileNotFoundError:
+            pass

@@ -1,0 +1,170 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host's own view (tier 2): /proc and /sys under a root that tests can replace, and one way to run a command."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+import subprocess
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.system import procfs
+
+__all__ = ["TIMED_OUT", "Completed", "Host", "Runner", "User", "run_command"]
+
+#: What the name of a server's program contains, whatever the distribution calls it (redis6-server, valkey-check-rdb, …).
+_SERVERS = ("redis", "valkey", "keydb")
+_NO_SERVERS = ("-cli", "-sentinel", "exporter", "benchmark")
+
+
+@dataclasses.dataclass(frozen=True)
+class Completed:
+    """The end of a command: exit code, and what it printed on both streams; ``partial`` is that of a run which was out of time."""
+
+    code: int
+    output: str
+    partial: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """Whom a process runs as: user id, group id, further group ids."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+Runner = t.Callable[..., Completed]
+TIMED_OUT = 124
+
+
+def run_command(
+    *args: str,
+    timeout: t.Optional[float] = None,
+    environment: t.Optional[t.Mapping[str, str]] = None,
+    directory: t.Optional[str] = None,
+) -> Completed:
+    """Run a command with the C locale; a missing program is exit code 127, a run over ``timeout`` seconds is 124.
+
+    ``environment`` is added to the process' own: the place for secrets, which a command line would show to everybody.
+    ``directory`` is where it runs; one that cannot be entered is exit code 126.
+    A test double takes these three keywords as well, or leaves the two later ones to those who never get them.
+    """
+    variables = {**os.environ, **(environment or {}), "LC_ALL": "C", "LANG": "C"}
+    try:
+        done = subprocess.run(
+            args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=timeout, env=variables, cwd=directory, errors="replace", check=False,
+        )  # fmt: skip
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if directory is not None and error.filename == directory:
+            return Completed(126, f"{directory}: {os.strerror(error.errno or 0)}")
+        if isinstance(error, PermissionError):
+            return Completed(126, f"{args[0]}: permission denied")
+        return Completed(127, f"{args[0]}: not found")
+    except subprocess.TimeoutExpired as error:
+        said = error.output or b""  # bytes, also where text was asked for
+        partial = said if isinstance(said, str) else said.decode("utf-8", "replace")
+        return Completed(TIMED_OUT, f"{args[0]}: no answer within {timeout} seconds", partial)
+    return Completed(done.returncode, done.stdout)
+
+
+class Host:
+    """Reads of /proc and /sys, and commands."""
+
+    def __init__(self, root: str = "/", run: Runner = run_command) -> None:
+        self.root = root
+        self.run = run
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.root, name.lstrip("/"))
+
+    def read(self, name: str) -> t.Optional[str]:
+        """The text of a file, None where it is not there or may not be read."""
+        try:
+            with open(self.path(name), encoding="utf-8", errors="replace") as handle:
+                return handle.read()
+        except OSError:
+            return None
+
+    def user_of_process(self, pid: int) -> t.Optional[User]:
+        """Whom a process runs as; None where that cannot be read."""
+        status = self.read(f"/proc/{pid}/status") or ""
+        uid, gid, groups = (procfs.status_field(status, name) for name in ("Uid", "Gid", "Groups"))
+        if not uid or not gid:
+            return None
+        return User(int(uid.split()[1]), int(gid.split()[1]), tuple(int(group) for group in (groups or "").split()))
+
+    def user_of_file(self, path: str) -> User:
+        """The owner of a file or directory, with all his groups."""
+        status = os.stat(path)
+        try:
+            account = pwd.getpwuid(status.st_uid)
+        except KeyError:
+            return User(status.st_uid, status.st_gid)
+        return User(account.pw_uid, account.pw_gid, tuple(os.getgrouplist(account.pw_name, account.pw_gid)))
+
+    def process_uid(self, pid: int) -> t.Optional[int]:
+        fields = (procfs.status_field(self.read(f"/proc/{pid}/status") or "", "Uid") or "").split()
+        return int(fields[1]) if len(fields) > 1 else None
+
+    def servers_in(self, directory: str) -> list[int]:
+        """Process ids of Redis servers whose working directory (Redis' ``dir``) is ``directory``.
+
+        Compared by inode, so that a server in a container that has the directory mounted elsewhere is found as well.
+        """
+        try:
+            wanted = os.stat(directory)
+        except OSError:
+            return []
+        found = []
+        for name in os.listdir(self.path("/proc")):
+            if not name.isdigit():
+                continue
+            try:
+                executable = os.readlink(self.path(f"/proc/{name}/exe"))
+                here = os.stat(self.path(f"/proc/{name}/cwd"))
+            except OSError:
+                continue
+            program = os.path.basename(executable) + " " + (self.read(f"/proc/{name}/comm") or "")
+            serves = any(part in program for part in _SERVERS) and not any(part in program for part in _NO_SERVERS)
+            if serves and os.path.samestat(here, wanted):
+                found.append(int(name))
+        return found
+
+    def replaced_program(self, pid: int) -> str:
+        """The program that process ``pid`` runs where another file has taken its place on disk, as an upgrade does; else empty."""
+        try:
+            program, gone, _rest = os.readlink(self.path(f"/proc/{pid}/exe")).partition(" (deleted)")
+        except OSError:
+            return ""
+        return program if gone and os.path.exists(self.path(program)) else ""
+
+    def holds_open(self, pid: int, path: str) -> bool:
+        """Whether process ``pid`` has ``path`` (that very inode) open."""
+        try:
+            wanted = os.stat(path)
+            descriptors = os.listdir(self.path(f"/proc/{pid}/fd"))
+        except OSError:
+            return False
+        for descriptor in descriptors:
+            try:
+                if os.path.samestat(os.stat(self.path(f"/proc/{pid}/fd/{descriptor}")), wanted):
+                    return True
+            except OSError:
+                continue
+        return False
+
+    def open_files_ceiling(self) -> t.Optional[int]:
+        """The most open files a process on this host can be given; None where nothing but the kernel's maximum bounds it.
+
+        In a container without CAP_SYS_RESOURCE the hard limit of PID 1 cannot be exceeded by any unit.
+        """
+        if procfs.capability_bounds(self.read("/proc/1/status") or "", procfs.CAP_SYS_RESOURCE):
+            return None
+        hard = procfs.open_files_limit(self.read("/proc/1/limits") or "")[1]
+        return hard or None
