@@ -156,8 +156,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive_job
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, prove_calendar
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program import HOME, command
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import Piece, path_unit, service, timer
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
 SPEC = {

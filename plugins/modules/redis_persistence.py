@@ -228,13 +228,15 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
-    aof_in_use,
     bring_aof_up,
-    check_rdb,
     convert_offline,
-    prove_rdb_is_known,
     proven_save,
     settle_aof,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
+    aof_in_use,
+    check_rdb,
+    prove_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place

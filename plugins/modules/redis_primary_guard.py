@@ -120,13 +120,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.replication import primary_guard
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import find_unit, systemctl
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import render_drop_in
 
 SPEC = {

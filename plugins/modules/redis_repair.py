@@ -226,8 +226,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive imp
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.apply import carry_out, prove, words
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, find_target, read
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import RUNGS, choose, plan
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import Target, cut_off, resume
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import cut_off, resume
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {

@@ -197,13 +197,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import (
-    Members,
-    ask_sentinels,
-    follow,
-    look,
-    wait_for_replicas,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import follow, wait_for_replicas
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, ask_sentinels, look
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import (
     Decision,
     agreed,
@@ -229,7 +224,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
     stage,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import sentinel_listens
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {

@@ -187,15 +187,15 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover imp
     to_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
-    Target,
     bring,
     bring_point,
     prove_backup_fits,
     prove_point_fits,
     put_back,
-    read_target,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished, holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {

@@ -362,25 +362,24 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
     apply_access,
     plan_path_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import (
+    await_quorum,
+    judge_file,
+    reset,
+    restarted,
+    set_live,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect import (
     Sentinel,
     addresses_of,
-    await_quorum,
     find_sentinel_unit,
-    judge_file,
-    planned_users,
     prove_address,
     prove_logins_of,
-    prove_peers,
     prove_scripts,
     read_sentinel,
     report_of,
-    reset,
-    restarted,
     ring_of,
-    set_live,
-    set_users,
     watched_by,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.conf import SentinelConf
@@ -405,6 +404,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan im
     strangers,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.service import Service, read_service
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_apply import (
+    planned_users,
+    prove_peers,
+    set_users,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_plan import words_of_users
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import mode_of, parse_mode

@@ -184,7 +184,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
     aof_in_use,
     prove_rdb_is_known,
 )
@@ -201,19 +201,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
     refreshed,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
+    restart_server,
+    save_before_restart,
+    start_server,
+    write_drop_in,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
     disk_of,
     exposure_of,
     find_unit,
     process_of,
     prove_last_word,
     prove_paths,
-    restart_server,
-    save_before_restart,
     sentinel_listens,
-    start_server,
-    systemctl,
     unit_state,
-    write_drop_in,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     Pending,
@@ -230,6 +231,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
     command_line_overrides,
     property_text,

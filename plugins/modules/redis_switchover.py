@@ -137,7 +137,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     endpoint,

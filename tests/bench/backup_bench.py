@@ -31,7 +31,7 @@ from tests.integration.conftest import RedisUnderTest
 
 conftest.pytest_configure()
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import copy_file, digest_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import copy_file
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import Settings, take
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import (
     BackupFile,
@@ -42,6 +42,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import stage
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
 
 MB = 1024 * 1024

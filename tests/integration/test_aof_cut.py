@@ -12,12 +12,8 @@ import time
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, set_of, sets, window
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import (
-    Spot,
-    find_commands,
-    stage_at,
-    stage_before,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.collect import Spot, find_commands
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import stage_at, stage_before
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
 
 from tests.support.aof_past import NASTY, Past, killed_before, tree

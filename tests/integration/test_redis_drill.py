@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
-from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_backup_copies import PASSWORD, older, params, repository
+from tests.support.data_of_all_kinds import fill
 
 
 @pytest.fixture(name="server")

@@ -14,8 +14,8 @@ import time
 
 import pytest
 
-from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_restore import Unit as _Unit
+from tests.support.data_of_all_kinds import fill
 
 AOF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\nenable-debug-command local\nrepl-diskless-sync-delay 0\n'
 RDB = "save 3600 1\nappendonly no\nenable-debug-command local\nrepl-diskless-sync-delay 0\n"

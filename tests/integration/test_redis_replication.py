@@ -216,7 +216,7 @@ def test_a_stopped_server_is_not_guessed_about(replicate, servers):
 
 
 def test_a_host_that_is_127_0_1_1_to_itself_knows_itself(monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.module_utils.replication import apply as act
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication import collect as act
 
     names = {"redis-1": {"127.0.1.1"}, "redis-2": {"192.0.2.2"}}
     monkeypatch.setattr(act, "_ips", lambda host: frozenset(names.get(host, {host})))

@@ -252,8 +252,8 @@ def test_a_replica_is_refused(restore, unit, saved, new_redis):
 
 def test_a_newer_redis_file_is_not_brought(restore, unit, saved, monkeypatch):
     """A version that this server cannot read: found by loading it, before anything live is touched."""
-    from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import digest_of
     from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal, unseal
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of
 
     home = pathlib.Path(saved.directory)
     raw = (home / "data/dump.rdb").read_bytes()

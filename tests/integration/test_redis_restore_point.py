@@ -14,7 +14,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, kept_beside
 
-from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_restore import (  # noqa: F401, they are fixtures
     _back_up,
     _restore,
@@ -22,6 +21,7 @@ from tests.integration.test_redis_restore import (  # noqa: F401, they are fixtu
     kept,
     refused,
 )
+from tests.support.data_of_all_kinds import fill
 
 CONF = 'save ""\nappendonly yes\naof-timestamp-enabled yes\nenable-debug-command local\n'
 

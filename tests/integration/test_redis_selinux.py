@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = pytest.mark.needs_root
 PORTS = (
-    pathlib.Path(__file__).resolve().parents[1] / "unit/plugins/module_utils/system/fixtures/selinux/semanage-3.4-debian12-port-l.txt"
+    pathlib.Path(__file__).resolve().parents[1]
+    / "unit/plugins/module_utils/system/fixtures/selinux/semanage-3.4-debian12-port-l.txt"
 ).read_text()
 
 

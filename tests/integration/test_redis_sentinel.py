@@ -17,8 +17,8 @@ import time
 
 import pytest
 
-from tests.support import pki
 from tests.integration.conftest import free_port
+from tests.support import pki
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STATE = re.compile(r"^sentinel (?:myid|current-epoch|config-epoch|leader-epoch|known-\w+|monitor) .*$", re.M | re.I)

@@ -226,7 +226,7 @@ class FakeSentinel:
 @pytest.fixture(name="work")
 def _work(servers, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.replication import switchover as act
-    from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
     from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover_plan import Candidate
     from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 

@@ -13,8 +13,8 @@ import time
 import pytest
 import yaml
 
-from tests.support.data_of_all_kinds import fill
 from tests.integration.test_redis_repair import AOF, aof, digest, flip_in_base, later, rewrite, start_of, there
+from tests.support.data_of_all_kinds import fill
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

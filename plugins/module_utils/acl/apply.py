@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Users of a live server and of its files (tier 2): read them, judge them, set them, and undo what locks somebody out."""
+"""Users of a live server and of its files: read them, judge them, set them, and undo what locks somebody out."""
 
 from __future__ import annotations
 

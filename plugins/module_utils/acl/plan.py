@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the users that are there to the users that are declared (tier 1, pure)."""
+"""From the users that are there to the users that are declared."""
 
 from __future__ import annotations
 

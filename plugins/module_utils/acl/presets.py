@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Users by their task (tier 0): the least that each needs, and what this collection itself needs."""
+"""Users by their task: the least that each needs, and what this collection itself needs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ACL rules and their normal form (tier 0).
+"""ACL rules and their normal form.
 
 What a rule allows is worked out as Redis does it (``ACLSetUser`` and ``ACLSetSelector``), command by command, from the server's
 own categories. So order, ``+@all -@dangerous`` phrasing and the way a server version prints its users make no difference; what

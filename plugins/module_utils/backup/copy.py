@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes the copy: one function a method, each gives what the copy shows and where its data stands (tier 2).
+"""Takes the copy: one function a method, each gives what the copy shows and where its data stands.
 
 Files are held open while they are copied. An open file stays what it is, whatever name Redis gives to another one meanwhile, so no
 rewrite has to be paused, no link is left behind by a run that was cut off, and the AOF's live increment is read up to where it was.
@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.fingerprint import (
@@ -35,10 +34,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     wait_for,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Taken", "copy_file", "digest_of", "take_aof", "take_rdb", "take_stream", "write_file"]
+__all__ = ["Taken", "copy_file", "take_aof", "take_rdb", "take_stream", "write_file"]
 
 _STEP = 1024 * 1024
 #: How often the AOF's set of files may change under our hands before we give up, and how often a quiet moment is looked for.
@@ -112,21 +111,6 @@ def write_file(root: str, path: str, text: str) -> BackupFile:
     except OSError as error:
         raise _trouble(error, full) from None
     return BackupFile(path, len(raw), hashlib.sha256(raw).hexdigest())
-
-
-def digest_of(path: str) -> tuple[int, str]:
-    """Size and SHA-256 of a file, in constant memory."""
-    digest, size = hashlib.sha256(), 0
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb", buffering=0) as handle:
-        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-            raise OSError(0, "it is no plain file")
-        while True:
-            block = handle.read(_STEP)
-            if not block:
-                return size, digest.hexdigest()
-            digest.update(block)
-            size += len(block)
 
 
 def _open(path: str) -> int:

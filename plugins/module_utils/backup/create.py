@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One run of a backup, from the look at the server to the sealed directory (tier 2)."""
+"""One run of a backup, from the look at the server to the sealed directory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.store imp
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, prove
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One moment of a live server: its numbers and a sample of its keys, read between two commands of anybody else (tier 2).
+"""One moment of a live server: its numbers and a sample of its keys, read between two commands of anybody else.
 
 Redis works off what one connection sends at once before it turns to the next connection. So INFO, the sample and BGSAVE, sent in one
 packet, are of one moment, and the count of commands that were processed proves it.

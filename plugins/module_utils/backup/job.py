@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a backup run does from first to last; the module and the timer on the host run the same (tier 2).
+"""What a backup run does from first to last; the module and the timer on the host run the same.
 
 As a program: ``backup_job.py SETTINGS.json``, with the settings as the module has its options. It prints one line of JSON, and ends with 0
 if the backup is proven, was not due or is another member's to take.
@@ -25,7 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.status im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, render_actions
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View, view_of
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a backup says of itself: files with sizes and hashes, the moment, the keys; sealed by a hash of its own (tier 0)."""
+"""What a backup says of itself: files with sizes and hashes, the moment, the keys; sealed by a hash of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decisions before a backup: who gives it, by which method, and whether the host can bear it (tier 1)."""
+"""Decisions before a backup: who gives it, by which method, and whether the host can bear it."""
 
 from __future__ import annotations
 

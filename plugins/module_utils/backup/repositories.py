@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backups elsewhere: sent to repositories, fetched from them, and kept or let go by a policy, here as there (tier 2)."""
+"""Backups elsewhere: sent to repositories, fetched from them, and kept or let go by a policy, here as there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A repository of backups, by the real restic (tier 2). Secrets reach it by its environment, never by arguments."""
+"""A repository of backups, by the real restic. Secrets reach it by its environment, never by arguments."""
 
 from __future__ import annotations
 

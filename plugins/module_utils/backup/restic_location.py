@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where backups are and what opens it, with its secrets kept out of every text (tier 0)."""
+"""Where backups are and what opens it, with its secrets kept out of every text."""
 
 from __future__ import annotations
 

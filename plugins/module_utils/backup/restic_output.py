@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What restic 0.12 to 0.18 prints, read: version, snapshots, the summary of a backup, what an error is (tier 0)."""
+"""What restic 0.12 to 0.18 prints, read: version, snapshots, the summary of a backup, what an error is."""
 
 from __future__ import annotations
 

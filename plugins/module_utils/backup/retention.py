@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which backups stay and which may go, each with its reasons (tier 1, pure; the time comes from the caller)."""
+"""Which backups stay and which may go, each with its reasons."""
 
 from __future__ import annotations
 

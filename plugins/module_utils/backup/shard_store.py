@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the backups of a cluster's shards lie: each shard is a set of its own, named by its slots (tier 2).
+"""Where the backups of a cluster's shards lie: each shard is a set of its own, named by its slots.
 
 So that catalogue, retention and repositories tell shards apart: three backups to keep are three of each shard.
 """

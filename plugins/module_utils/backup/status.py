@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the backups of a set are worth, as stable codes, and in words for people (tier 1)."""
+"""What the backups of a set are worth, as stable codes, and in words for people."""
 
 from __future__ import annotations
 

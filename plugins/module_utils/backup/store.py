@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The directory that backups are kept in: one directory a backup, with its manifest, its proof and the operator's word (tier 2).
+"""The directory that backups are kept in: one directory a backup, with its manifest, its proof and the operator's word.
 
 ``STORE/SET/LABEL/manifest.json`` is written last, under another name of the directory; so what has a label is whole, and what was cut off
 is found by its name and removed by the next run.
@@ -20,7 +20,6 @@ import stat
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import digest_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import (
     LABEL,
     BackupManifest,
@@ -31,7 +30,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import SCRATCH
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import (
+    StagedFile,
+    digest_of,
+    fsync_dir,
+    read_text,
+)
 
 __all__ = ["Backup", "Store", "verify_files"]
 

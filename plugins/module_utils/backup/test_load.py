@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loads copied data into a scratch server that nobody else can reach, to ask it what it holds (tier 2).
+"""Loads copied data into a scratch server that nobody else can reach, to ask it what it holds.
 
 The scratch server follows a primary that cannot exist (port 0). So it drops no key whose time has come: what is loaded is what was saved.
 It listens on a Unix socket only, runs as a user of its own, yields to everybody and is the first that the kernel ends when memory runs out.

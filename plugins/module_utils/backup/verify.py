@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The proof of a backup: hashed, loaded, and compared with what the server said when it was taken (tier 2)."""
+"""The proof of a backup: hashed, loaded, and compared with what the server said when it was taken."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nodes of a cluster, asked over the network, all at once (tier 2)."""
+"""The nodes of a cluster, asked over the network, all at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.inventory.cluste
     parse_nodes,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.inventory.hosts import usable
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import ASK_SECONDS, Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import ASK_SECONDS, Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import endpoint, split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
     CommandError,

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps a cluster's replica from taking over while its primary is restored (tier 2).
+"""Keeps a cluster's replica from taking over while its primary is restored.
 
 Live only: what a cut leaves is forgotten by the replica's next start as well. What was before is noted until it is put back.
 """

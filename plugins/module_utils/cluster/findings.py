@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wrong with a cluster, or would be on a bad day, in words (tier 1, pure)."""
+"""What is wrong with a cluster, or would be on a bad day, in words."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which node does what: primaries and replicas over failure domains, slots over primaries (tier 1, pure)."""
+"""Which node does what: primaries and replicas over failure domains, slots over primaries."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a cluster needs to become as it is declared; what is, decides (tier 1, pure)."""
+"""What a cluster needs to become as it is declared; what is, decides."""
 
 from __future__ import annotations
 

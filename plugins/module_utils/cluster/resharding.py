@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hash slots from one primary to another, with their keys, while clients go on (tier 2).
+"""Hash slots from one primary to another, with their keys, while clients go on.
 
 Cut off at any point, every key can be reached, and the marks on both ends say what is left to do.
 """

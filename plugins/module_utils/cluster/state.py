@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A cluster put together from what each of its nodes says (tier 0)."""
+"""A cluster put together from what each of its nodes says."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The list from which ``changed``, ``diff`` and ``actions`` all come (tier 1, pure)."""
+"""The list from which ``changed``, ``diff`` and ``actions`` all come."""
 
 from __future__ import annotations
 

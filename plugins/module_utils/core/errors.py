@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Typed errors (tier 0). Everything below the modules raises these; only the runner turns them into C(fail_json)."""
+"""Typed errors. Everything below the modules raises these; only the runner turns them into C(fail_json)."""
 
 from __future__ import annotations
 

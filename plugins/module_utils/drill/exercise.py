@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A drill: a backup that chance has chosen is fetched, checked, loaded and compared, timed by phase, and removed again (tier 2)."""
+"""A drill: a backup that chance has chosen is fetched, checked, loaded and compared, timed by phase, and removed again."""
 
 from __future__ import annotations
 

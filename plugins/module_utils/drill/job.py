@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A drill from first to last; the module and the timer on the host run the same (tier 2).
+"""A drill from first to last; the module and the timer on the host run the same.
 
 As a program: ``drill_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if nothing that was promised was missed, or if
 no backup lies here.

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a drill has measured, against what was promised, for people and auditors (tier 1)."""
+"""What a drill has measured, against what was promised, for people and auditors."""
 
 from __future__ import annotations
 

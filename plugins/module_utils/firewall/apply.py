@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's side of redis_firewall (tier 2): nft, the rollback that is armed on the host, file and unit, other firewalls."""
+"""The host's side of redis_firewall: nft, the rollback that is armed on the host, file and unit, other firewalls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.firewall.plan im
     refuse_blocked,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.firewall.sources import Declared
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.listening_sockets import (
@@ -49,6 +48,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.listening
     parse_net_tcp,
     ssh_port,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
 __all__ = [

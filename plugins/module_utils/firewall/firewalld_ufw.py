@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether firewalld or ufw, as their own tools tell, let networks reach a TCP port (tier 0: text in, values out)."""
+"""Whether firewalld or ufw, as their own tools tell, let networks reach a TCP port."""
 
 from __future__ import annotations
 

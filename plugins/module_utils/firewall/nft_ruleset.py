@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One nftables table as values (tier 0): rendered for ``nft -f``, read from ``nft -j list table``, both in one normal form.
+"""One nftables table as values: rendered for ``nft -f``, read from ``nft -j list table``, both in one normal form.
 
 The normal form of a rule is its text as ``nft -f`` takes it, without what the kernel counts. What versions of nft print
 differently comes out the same: 0.9.8 and 1.0.6 leave the flag ``dynamic`` out, 0.9.8 a limit's default burst and what a set

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The table that is declared, and what has to change for live ruleset, file and boot to hold it (tier 1, pure)."""
+"""The table that is declared, and what has to change for live ruleset, file and boot to hold it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may reach which port, from what was declared (tier 1, pure).
+"""Who may reach which port, from what was declared.
 
 On the controller names of the inventory become addresses; on the host the remaining names, which it has resolved, do.
 """

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be wrong with a server's safety: why each matters and what to do (tier 0: a table, docs/findings.md in code).
+"""What can be wrong with a server's safety: why each matters and what to do.
 
 A code names the trouble; a finding with that code and severity ``ok`` says that it is not there. What a log tells is in log_kinds.
 """

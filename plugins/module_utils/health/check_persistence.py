@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Findings on what a server keeps: RDB, AOF, the next start (tier 1, pure)."""
+"""Findings on what a server keeps: RDB, AOF, the next start."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Everything that a server's health is judged by, read once; nothing is changed (tier 2)."""
+"""Everything that a server's health is judged by, read once; nothing is changed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.connect i
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, FileAccess
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_reader import read_logs
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import ManifestError
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Login, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import find_unit, unit_state
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit, unit_state
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stands beside a server: its Sentinel, its backups, its drills; nothing is changed (tier 2)."""
+"""What stands beside a server: its Sentinel, its backups, its drills; nothing is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.status im
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.health.connect import reached
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Backups, SentinelFacts
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import watched_by
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect import watched_by
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Login
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection, or what the lack of one means for a server's health (tier 2)."""
+"""A connection, or what the lack of one means for a server's health."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a power cut at this instant would cost, from what is seen, not from what is declared (tier 1, pure).
+"""What a power cut at this instant would cost, from what is seen, not from what is declared.
 
 The bounds of the policy are persistence_plan.at_risk's; what is seen on disk and in INFO makes them worse, never better.
 """

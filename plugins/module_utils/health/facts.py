@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was read of a server and its host before it is judged (tier 0: values only)."""
+"""What was read of a server and its host before it is judged."""
 
 from __future__ import annotations
 

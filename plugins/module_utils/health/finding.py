@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One finding on a server's health, and how findings are put in order and told (tier 1, pure)."""
+"""One finding on a server's health, and how findings are put in order and told."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server's log, or the kernel's, tells of lost safety (tier 0: lines in, events out)."""
+"""What a server's log, or the kernel's, tells of lost safety."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lines of a server's log that tell of lost safety: what each means and what to do (tier 0: a table, docs/findings.md in code)."""
+"""Lines of a server's log that tell of lost safety: what each means and what to do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The end of a log, of a unit's journal and of the kernel's log, bounded whatever their size (tier 2)."""
+"""The end of a log, of a unit's journal and of the kernel's log, bounded whatever their size."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server's health as a whole: all findings in order, and what a report on a fleet needs (tier 1, pure)."""
+"""A server's health as a whole: all findings in order, and what a report on a fleet needs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Answers of cluster nodes → servers with groups and variables (tier 0)."""
+"""Answers of cluster nodes → servers with groups and variables."""
 
 from __future__ import annotations
 

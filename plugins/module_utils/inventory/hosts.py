@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Servers and Sentinels as hosts of an inventory: which host each one is, its groups, its variables (tier 0)."""
+"""Servers and Sentinels as hosts of an inventory: which host each one is, its groups, its variables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings of the kernel (tier 2): the drop-in files that set them at boot, and the files in /proc/sys and /sys themselves."""
+"""Settings of the kernel: the drop-in files that set them at boot, and the files in /proc/sys and /sys themselves."""
 
 from __future__ import annotations
 

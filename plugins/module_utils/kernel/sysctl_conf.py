@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lossless editor of sysctl.d files, and what they amount to at boot (tier 0: text in, text out, no I/O).
+"""Lossless editor of sysctl.d files, and what they amount to at boot.
 
 The rules are those of systemd-sysctl: ``/`` and ``.`` separate alike (the first one in a key decides), a leading ``-`` lets a
 failure pass, ``-key`` without ``=`` excludes a key, ``#`` and ``;`` start a comment line, the last assignment of a key wins,

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has to change for transparent huge pages to be right now and at boot, and who else sets them (tier 1, pure)."""
+"""What has to change for transparent huge pages to be right now and at boot, and who else sets them."""
 
 from __future__ import annotations
 

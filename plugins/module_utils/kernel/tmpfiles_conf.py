@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lossless editor of the ``w`` lines of tmpfiles.d files, and what they amount to at boot (tier 0: text in, text out, no I/O).
+"""Lossless editor of the ``w`` lines of tmpfiles.d files, and what they amount to at boot.
 
 The rules are those of systemd-tmpfiles, tried against version 252: of several ``w`` lines with the very same path the first
 counts and the others are reported as duplicates (``w+`` lines among themselves are all applied); paths with and without

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""redis_exporter's login: a drop-in of its service, and a file that only root can read (tier 2)."""
+"""redis_exporter's login: a drop-in of its service, and a file that only root can read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import Piece
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, User
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import passes_as
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes the metrics of one server for node_exporter's textfile collector (tier 2).
+"""Writes the metrics of one server for node_exporter's textfile collector.
 
 As a program: ``metrics_job.py SETTINGS.json``. A server that is down is a metric, no failure of this program.
 """

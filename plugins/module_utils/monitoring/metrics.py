@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server's health, backups and drills in Prometheus' text format (tier 1, pure).
+"""A server's health, backups and drills in Prometheus' text format.
 
 Every time is a moment that is written down somewhere (a manifest, a report, a file), never one that a restart of Redis sets back. What is
 not known is left out: no number is better than a wrong one.

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stands behind a place in an AOF: what is lost by cutting it there (tier 0)."""
+"""What stands behind a place in an AOF: what is lost by cutting it there."""
 
 from __future__ import annotations
 

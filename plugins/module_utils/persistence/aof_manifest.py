@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifest of a multi-part AOF (tier 0). Format: ``file NAME seq N type b|h|i`` a line, as in Redis' aof.c."""
+"""The manifest of a multi-part AOF. Format: ``file NAME seq N type b|h|i`` a line, as in Redis' aof.c."""
 
 from __future__ import annotations
 

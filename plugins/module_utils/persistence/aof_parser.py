@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The commands of an append only file, and how it stops being one (tier 0). Format: RESP arrays and ``#`` lines."""
+"""The commands of an append only file, and how it stops being one. Format: RESP arrays and ``#`` lines."""
 
 from __future__ import annotations
 

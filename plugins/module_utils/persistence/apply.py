@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The guarded steps of redis_persistence on a real server and a real disk (tier 2)."""
+"""The guarded steps of redis_persistence on a real server and a real disk."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
-    Verdict,
-    parse_check_rdb,
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
+    aof_in_use,
+    base_is_sound,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
@@ -23,25 +23,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = [
-    "aof_in_use", "bring_aof_up", "check_rdb", "convert_offline", "prove_rdb_is_known", "proven_save", "settle_aof",
-]  # fmt: skip
+__all__ = ["bring_aof_up", "convert_offline", "proven_save", "settle_aof"]
 
 _RESUMABLE = "nothing has been written to the file; run again, it goes on from here"
-
-
-def check_rdb(host: Host, path: str) -> Verdict:
-    """What the installed redis-check-rdb says of ``path``. Raises Problem where no such tool is installed."""
-    for tool in ("redis-check-rdb", "valkey-check-rdb"):
-        done = host.run(tool, path)
-        if done.code != 127:
-            return parse_check_rdb(done.code, done.output)
-    raise Problem(
-        "no_check_tool",
-        "redis-check-rdb is not installed",
-        "the tool that proves an RDB file sound",
-        "install redis-tools",
-    )
 
 
 def _rdb_identity(server: Server) -> tuple[int, int]:
@@ -95,50 +79,6 @@ def proven_save(server: Server, timeout: float, tick: t.Callable[[], None] = lam
     return latest[0]
 
 
-def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
-    """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal.
-
-    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, beside the only good file.
-    """
-    started = now() - info.number("uptime_in_seconds") - 1
-    loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
-    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started or loaded:
-        return
-    base = disk.manifest and disk.manifest.base
-    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
-    if info.flag("aof_enabled") and os.path.exists(path) and os.stat(path).st_mtime < started:
-        return  # it began with an AOF that was there before, not with one that it had to make
-    keys = check_rdb(host, disk.place.rdb).keys
-    if keys > 0:
-        raise Refusal(
-            "rdb_never_loaded",
-            f"{disk.place.rdb} is older than the running server and holds {keys} keys; the server has {info.keys} and never "
-            "read it, as after a restart with appendonly yes and no AOF. The next save would overwrite it",
-            "to know which of the two is the data",
-            f"to get the file's keys back: cp -p {disk.place.rdb} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move "
-            f"{disk.place.aof_dir} aside, put the copy back, run again with the server stopped. "
-            "If the file is not wanted: redis-cli BGSAVE, then run again",
-        )
-
-
-def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
-    """Whether the AOF on disk is complete and is the one that the server appends to.
-
-    A manifest alone proves nothing: an older one lies there until the first rewrite after CONFIG SET appendonly yes ends.
-    """
-    manifest = disk.manifest
-    if not (manifest and manifest.base and manifest.increments) or disk.missing:
-        return False
-    return host.holds_open(pid, os.path.join(disk.place.aof_dir, manifest.increments[-1].name))
-
-
-def _base_is_sound(host: Host, disk: DataFiles) -> bool:
-    base = disk.manifest and disk.manifest.base
-    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
-    # A rewrite that ended meanwhile takes the base away: only one that is still there can count as bad.
-    return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
-
-
 def settle_aof(server: Server, host: Host, place: Place, timeout: float, failures: t.Optional[int] = None) -> None:
     """Wait until no rewrite runs or is due, and prove the AOF on disk. Raises Problem.
 
@@ -172,7 +112,7 @@ def settle_aof(server: Server, host: Host, place: Place, timeout: float, failure
             "look into the server's log: a full disk, missing memory for fork and wrong owners are the usual causes",
         )
     disk = scan(place)
-    if not aof_in_use(host, info.number("process_id"), disk) or not _base_is_sound(host, disk):
+    if not aof_in_use(host, info.number("process_id"), disk) or not base_is_sound(host, disk):
         raise Problem(
             "aof_not_proven",
             f"Redis reports a good AOF rewrite, but the files that {place.manifest} names are not complete, not the ones the "

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is the matter with a persistence file, by Redis' own tools and by its bytes; nothing is written (tier 2)."""
+"""What is the matter with a persistence file, by Redis' own tools and by its bytes; nothing is written."""
 
 from __future__ import annotations
 

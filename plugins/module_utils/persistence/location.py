@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where an instance keeps its data, and what lies there (tier 0; data_files reads it)."""
+"""Where an instance keeps its data, and what lies there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Owner, group and mode of the data files (tier 2 reads, the plan is pure)."""
+"""Owner, group and mode of the data files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decisions of redis_persistence (tier 1, pure): what a start would load, what to change, what to refuse.
+"""Decisions of redis_persistence: what a start would load, what to change, what to refuse.
 
 The one question behind every refusal is :func:`start_loads`: if the server started from this file and this directory now,
 where would its data come from? A plan may never turn an answer with data into ``nothing``.

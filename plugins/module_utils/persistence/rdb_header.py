@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the first bytes of an RDB file say of it (tier 0). Format: magic, version, then AUX fields, as in Redis' rdb.c."""
+"""What the first bytes of an RDB file say of it. Format: magic, version, then AUX fields, as in Redis' rdb.c."""
 
 from __future__ import annotations
 

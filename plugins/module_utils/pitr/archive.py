@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps the history of a multi-part AOF by hard links, and reads what was kept (tier 2).
+"""Keeps the history of a multi-part AOF by hard links, and reads what was kept.
 
 A rewrite deletes the files that it replaces. A link beside them keeps their content, at no cost until then. A link to the file that is
 being written grows with it. The other side of it: what is cut off in the live file by hand (redis-check-aof --fix) is cut off here as well.

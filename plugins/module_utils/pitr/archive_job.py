@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps the AOF's history on the host, whenever Redis has begun a new file and now and then (tier 2).
+"""Keeps the AOF's history on the host, whenever Redis has begun a new file and now and then.
 
 As a program: ``history_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if the history is kept or the AOF is off.
 """

@@ -1,14 +1,13 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes the AOF of an earlier moment from what was kept, and finds the moment (tier 2). The sources are only read.
+"""Makes the AOF of an earlier moment from what was kept, and finds the moment. The sources are only read.
 
 Keys whose time to live has passed meanwhile are dropped by a server that loads the result, as it would drop them anyway.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 import shutil
@@ -16,26 +15,24 @@ import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import FRAME
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import (
-    Command,
-    commands,
-    scan_aof,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import parse_check_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import open_regular
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, choose
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.collect import (
+    Piece,
+    base_piece,
+    commands_of,
+    first_after,
+    last_timestamp,
+    piece_of,
+    vanished,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, choose
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
 
-__all__ = [
-    "DESTROYERS", "Cut", "Piece", "Spot", "base_piece", "find_commands", "piece_of", "prove_aof", "stage_at", "stage_before",
-    "stage_pieces",
-]  # fmt: skip
+__all__ = ["Cut", "prove_aof", "stage_at", "stage_before", "stage_pieces"]
 
-#: Commands that take away everything, or a whole database.
-DESTROYERS = ("FLUSHALL", "FLUSHDB", "SWAPDB")
 _BLOCK = 4 * 1024 * 1024
 _SPARE = 1024 * 1024
 
@@ -53,42 +50,6 @@ class Cut:
     commands_dropped_bytes: int
     at: t.Optional[int]
     last_ts: t.Optional[int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Spot:
-    """One command in an increment. ``offset``: where to cut to undo it: its own start, or that of the MULTI that it is part of.
-
-    ``args``: the first 16 bytes of the first 8 arguments. ``at``: seconds since 1970, None where nothing has a timestamp before it.
-    ``commands_after`` and ``bytes_after`` are behind it in this and later increments (SELECT, MULTI and EXEC are not counted as
-    commands): what a cut here loses besides it.
-    """
-
-    name: str
-    args: tuple[bytes, ...]
-    database: t.Optional[int]
-    increment: str
-    offset: int
-    at: t.Optional[int]
-    commands_after: int
-    bytes_after: int
-    transaction: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """So many bytes of a source, and its line in the new manifest. ``then``: another source goes on behind them, from its own offset
-    ``bytes`` on, up to the offset that stands there.
-    """
-
-    path: str
-    entry: AofFile
-    bytes: int
-    then: tuple[str, int] = ("", 0)
-
-    @property
-    def size(self) -> int:
-        return self.then[1] if self.then[0] else self.bytes
 
 
 # --- the new directory -------------------------------------------------------------------------------------------------
@@ -123,20 +84,15 @@ def _append(path: str, begin: int, end: int, copy: t.BinaryIO) -> None:
     try:
         source = open_regular(path)
     except FileNotFoundError:
-        raise _gone(path) from None
+        raise vanished(path) from None
     with source:
         source.seek(begin)
         while begin < end:
             block = source.read(min(end - begin, _BLOCK))
             if not block:
-                raise _gone(path)
+                raise vanished(path)
             copy.write(block)
             begin += len(block)
-
-
-def _gone(path: str) -> Refusal:
-    return Refusal("history_moved", f"{path} was taken away or cut while it was read, as by a rewrite", "files that stay as they are",
-                   "run again; archive the AOF first, so that a rewrite does not delete it")  # fmt: skip
 
 
 def _sync(path: str) -> None:
@@ -223,7 +179,7 @@ def stage_pieces(
         work = _ready(target, pieces)
         try:
             cut(_fill(work, pieces, appendfilename))
-            last = _last_timestamp([os.path.join(work, piece.entry.name) for piece in pieces[1:]])
+            last = last_timestamp([os.path.join(work, piece.entry.name) for piece in pieces[1:]])
             _publish(work, target, owner)
         finally:
             if os.path.isdir(work):
@@ -234,62 +190,7 @@ def stage_pieces(
     return last
 
 
-def _last_timestamp(paths: t.Sequence[str]) -> t.Optional[int]:
-    """The last one in the increments; raises Refusal where one of them does not end with a whole command."""
-    last = None
-    for path in paths:
-        with open_regular(path) as handle:
-            found = scan_aof(handle)
-        if found.ends != "clean":
-            raise Refusal("cut_not_proven", f"{os.path.basename(path)} does not end with a whole command: {found.why}", "files without damage",
-                          "look at the sources with redis_file_check; use another copy, or a backup")  # fmt: skip
-        last = found.timestamp if found.timestamp is not None else last
-    return last
-
-
-def base_piece(origin: AofSet, appendfilename: str) -> Piece:
-    base = origin.manifest.base
-    if base is None or origin.base_bytes is None:
-        raise Refusal(
-            "history_gap",
-            f"{origin.directory} has no base: {'; '.join(origin.gaps)}",
-            "the base file",
-            "find it, or use a backup",
-        )
-    try:
-        with open_regular(origin.base) as handle:
-            kind = "rdb" if handle.read(5) in (b"REDIS", b"VALKE") else "aof"
-    except FileNotFoundError:
-        raise _gone(origin.base) from None
-    return Piece(origin.base, AofFile(f"{appendfilename}.{base.seq}.base.{kind}", base.seq, "b"), origin.base_bytes)
-
-
-def piece_of(entry: Increment, appendfilename: str, size: t.Optional[int] = None) -> Piece:
-    name = f"{appendfilename}.{entry.seq}.incr.aof"
-    return Piece(entry.path, AofFile(name, entry.seq, "i"), entry.bytes if size is None else size)
-
-
-def _walk(entry: Increment) -> t.Iterator[Command]:
-    """The commands of an increment that a server runs."""
-    try:
-        with open_regular(entry.path) as handle:
-            for command in commands(handle):
-                if command.end > entry.bytes:
-                    return
-                yield command
-    except FileNotFoundError:
-        raise _gone(entry.path) from None
-
-
 # --- to a second -------------------------------------------------------------------------------------------------------
-
-
-def _first_after(entry: Increment, at: int) -> int:
-    """Where the commands begin that are later than ``at``."""
-    for command in _walk(entry):
-        if command.timestamp is not None and command.timestamp > at:
-            return command.start
-    raise _gone(entry.path)
 
 
 def stage_at(
@@ -304,7 +205,7 @@ def stage_at(
     for entry in chain.increments:
         size, later = entry.bytes, False
         if entry.last_ts is not None and entry.last_ts > at:
-            size, later = _first_after(entry, at), True
+            size, later = first_after(entry, at), True
         if size or not later:  # redis-check-aof refuses a file of which nothing is left
             pieces.append(piece_of(entry, appendfilename))
             expected = size
@@ -327,47 +228,6 @@ def stage_at(
 
 
 # --- to a command ------------------------------------------------------------------------------------------------------
-
-
-def _rows(one: AofSet) -> t.Iterator[tuple[Increment, Command, t.Optional[int]]]:
-    """Every command of a set with the time in force, which an increment takes over from the one before."""
-    stamp: t.Optional[int] = None
-    for entry in one.increments:
-        for command in _walk(entry) if entry.ends != "missing" else ():
-            stamp = command.timestamp if command.timestamp is not None else stamp
-            yield entry, command, stamp
-
-
-def find_commands(one: AofSet, names: t.Iterable[str] = DESTROYERS, most: int = 1000) -> list[Spot]:
-    """Where commands of these names stand in the increments, the newest last; of more than ``most`` the newest.
-
-    A script or function that does one thing stands there as a plain command; one that does more as MULTI … EXEC. Raises Problem.
-    """
-    wanted = {name.upper() for name in names}
-    found: collections.deque[tuple[Increment, Command, t.Optional[int], int]] = collections.deque(maxlen=most)
-    total = 0
-    for entry, command, stamp in _rows(one):
-        total += command.name not in FRAME
-        if command.name in wanted:
-            found.append((entry, command, stamp, total))
-    spots = []
-    for entry, command, stamp, before in found:
-        behind = sum(later.bytes for later in one.increments if later.seq > entry.seq) + entry.bytes - command.end
-        offset = command.start if command.multi is None else command.multi
-        spots.append(
-            Spot(
-                command.name,
-                command.args,
-                command.database,
-                entry.name,
-                offset,
-                stamp,
-                total - before,
-                behind,
-                command.multi is not None,
-            )
-        )
-    return spots
 
 
 def stage_before(
@@ -396,7 +256,7 @@ def stage_before(
             "search again",
         )
     command, stamp = next(
-        ((row, stamp) for where, row, stamp in _rows(one) if where is entry and row.start == offset), (None, None)
+        ((row, stamp) for where, row, stamp in commands_of(one) if where is entry and row.start == offset), (None, None)
     )
     if command is None:
         raise Refusal("no_such_command", f"no command begins at offset {offset} of {entry.path}", "the name and offset that the search gave",

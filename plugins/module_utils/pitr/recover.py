@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server's data was at a moment, or right before an accident, out of its AOF's history (tier 2)."""
+"""What a server's data was at a moment, or right before an accident, out of its AOF's history."""
 
 from __future__ import annotations
 
@@ -15,14 +15,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.store imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import kept_beside, set_of, sets
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import (
-    DESTROYERS,
-    Cut,
-    Spot,
-    find_commands,
-    stage_at,
-    stage_before,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.collect import DESTROYERS, Spot, find_commands
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import Cut, stage_at, stage_before
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, choose
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which seconds a collection of multi-part AOFs can bring back, and by which files (tier 1)."""
+"""Which seconds a collection of multi-part AOFs can bring back, and by which files."""
 
 from __future__ import annotations
 

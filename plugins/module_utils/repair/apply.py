@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carries out one rung of a repair with what restores and backups are made of (tier 2)."""
+"""Carries out one rung of a repair with what restores and backups are made of."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import Cut
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import Mended, stage_mended
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import Mended
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, read_files
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Rung
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import there
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_mended
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import there
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     Done,
-    Target,
     bring,
     bring_point,
     prove_backup_fits,
     prove_point_fits,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import connect, wait_for
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
 __all__ = ["carry_out", "prove", "words"]
 

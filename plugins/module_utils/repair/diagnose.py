@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads all that a repair is decided on: the files, the log, backups here and elsewhere, the other members, the AOF's history (tier 2).
+"""Reads all that a repair is decided on: the files, the log, backups here and elsewhere, the other members, the AOF's history.
 
 Nothing is changed. What could not be asked becomes a note, and no reason to stop.
 """
@@ -23,7 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parse
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_reader import journal, log_file, zone_of
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import behind
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import (
     USABLE,
     FileVerdict,
@@ -48,13 +48,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splic
     mend,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Copy, Facts, Loss, Peer, Way
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import ASK_SECONDS, Members, there
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import Target, read_target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import holders
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import ASK_SECONDS, Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import holders
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import find_unit, systemctl
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
 __all__ = ["Sources", "find_target", "read", "read_files"]
 

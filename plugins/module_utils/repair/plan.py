@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is damaged, which ways there are to mend it, what each costs, and which one is taken (tier 1).
+"""What is damaged, which ways there are to mend it, what each costs, and which one is taken.
 
 A way is judged by the seconds of writes that it loses. Of two that lose the same the one that stands further up the ladder is taken. Nothing
 that loses more is taken in silence where a way that only waits for a word of the operator loses less.

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who replicates whom: what is seen decides, the declaration only where nothing exists yet (tier 1, pure)."""
+"""Who replicates whom: what is seen decides, the declaration only where nothing exists yet."""
 
 from __future__ import annotations
 

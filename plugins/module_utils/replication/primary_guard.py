@@ -2,7 +2,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asked by systemd before a Redis server starts: would an empty primary wipe the replicas that still hold its data? (tier 2)
+"""Asked by systemd before a Redis server starts: would an empty primary wipe the replicas that still hold its data?
 
 A primary whose data directory came back empty loads nothing, and its replicas, which follow whatever it has, are empty seconds later.
 This file is put on the host as it is and runs by itself; it needs redis-py and nothing of this collection.

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A planned switch of the primary without losing a write (tier 2).
+"""A planned switch of the primary without losing a write.
 
 Writes are held on the old primary until the new one has every byte of its stream, and stay held until the old one is a replica itself.
 So no write that was acknowledged is missing afterwards; clients wait, or are told to try again.
@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     contains,

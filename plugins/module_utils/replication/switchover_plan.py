@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a planned switch of the primary is safe, and to whom (tier 1, pure)."""
+"""Whether a planned switch of the primary is safe, and to whom."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One restore: verified, staged, rehearsed, swapped, started, looked at; or undone (tier 2)."""
+"""One restore: verified, staged, rehearsed, swapped, started, looked at; or undone."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ import os
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import prove_rdb_is_known
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import (
+    Target,
+    require_harmless_stop,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import Holder, holders
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
-    Holder,
     begin,
     check_staged,
     finish,
-    holders,
     note,
     prove_exchange,
     say_now,
@@ -34,65 +32,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap imp
     swap,
     turn,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
-from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, read_instance
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
-    disk_of,
-    find_unit,
-    hold_writes,
-    sentinel_listens,
-    start_server,
-    systemctl,
-    unit_state,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
-    prove_is_the_units,
-    prove_overrides,
-    prove_unit_file,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import hold_writes, start_server
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = [
-    "Done",
-    "Target",
-    "bring",
-    "bring_point",
-    "cut_off",
-    "prove_backup_fits",
-    "prove_point_fits",
-    "put_back",
-    "read_target",
-    "resume",
-]
+__all__ = ["Done", "bring", "bring_point", "cut_off", "prove_backup_fits", "prove_point_fits", "put_back", "resume"]
 
 #: What lets the primary guard pass once: the data that a restore brings may well be less than what a replica holds.
 _GUARD, _PASS = "/etc/redisops/primary-guard.json", "/run/redisops/start-without-data"
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """The server that is restored. ``aof``: whether its next start reads the AOF; ``owner`` is user and group id of its data."""
-
-    instance: Instance
-    login: Login
-    host: Host
-    unit: str
-    place: Place
-    aof: bool
-    owner: tuple[int, int]
-    slots: tuple[str, ...]
-    watched: bool
-    timeout: float
-
-    @property
-    def keys(self) -> t.Optional[int]:
-        return self.instance.info.keys if self.instance.running else None
-
-    @property
-    def told(self) -> str:
-        return "stopped" if self.keys is None else f"{self.keys} keys"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,54 +49,6 @@ class Done:
     kept: str
     seconds: float
     keys: int
-
-
-def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: float) -> Target:
-    """Read the server and prove that it is the unit's, and that file and process speak of one place. Raises Problem or Refusal."""
-    unit = find_unit(host) if unit == "auto" else unit
-    instance = read_instance(config_file, login, host, timeout)
-    state = unit_state(host, unit)
-    prove_unit_file(state.get("ExecStart", ""), config_file)
-    said = {name: instance.in_file(name) for name in (*PLACE, "appendonly")}
-    prove_overrides(command_line_overrides(state.get("ExecStart", "")), said)
-    if instance.running:
-        prove_is_the_units(unit, state, instance.pid)
-        for name in (*PLACE, "appendonly"):
-            if instance.live[name] != said[name]:
-                raise Refusal(
-                    "place_differs",
-                    f"{name} is {instance.live[name]} in the process, and {said[name]} in {config_file}",
-                    "the same in both, so that the place of the data is certain",
-                    "run redis_persistence first",
-                )
-    place = disk_of(said)
-    if not os.path.isdir(place.dir):
-        raise Problem(
-            "no_dir",
-            f"the data directory {place.dir} is not there",
-            "the directory that the server works in",
-            "make it (role redis_server), then run again",
-        )
-    status = os.stat(place.dir)
-    watched = bool(instance.server) and sentinel_listens(instance.server)
-    return Target(
-        instance,
-        login,
-        host,
-        unit,
-        place,
-        said["appendonly"] == "yes",
-        (status.st_uid, status.st_gid),
-        slots_of(instance.server, instance.info) if instance.server else (),
-        watched,
-        timeout,
-    )
-
-
-def _prove_stop_harms_nothing(target: Target) -> None:
-    """The stop saves, and the RDB file that it would replace may be all that is left of the data. Raises Refusal."""
-    if target.instance.running:
-        prove_rdb_is_known(target.host, target.instance.info, scan(target.place))
 
 
 def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: bool) -> dict[str, t.Any]:
@@ -165,7 +64,7 @@ def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: b
         )
     info = instance.info if instance.running else None
     is_cluster = (instance.value("cluster-enabled") or "no") == "yes"
-    _prove_stop_harms_nothing(target)
+    require_harmless_stop(target)
     restore_plan.prove_target(manifest, set_name, target.slots, is_cluster, info, target.watched)
     databases = int(instance.value("databases") or 16)
     highest = max(map(int, manifest.keys), default=0)
@@ -307,7 +206,7 @@ def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
 def prove_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
     """As prove_backup_fits, for data of the server's own history. Gives the plan. Raises Refusal."""
     info = target.instance.info if target.instance.running else None
-    _prove_stop_harms_nothing(target)
+    require_harmless_stop(target)
     restore_plan.prove_role(info, target.watched)
     if not target.aof:
         raise Refusal(
@@ -364,7 +263,7 @@ def resume(target: Target, holder: str) -> Done:
 
 def put_back(target: Target, holder: Holder) -> Done:
     """Put back what a restore replaced. Raises Problem."""
-    _prove_stop_harms_nothing(target)
+    require_harmless_stop(target)
     if holder.aof != target.aof:
         holds, reads = ("an AOF" if one else "an RDB file" for one in (holder.aof, target.aof))
         raise Refusal(

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decisions before a restore: whether this backup may go to this server, and what that would take (tier 1)."""
+"""Decisions before a restore: whether this backup may go to this server, and what that would take."""
 
 from __future__ import annotations
 

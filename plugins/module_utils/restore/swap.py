@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stages data beside a server's own, and swaps the two in one step of the file system, forth or back (tier 2).
+"""Stages data beside a server's own, and swaps the two in one step of the file system, forth or back.
 
 With the AOF on a start reads the AOF's directory and nothing else, with it off the RDB file and nothing else. So one name is the data, and
 exchanging that name with the staged one is the whole swap: at no moment is there neither, and a cut leaves the one or the other. What was
@@ -16,7 +16,6 @@ import dataclasses
 import errno
 import json
 import os
-import re
 import shutil
 import time
 import typing as t
@@ -31,16 +30,21 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof, since_line
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
+    JOURNAL,
+    Holder,
+    holders,
+    identity_of,
+    live,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 
 __all__ = [
-    "Holder",
     "begin",
     "check_staged",
     "discard_unfinished",
     "exchange",
     "finish",
-    "holders",
     "note",
     "prove_exchange",
     "say_now",
@@ -49,41 +53,7 @@ __all__ = [
     "turn",
 ]
 
-_HOLDER = re.compile(r"redisops-restore-\d{8}T\d{6}Z(-\d+)?")
-_JOURNAL = "restore.json"
 _EXCHANGE, _AT_FDCWD = 2, -100
-
-
-@dataclasses.dataclass(frozen=True)
-class Holder:
-    """A directory beside the data: before the swap it holds what is to come, after it what was. ``aof`` says which name is the data.
-
-    ``swapped`` is seen from the file system, not remembered. ``stays``: what it holds was live once, so it is never removed unasked.
-    ``label`` is the backup. ``finished`` False: the run that swapped it was cut off before the server was seen to run.
-    """
-
-    path: str
-    aof: bool
-    label: str
-    swapped: bool
-    stays: bool
-    finished: bool = True
-
-    def staged(self, place: Place) -> str:
-        return os.path.join(self.path, os.path.basename(place.aof_dir if self.aof else place.rdb))
-
-
-def _identity(path: str) -> list[int]:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return []
-    return [status.st_dev, status.st_ino]
-
-
-def live(place: Place, aof: bool) -> str:
-    """The one name that a start reads."""
-    return place.aof_dir if aof else place.rdb
 
 
 def exchange(one: str, other: str) -> None:
@@ -117,28 +87,7 @@ def prove_exchange(directory: str) -> None:
 
 
 def _journal(path: str, content: t.Mapping[str, t.Any]) -> None:
-    StagedFile(os.path.join(path, _JOURNAL), json.dumps(content, sort_keys=True) + "\n", 0o600).commit()
-
-
-def holders(place: Place) -> list[Holder]:
-    """Every holder beside the data, oldest first."""
-    found = []
-    for name in sorted(os.listdir(place.dir)):
-        path = os.path.join(place.dir, name)
-        if not _HOLDER.fullmatch(name) or not os.path.isdir(path) or os.path.islink(path):
-            continue
-        try:
-            content = json.loads(read_text(os.path.join(path, _JOURNAL)))
-            aof, label, stays = bool(content["aof"]), str(content["label"]), bool(content.get("stays"))
-            came, finished = content["came"], bool(content.get("finished", True))
-        except (Problem, ValueError, KeyError, TypeError):
-            # Without a word it was cut off before it held anything; with one that is damaged it may hold what was live.
-            found.append(Holder(path, False, "", False, os.path.lexists(os.path.join(path, _JOURNAL))))
-            continue
-        inside = _identity(os.path.join(path, os.path.basename(live(place, aof))))
-        # What came is no longer inside: it went to where the data is, even if the server has replaced it there since.
-        found.append(Holder(path, aof, label, bool(came) and inside != came, stays, finished))
-    return found
+    StagedFile(os.path.join(path, JOURNAL), json.dumps(content, sort_keys=True) + "\n", 0o600).commit()
 
 
 def discard_unfinished(place: Place) -> list[str]:
@@ -286,13 +235,13 @@ def note(holder: str, place: Place, aof: bool, label: str) -> None:
     came = os.path.join(holder, os.path.basename(live(place, aof)))
     if aof:
         _say_since(came, place.appendfilename, True)
-    _journal(holder, {"aof": aof, "label": label, "came": _identity(came), "finished": False})
+    _journal(holder, {"aof": aof, "label": label, "came": identity_of(came), "finished": False})
     fsync_dir(holder)
 
 
 def finish(holder: str) -> None:
     """Say that the server runs with what came."""
-    content = json.loads(read_text(os.path.join(holder, _JOURNAL)))
+    content = json.loads(read_text(os.path.join(holder, JOURNAL)))
     _journal(holder, {**content, "finished": True})
 
 
@@ -339,7 +288,7 @@ def swap(place: Place, holder: str, aof: bool) -> None:
 
 def turn(holder: Holder, place: Place) -> Holder:
     """Before a swap back: what the holder has is what is to come, and was live once. Raises Problem."""
-    inside = _identity(holder.staged(place))
+    inside = identity_of(holder.staged(place))
     if not inside:
         raise Problem(
             "nothing_to_bring_back",

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs, settings and units that run by themselves on a host: what differs, and making it so (tier 2)."""
+"""Programs, settings and units that run by themselves on a host: what differs, and making it so."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program import sources
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import Piece
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
 __all__ = ["Schedule", "prove_calendar"]

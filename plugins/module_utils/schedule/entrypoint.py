@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a program that a timer starts begins and ends: settings from a file, one line of JSON, an exit code, never a traceback (tier 2)."""
+"""How a program that a timer starts begins and ends: settings from a file, one line of JSON, an exit code, never a traceback."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Parts of this collection as a program on the managed host, for what has to run without a controller (tier 2)."""
+"""Parts of this collection as a program on the managed host, for what has to run without a controller."""
 
 from __future__ import annotations
 

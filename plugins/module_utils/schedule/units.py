@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The units of what a host does for its backups by itself (tier 1)."""
+"""The units of what a host does for its backups by itself."""
 
 from __future__ import annotations
 

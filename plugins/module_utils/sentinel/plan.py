@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what a Sentinel watches to what is declared (tier 1, pure); what it remembers is never part of it."""
+"""From what a Sentinel watches to what is declared; what it remembers is never part of it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The unit of a Sentinel (tier 2): what differs, why a restart is due, and the drop-in."""
+"""The unit of a Sentinel: what differs, why a restart is due, and the drop-in."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import Sentinel
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect import Sentinel
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import write_drop_in
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
     process_of,
     prove_last_word,
-    systemctl,
     unit_state,
-    write_drop_in,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     prove_is_the_units,
@@ -30,6 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxi
     prove_reachable,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
     drop_in_values,
     property_text,

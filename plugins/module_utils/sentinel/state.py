@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one Sentinel says of the primaries that it watches (tier 0)."""
+"""What one Sentinel says of the primaries that it watches."""
 
 from __future__ import annotations
 

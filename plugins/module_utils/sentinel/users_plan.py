@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sentinel's own users: who may ask it, and who may command it (tier 1, pure)."""
+"""Sentinel's own users: who may ask it, and who may command it."""
 
 from __future__ import annotations
 

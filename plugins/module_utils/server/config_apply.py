@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Setting directives live, and their file with them: both, or neither (tier 2)."""
+"""Setting directives live, and their file with them: both, or neither."""
 
 from __future__ import annotations
 

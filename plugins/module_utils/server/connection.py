@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection to one Redis server, and waiting for it (tier 2).
+"""A connection to one Redis server, and waiting for it.
 
 redis-py's low-level connection is used, so that answers are the server's own and do not depend on redis-py's version.
 """

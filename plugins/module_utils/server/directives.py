@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known of Redis' directives (tier 0): normal forms, and what can change while the server runs.
+"""What is known of Redis' directives: normal forms, and what can change while the server runs.
 
 A normal form is the text that CONFIG GET answers, so that ``64mb`` and ``67108864``, or ``SAVE 900 1`` in one line and in
 two, compare equal. Tables were made by setting every parameter on Redis 7.0.15, 7.2.6, 8.0.2 and Valkey 8.1.1.

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One instance as a whole (tier 2): its file, its live server, and the proof that the two belong together."""
+"""One instance as a whole: its file, its live server, and the proof that the two belong together."""
 
 from __future__ import annotations
 

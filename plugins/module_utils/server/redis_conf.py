@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lossless editor of redis.conf and sentinel.conf (tier 0: text in, text out, no I/O).
+"""Lossless editor of redis.conf and sentinel.conf.
 
 Every byte that is not part of a changed directive stays as it is: comments, order, blank lines, odd spacing, line
 endings, unknown directives and the block that CONFIG REWRITE appends. An edit that changes nothing is byte-identical.

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting a throwaway server on a candidate configuration, so that Redis itself judges it (tier 2).
+"""Starting a throwaway server on a candidate configuration, so that Redis itself judges it.
 
 Redis has no ``--test-config``. The throwaway listens on a Unix socket in a private directory only, loads and saves nothing,
 replicates nothing, and is killed as soon as it answers.

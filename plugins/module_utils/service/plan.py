@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decisions of redis_service (tier 1, pure): is a restart due, and may it be done."""
+"""Decisions of redis_service: is a restart due, and may it be done."""
 
 from __future__ import annotations
 

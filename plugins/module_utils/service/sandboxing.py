@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What systemd's confinement takes away from the server, and whether the server can live with it (tier 1, pure)."""
+"""What systemd's confinement takes away from the server, and whether the server can live with it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measurements and look-ups on a host that leave nothing behind (tier 2)."""
+"""Measurements and look-ups on a host that leave nothing behind."""
 
 from __future__ import annotations
 

@@ -1,20 +1,32 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading and durably replacing files (tier 2)."""
+"""Reading and durably replacing files."""
 
 from __future__ import annotations
 
 import errno
 import glob
 import grp
+import hashlib
 import os
 import pwd
+import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
-__all__ = ["StagedFile", "fsync_dir", "group_id", "mode_of", "parse_mode", "read_includes", "read_text", "user_id"]
+__all__ = [
+    "StagedFile",
+    "digest_of",
+    "fsync_dir",
+    "group_id",
+    "mode_of",
+    "parse_mode",
+    "read_includes",
+    "read_text",
+    "user_id",
+]
 
 _SUFFIX = ".redisops-new"
 
@@ -178,3 +190,18 @@ class StagedFile:
             os.unlink(self._temp)
         except FileNotFoundError:
             pass
+
+
+def digest_of(path: str) -> tuple[int, str]:
+    """Size and SHA-256 of a file, in constant memory."""
+    digest, size = hashlib.sha256(), 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb", buffering=0) as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise OSError(0, "it is no plain file")
+        while True:
+            block = handle.read(1 << 20)
+            if not block:
+                return size, digest.hexdigest()
+            digest.update(block)
+            size += len(block)

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's own view (tier 2): /proc and /sys under a root that tests can replace, and one way to run a command."""
+"""The host's own view: /proc and /sys under a root that tests can replace, and one way to run a command."""
 
 from __future__ import annotations
 

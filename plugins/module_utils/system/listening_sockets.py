@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What /proc/net/tcp and tcp6 say (tier 0: text in, values out)."""
+"""What /proc/net/tcp and tcp6 say."""
 
 from __future__ import annotations
 

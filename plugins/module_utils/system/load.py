@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host is busy with, from two looks at /proc (tier 0: text in, numbers out)."""
+"""What a host is busy with, from two looks at /proc."""
 
 from __future__ import annotations
 

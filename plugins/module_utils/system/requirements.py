@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a host is fit for durable Redis (tier 1, pure): texts of the host in, one row for each check out."""
+"""Whether a host is fit for durable Redis: texts of the host in, one row for each check out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SELinux labels of directories and ports that are not the policy's own (tier 1, pure)."""
+"""SELinux labels of directories and ports that are not the policy's own."""
 
 from __future__ import annotations
 

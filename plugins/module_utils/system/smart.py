@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What smartctl and sensors say, in JSON (tier 0). What a tool or a drive does not tell is None, never a guess."""
+"""What smartctl and sensors say, in JSON. What a tool or a drive does not tell is None, never a guess."""
 
 from __future__ import annotations
 

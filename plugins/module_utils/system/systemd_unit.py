@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""systemd's texts (tier 0): ``systemctl show``, drop-in files, and the command line of a unit."""
+"""systemd's texts: ``systemctl show``, drop-in files, and the command line of a unit."""
 
 from __future__ import annotations
 

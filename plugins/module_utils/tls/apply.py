@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TLS of one data server (tier 2): what it serves now, and the way from there to what is declared, or back."""
+"""TLS of one data server: what it serves now, and the way from there to what is declared, or back."""
 
 from __future__ import annotations
 

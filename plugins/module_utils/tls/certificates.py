@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificate, key and authorities of one server (tier 2): read, chosen, proven, replaced. Knows of no redis.conf.
+"""Certificate, key and authorities of one server: read, chosen, proven, replaced. Knows of no redis.conf.
 
 Whoever serves TLS with these files (a data server, a Sentinel) can use it.
 """

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's openssl command (tier 2). Keys and passphrases reach it by file descriptors, never by arguments or files."""
+"""The host's openssl command. Keys and passphrases reach it by file descriptors, never by arguments or files."""
 
 from __future__ import annotations
 

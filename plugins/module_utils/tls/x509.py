@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificates as text (tier 0): PEM blocks, what `openssl x509` prints, and the names that a certificate is for."""
+"""Certificates as text: PEM blocks, what `openssl x509` prints, and the names that a certificate is for."""
 
 from __future__ import annotations
 

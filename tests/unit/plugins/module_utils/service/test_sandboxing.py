@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import process_of, prove_paths
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import process_of, prove_paths
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
     Confined,
     confinement_reasons,

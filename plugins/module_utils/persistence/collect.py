@@ -1,0 +1,79 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether the files on disk are known to the server that runs."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
+    Verdict,
+    parse_check_rdb,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+__all__ = ["aof_in_use", "base_is_sound", "check_rdb", "prove_rdb_is_known"]
+
+
+def check_rdb(host: Host, path: str) -> Verdict:
+    """What the installed redis-check-rdb says of ``path``. Raises Problem where no such tool is installed."""
+    for tool in ("redis-check-rdb", "valkey-check-rdb"):
+        done = host.run(tool, path)
+        if done.code != 127:
+            return parse_check_rdb(done.code, done.output)
+    raise Problem(
+        "no_check_tool",
+        "redis-check-rdb is not installed",
+        "the tool that proves an RDB file sound",
+        "install redis-tools",
+    )
+
+
+def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
+    """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal.
+
+    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, beside the only good file.
+    """
+    started = now() - info.number("uptime_in_seconds") - 1
+    loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
+    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started or loaded:
+        return
+    base = disk.manifest and disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    if info.flag("aof_enabled") and os.path.exists(path) and os.stat(path).st_mtime < started:
+        return  # it began with an AOF that was there before, not with one that it had to make
+    keys = check_rdb(host, disk.place.rdb).keys
+    if keys > 0:
+        raise Refusal(
+            "rdb_never_loaded",
+            f"{disk.place.rdb} is older than the running server and holds {keys} keys; the server has {info.keys} and never "
+            "read it, as after a restart with appendonly yes and no AOF. The next save would overwrite it",
+            "to know which of the two is the data",
+            f"to get the file's keys back: cp -p {disk.place.rdb} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move "
+            f"{disk.place.aof_dir} aside, put the copy back, run again with the server stopped. "
+            "If the file is not wanted: redis-cli BGSAVE, then run again",
+        )
+
+
+def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
+    """Whether the AOF on disk is complete and is the one that the server appends to.
+
+    A manifest alone proves nothing: an older one lies there until the first rewrite after CONFIG SET appendonly yes ends.
+    """
+    manifest = disk.manifest
+    if not (manifest and manifest.base and manifest.increments) or disk.missing:
+        return False
+    return host.holds_open(pid, os.path.join(disk.place.aof_dir, manifest.increments[-1].name))
+
+
+def base_is_sound(host: Host, disk: DataFiles) -> bool:
+    base = disk.manifest and disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    # A rewrite that ended meanwhile takes the base away: only one that is still there can count as bad.
+    return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
