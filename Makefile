@@ -48,7 +48,7 @@ molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default dri
 test: need-root lint unit modules molecule ## everything
 	@echo "make test: lint, unit, modules and molecule ($(SCENARIOS)) passed"
 
-bench: setup-redis ## what backups and restores cost here, beside the plainest way to do the same
+bench: setup-redis ## what backups and restores cost here, next to the plainest way to do the same
 	@python tests/bench/backup_bench.py
 
 demo: images ## three bare hosts become durable, are killed, and lose nothing

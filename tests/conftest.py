@@ -20,7 +20,7 @@ COLLECTIONS = ROOT / ".cache" / "collections"
 
 
 def pytest_configure() -> None:
-    # How long an example takes says something of the machine, nothing of the code; and CI has to see what a developer saw.
+    # How long an example takes says something of the machine, nothing of the code; and CI has to see what a developer detected.
     hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
     hypothesis.settings.load_profile("house")
     link = COLLECTIONS / "ansible_collections" / "redisops" / "recovery"

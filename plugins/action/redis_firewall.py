@@ -31,32 +31,39 @@ class ActionModule(ActionBase):
             arguments = self._with_addresses(dict(self._task.args), task_vars or {})
         except Problem as problem:
             return {**result, "failed": True, "msg": problem.message(), "code": problem.code, **problem.details}
-        first = self._call(arguments, task_vars, rehearse=True, confirm="")
-        rehearsal = first.pop("rehearsal", None)
-        if first.get("failed") or not rehearsal:
+        first = self._call(arguments, task_vars, commit_confirm=True, confirm="")
+        commit_confirm = first.pop("commit_confirm", None)
+        if first.get("failed") or not commit_confirm:
             return {**result, **first}
-        second = self._confirm(arguments, task_vars, rehearsal)
+        second = self._confirm(arguments, task_vars, commit_confirm)
         if second.get("failed"):
             told = second.get("msg") or "The second call failed."
-            return {**result, **second, "msg": f"{told} {self._meanwhile(rehearsal)}", "diff": first.get("diff", {})}
-        return {**result, **first, "rehearsed": True}
+            return {
+                **result,
+                **second,
+                "msg": f"{told} {self._meanwhile(commit_confirm)}",
+                "diff": first.get("diff", {}),
+            }
+        return {**result, **first, "commit_confirmed": True}
 
     def _call(self, arguments: dict[str, t.Any], task_vars: t.Any, **more: t.Any) -> dict[str, t.Any]:
         return self._execute_module(
             module_name=self._task.action, module_args={**arguments, **more}, task_vars=task_vars
         )
 
-    def _confirm(self, arguments: dict[str, t.Any], task_vars: t.Any, rehearsal: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _confirm(
+        self, arguments: dict[str, t.Any], task_vars: t.Any, commit_confirm: dict[str, t.Any]
+    ) -> dict[str, t.Any]:
         """The confirming call, tried until the host would have put the old table back. Raises AnsibleConnectionFailure."""
-        end = time.monotonic() + rehearsal["seconds"]
+        end = time.monotonic() + commit_confirm["seconds"]
         while True:
             try:
                 self._connect_anew()
-                return self._call(arguments, task_vars, rehearse=False, confirm=rehearsal["id"])
+                return self._call(arguments, task_vars, commit_confirm=False, confirm=commit_confirm["id"])
             except AnsibleConnectionFailure as error:
                 if time.monotonic() + _PAUSE_SECONDS >= end:
                     raise AnsibleConnectionFailure(
-                        f"The host could not be reached any more over a new connection: {error}. {self._meanwhile(rehearsal)}"
+                        f"The host could not be reached any more over a new connection: {error}. {self._meanwhile(commit_confirm)}"
                     ) from None  # its words are in the message
             time.sleep(_PAUSE_SECONDS)
 
@@ -68,9 +75,9 @@ class ActionModule(ActionBase):
             self._connection.close()
 
     @staticmethod
-    def _meanwhile(rehearsal: dict[str, t.Any]) -> str:
+    def _meanwhile(commit_confirm: dict[str, t.Any]) -> str:
         return (
-            f"The change was not confirmed: the host puts the old table back by itself {rehearsal['seconds']} seconds after it was loaded,"
+            f"The change was not confirmed: the host puts the old table back by itself {commit_confirm['seconds']} seconds after it was loaded,"
             " and its boot file still has the old rules."
         )
 

@@ -51,10 +51,10 @@ class ActionModule(ActionBase):
     @staticmethod
     def _primary(entry: dict[str, t.Any], addresses: InventoryAddresses) -> dict[str, t.Any]:
         found = dict(entry)
-        if isinstance(found.get("members"), (list, tuple)):
-            found["members"] = [addresses.of(str(member)) for member in found["members"]]
+        if isinstance(found.get("group_hosts"), (list, tuple)):
+            found["group_hosts"] = [addresses.of(str(member)) for member in found["group_hosts"]]
         if found.get("primary"):
-            found["primary"] = addresses.member(addresses.of(str(found["primary"])), found.get("members"))
+            found["primary"] = addresses.member(addresses.of(str(found["primary"])), found.get("group_hosts"))
         return found
 
     @staticmethod

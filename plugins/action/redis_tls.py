@@ -110,13 +110,13 @@ class ActionModule(ActionBase):
             )  # fmt: skip
 
 
-def _missing(name: str, saw: str, do: str) -> Problem:
+def _missing(name: str, detected: str, do: str) -> Problem:
     """One code for each of the four that can be missing."""
     needs = "a file in PEM form"
     if name == "ca":
-        return Problem("ca_missing", saw, needs, do)
+        return Problem("ca_missing", detected, needs, do)
     if name == "ca_key":
-        return Problem("ca_key_missing", saw, needs, do)
+        return Problem("ca_key_missing", detected, needs, do)
     if name == "key":
-        return Problem("key_missing", saw, needs, do)
-    return Problem("certificate_missing", saw, needs, do)
+        return Problem("key_missing", detected, needs, do)
+    return Problem("certificate_missing", detected, needs, do)

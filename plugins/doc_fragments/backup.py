@@ -13,8 +13,8 @@ options:
     description: Where backups are kept, on the managed host. It is closed to everybody but root.
     type: path
     default: /var/backups/redis
-  set_name:
-    description: Name of the set that the server is of; backups are told apart by it.
+  group_name:
+    description: Name of the group that the server is of; backups are reported apart by it.
     type: str
     default: redis
   method:
@@ -27,13 +27,13 @@ options:
     type: str
     choices: [auto, rdb, aof, stream]
     default: auto
-  members:
-    description: Servers of the set. Given, only one of them takes the backup; on the others nothing is done.
+  group_hosts:
+    description: Servers of the group. Given, only one of them takes the backup; on the others nothing is done.
     type: list
     elements: str
     default: []
   address:
-    description: Which of O(members) the managed host is.
+    description: Which of O(group_hosts) the managed host is.
     type: str
   address_variables:
     description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
@@ -45,14 +45,14 @@ options:
     type: int
     default: 10485760
   max_lag:
-    description: Seconds that a replica may have been silent to be chosen.
+    description: Seconds that a replica may have been without an answer to be chosen.
     type: int
     default: 10
   max_age:
-    description: Take no backup if a proven one is younger than this many seconds; 0 always takes one.
+    description: Take no backup if a verified one is younger than this many seconds; 0 always takes one.
     type: int
     default: 0
-  prove:
+  verify:
     description: Whether the backup is loaded and compared at once.
     type: bool
     default: true
@@ -95,7 +95,7 @@ options:
   retention:
     description:
       - What stays on the host; what any rule keeps, stays. With every rule off (V(0)) nothing is deleted.
-      - The newest proven backup is never deleted, nor one that was marked V(kept).
+      - The newest verified backup is never deleted, nor one that was marked V(pinned).
     type: dict
     suboptions:
       keep_last:
@@ -123,7 +123,7 @@ options:
         type: int
         default: 0
       minimum_redundancy:
-        description: So many proven ones stay whatever the rules say.
+        description: So many verified ones stay whatever the rules say.
         type: int
         default: 1
   repositories:
@@ -185,7 +185,7 @@ options:
             type: int
             default: 0
           minimum_redundancy:
-            description: So many proven ones stay whatever the rules say.
+            description: So many verified ones stay whatever the rules say.
             type: int
             default: 1
   timeout:

@@ -24,8 +24,8 @@ options:
       not known.
     type: float
     default: 1.0
-  set_name:
-    description: Name of the set, of its backups, and in the text.
+  group_name:
+    description: Name of the group, of its backups, and in the text.
     type: str
     default: redis
   backup_directory:
@@ -43,12 +43,16 @@ options:
   sentinel_password:
     description: Password of the Sentinel.
     type: str
-  rpo_seconds:
+  crash_loss_seconds:
     description: Seconds of writes that a power cut may cost. More is critical. V(0) for no objective.
     type: int
     default: 0
-  max_backup_age:
-    description: Seconds after which the last proven backup is too old. V(0) for any age; with another value a missing backup is a warning.
+  rpo_seconds:
+    description: Seconds after which the last verified backup is too old. V(0) for any age; with another value a missing backup is a warning.
+    type: int
+    default: 0
+  rto_seconds:
+    description: Seconds within which the data has to be back from a backup, as the last restore drill measured it. V(0) for no objective.
     type: int
     default: 0
   max_drill_age:
@@ -56,7 +60,7 @@ options:
     type: int
     default: 0
   max_lag:
-    description: Seconds for which a replica, or the primary of one, may be silent.
+    description: Seconds for which a replica, or the primary of one, may be without an answer.
     type: int
     default: 10
   disk_full_hours:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: backup_choice
-short_description: Choose a backup among those that lie on the hosts of a set
+short_description: Choose a backup among those that lie on the hosts of a group
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
@@ -19,15 +19,15 @@ options:
     type: dict
     required: true
   wanted:
-    description: A label, V(latest_proven), V(latest) or V(oldest).
+    description: A label, V(latest_verified), V(latest) or V(oldest).
     type: str
-    default: latest_proven
+    default: latest_verified
   here:
     description: The host that it is wanted on.
     type: str
     default: ""
-  set_name:
-    description: Only backups of this set; empty for all that are given.
+  group_name:
+    description: Only backups of this group; empty for all that are given.
     type: str
     default: ""
   not_after:
@@ -39,12 +39,12 @@ options:
 EXAMPLES = r"""
 - name: Read the backups
   redisops.recovery.redis_backup_info:
-    set_name: orders
+    group_name: orders
   register: found
 
 - name: Say which one a restore would take
   ansible.builtin.debug:
-    msg: "{{ {inventory_hostname: found.sets} | redisops.recovery.backup_choice(wanted='latest_proven', here=inventory_hostname) }}"
+    msg: "{{ {inventory_hostname: found.sets} | redisops.recovery.backup_choice(wanted='latest_verified', here=inventory_hostname) }}"
 """
 
 RETURN = r"""
@@ -58,8 +58,8 @@ _value:
     host:
       description: Where it lies.
       type: str
-    set:
-      description: The set that it is of.
+    group:
+      description: The group that it is of.
       type: str
     bytes:
       description: How large its files are together; null where that is not known.
@@ -80,12 +80,16 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.core.timestamps import moment_of
 
-_NONE = {"label": "", "host": "", "set": "", "state": "", "at": None, "bytes": None}
-_BY_AGE = ("latest_proven", "latest", "oldest")
+_NONE = {"label": "", "host": "", "group": "", "state": "", "at": None, "bytes": None}
+_BY_AGE = ("latest_verified", "latest", "oldest")
 
 
 def backup_choice(
-    sets: t.Mapping[str, t.Any], wanted: str = "latest_proven", here: str = "", set_name: str = "", not_after: str = ""
+    sets: t.Mapping[str, t.Any],
+    wanted: str = "latest_verified",
+    here: str = "",
+    group_name: str = "",
+    not_after: str = "",
 ) -> dict[str, t.Any]:
     """The backup that ``wanted`` stands for, or why there is none."""
     try:
@@ -96,7 +100,7 @@ def backup_choice(
         {
             "label": row["label"],
             "host": host,
-            "set": one["set"],
+            "group": one["group"],
             "state": row["state"],
             "at": row["at"],
             "bytes": row.get("bytes"),
@@ -105,16 +109,16 @@ def backup_choice(
         for one in found
         for row in one["backups"]
         if (row["state"] != "damaged" or row["label"] == wanted)
-        and set_name in ("", one["set"])
+        and group_name in ("", one["group"])
         and row["at"] <= latest
     ]
     fit = [row for row in rows if row["label"] == wanted or wanted in _BY_AGE]
-    if wanted == "latest_proven":
-        fit = [row for row in fit if row["state"] == "proven"]
+    if wanted == "latest_verified":
+        fit = [row for row in fit if row["state"] == "verified"]
     if not fit:
         there = ", ".join(sorted({row["label"] for row in rows})) or "none"
         refusal = (
-            f"Refused, nothing has been changed. There is no backup {wanted}{f' of {set_name}' if set_name else ''}"
+            f"Refused, nothing has been changed. There is no backup {wanted}{f' of {group_name}' if group_name else ''}"
             f"{f' from {not_after} or before' if not_after else ''} on {', '.join(sets)}; there are: {there}. "
             "Do: take one (playbook backup), or set redisops_backup."
         )

@@ -11,7 +11,7 @@ version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - Joins what M(redisops.recovery.redis_health_info) said of each host into sets, with what was promised beside what was measured.
+  - Joins what M(redisops.recovery.redis_health_info) said of each host into groups, with the objectives next to what was measured.
   - A host without an answer is C(unknown), never ok.
 options:
   _input:
@@ -21,9 +21,6 @@ options:
   drift:
     description: RV(redisops.recovery.drift_table#filter:_value) of the same hosts, its C(rows); none where nobody looked.
     type: list
-  objectives:
-    description: Seconds of C(at_risk), C(backup_age), C(rpo) and C(rto); 0 or missing for none.
-    type: dict
   now:
     description: The moment that the report is of, in seconds since 1970; 0 for now.
     type: float
@@ -36,10 +33,10 @@ EXAMPLES = r"""
     name: redisops.recovery.redis_monitoring
     tasks_from: health
 
-- name: Say what is promised and what is kept
+- name: Say the objectives and what is kept
   ansible.builtin.debug:
     msg: >-
-      {{ dict(groups['redis'] | zip(groups['redis'] | map('extract', hostvars))) | redisops.recovery.fleet_report(objectives={'at_risk': 5})
+      {{ dict(groups['redis'] | zip(groups['redis'] | map('extract', hostvars))) | redisops.recovery.fleet_report
          | redisops.recovery.fleet_page('markdown') }}
 """
 
@@ -49,10 +46,10 @@ _value:
   type: dict
   contains:
     totals:
-      description: Hosts and sets, by status.
+      description: Hosts and groups, by status.
       type: dict
-    sets:
-      description: A row each with promise, last save, last proven backup, risk, last drill, topology, the worst first.
+    groups:
+      description: A row each with configured durability, objectives, last save, last verified backup, crash loss window, last drill, topology, the worst first.
       type: list
     hosts:
       description: A row each.
@@ -76,13 +73,12 @@ _NAMES = ("redis_replication_address", "ansible_host")
 def _seen(variables: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What redis_health_info said, or else what there is instead of it."""
     found = variables.get("__redis_monitoring_health") or variables.get("__redisops_ping") or {}
-    return {"set_name": variables.get("redis_backup_set_name") or "", **found}
+    return {"group_name": variables.get("redis_group_name") or "", **found}
 
 
 def fleet_report(
     fleet: t.Mapping[str, t.Mapping[str, t.Any]],
     drift: t.Optional[t.Sequence[t.Mapping[str, t.Any]]] = None,
-    objectives: t.Optional[t.Mapping[str, float]] = None,
     now: float = 0.0,
 ) -> dict[str, t.Any]:
     """One report of all hosts."""
@@ -93,7 +89,6 @@ def fleet_report(
     return joined(
         {host: _seen(variables) for host, variables in fleet.items()},
         drift,
-        objectives or {},
         now or time.time(),
         addresses,
     )

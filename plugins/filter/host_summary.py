@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: host_summary
-short_description: Say in five lines what a server is, promises and risks, and what to do next
+short_description: Say in five lines what a server is, keeps and would lose, and what to do next
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
@@ -34,7 +34,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Role, promise, what is at risk, backups, and what to do next.
+  description: Role, configured durability, crash loss window, backups, and what to do next.
   type: list
   elements: str
 """
@@ -54,9 +54,11 @@ def _server(facts: t.Mapping[str, t.Any]) -> str:
 
 
 def _backups(facts: t.Mapping[str, t.Any], schedule: t.Optional[t.Mapping[str, t.Any]]) -> str:
-    last = facts["last_proven_backup"]
+    last = facts["last_verified_backup"]
     told = (
-        f"the last proven one on this host is {ago(last['age_seconds'])} old" if last else "no proven one on this host"
+        f"the last verified one on this host is {ago(last['age_seconds'])} old"
+        if last
+        else "no verified one on this host"
     )
     at = (schedule or {}).get("next_run")
     return f"{told}; the next run here: {at}" if at else f"{told}; none is taken by itself (redis_backup_enabled)"
@@ -68,7 +70,7 @@ def _next(health: t.Mapping[str, t.Any]) -> str:
     if not bad:
         return "nothing"
     rest = f"; and {len(bad) - 1} more: playbook health" if len(bad) > 1 else ""
-    return f"{bad[0]['severity']} {bad[0]['code']}: {bad[0]['seen']}. {bad[0]['do']}{rest}"
+    return f"{bad[0]['severity']} {bad[0]['code']}: {bad[0]['detected']}. {bad[0]['do']}{rest}"
 
 
 def host_summary(health: t.Mapping[str, t.Any], schedule: t.Optional[t.Mapping[str, t.Any]] = None) -> list[str]:
@@ -76,19 +78,19 @@ def host_summary(health: t.Mapping[str, t.Any], schedule: t.Optional[t.Mapping[s
     if "facts" not in health:
         because = str(health.get("msg") or "it was not looked at").split("\n")[0]
         return [
-            "server:   not known",
-            "promise:  not known",
-            "at risk:  not known",
-            "backups:  not known",
-            f"to do:    {because}",
+            "server:      not known",
+            "durability:  not known",
+            "crash loss:  not known",
+            "backups:     not known",
+            f"to do:       {because}",
         ]
-    facts, risk = health["facts"], health["at_risk"]
+    facts, crash_loss = health["facts"], health["crash_loss"]
     return [
-        f"server:   {_server(facts)}",
-        f"promise:  {facts['promise'] or 'not known'}",
-        f"at risk:  {risk['text']} ({risk['how']})",
-        f"backups:  {_backups(facts, schedule)}",
-        f"to do:    {_next(health)}",
+        f"server:      {_server(facts)}",
+        f"durability:  {facts['configured_durability'] or 'not known'}",
+        f"crash loss:  {crash_loss['text']} ({crash_loss['how']})",
+        f"backups:     {_backups(facts, schedule)}",
+        f"to do:       {_next(health)}",
     ]
 
 

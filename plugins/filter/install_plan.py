@@ -85,9 +85,9 @@ _value:
       description: Python distributions to install with pip.
       type: list
       elements: str
-    baseline:
-      description: V(empty) where this host has no Redis yet, else V(current); for the O(redisops.recovery.redis_config#module:baseline) of the modules that follow.
-      type: str
+    fresh_install:
+      description: Whether this host has no Redis yet; for the O(redisops.recovery.redis_config#module:fresh_install) of the modules that follow.
+      type: bool
     refusal:
       description: Why nothing may be installed; empty where it may.
       type: str
@@ -113,7 +113,7 @@ def install_plan(
             "source": source,
             "packages": [],
             "pip": [],
-            "baseline": "current",
+            "fresh_install": False,
             "refusal": problem.message(),
         }
     return {**plan, "refusal": ""}

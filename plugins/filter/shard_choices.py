@@ -22,9 +22,9 @@ options:
     description: RV(redisops.recovery.redis_backup_info#module:sets) of each node, host → list.
     type: dict
   wanted:
-    description: V(latest_proven), V(latest) or V(oldest) for all of them, or a label for each primary, host → label.
+    description: V(latest_verified), V(latest) or V(oldest) for all of them, or a label for each primary, host → label.
     type: raw
-    default: latest_proven
+    default: latest_verified
   not_after:
     description: Only backups from this moment or before, in seconds since 1970 or as V(2026-11-24T22:00:00Z).
     type: str
@@ -38,14 +38,14 @@ options:
 EXAMPLES = r"""
 - name: See what each node is, without changing anything
   redisops.recovery.redis_restore:
-    set_name: shop
+    group_name: shop
   check_mode: true
   register: node
   failed_when: false
 
 - name: Read the backups
   redisops.recovery.redis_backup_info:
-    set_name: shop
+    group_name: shop
   register: found
 
 - name: Say what would be restored
@@ -84,14 +84,18 @@ def _covered(ranges: t.Iterable[str]) -> list[int]:
     return found
 
 
-def _refusal(saw: str, do: str) -> dict[str, t.Any]:
-    return {"choices": {}, "spread_seconds": 0.0, "refusal": f"Refused, nothing has been changed. {saw}. Do: {do}."}
+def _refusal(detected: str, do: str) -> dict[str, t.Any]:
+    return {
+        "choices": {},
+        "spread_seconds": 0.0,
+        "refusal": f"Refused, nothing has been changed. {detected}. Do: {do}.",
+    }
 
 
 def shard_choices(
     targets: t.Mapping[str, t.Any],
     sets: t.Optional[t.Mapping[str, t.Any]] = None,
-    wanted: t.Union[str, t.Mapping[str, str]] = "latest_proven",
+    wanted: t.Union[str, t.Mapping[str, str]] = "latest_verified",
     not_after: str = "",
     max_spread: int = 3600,
 ) -> dict[str, t.Any]:
@@ -107,13 +111,13 @@ def shard_choices(
     choices = {}
     for host, target in primaries.items():
         name = wanted if isinstance(wanted, str) else wanted.get(host, "")
-        choices[host] = backup_choice(sets or {}, name, host, target["set_name"], not_after)
+        choices[host] = backup_choice(sets or {}, name, host, target["group_name"], not_after)
         if choices[host]["refusal"]:
             return {**_refusal("", ""), "refusal": choices[host]["refusal"]}
     times = [choice["at"] for choice in choices.values()]
     spread = round(max(times) - min(times), 3)
     if spread > max_spread:
-        told = ", ".join(f"{choice['set']} {choice['label']}" for choice in choices.values())
+        told = ", ".join(f"{choice['group']} {choice['label']}" for choice in choices.values())
         return _refusal(
             f"Between the oldest and the newest of the chosen backups are {spread:g} seconds ({told}), and {max_spread} are allowed",
             "name a moment for which every shard has one (redisops_not_after), or allow more (redisops_max_spread_seconds)",

@@ -17,8 +17,8 @@ description:
   - Users are compared by what they may do, command by command, so that order, phrasing and the way a server version prints its
     users make no difference. A user that was changed by hand is shown and put back.
   - Users in redis.conf itself, and C(requirepass), are moved to the ACL file, since Redis takes one or the other.
-  - All rules are read by the installed server in a throwaway process before any user is changed.
-  - What opens is done first, what closes last. Before anything is closed it is proven that the login of this collection works,
+  - All rules are read by the installed server by a temporary server before any user is changed.
+  - What opens is done first, what closes last. Before anything is closed it is verified that the login of this collection works,
     and that every connected replica and Sentinel can log in as a user that stays; where not, the users are put back.
   - Only SHA-256 hashes of passwords are sent and written. The exception is the password with which the server itself logs in to
     its primary, C(masterauth), which Redis needs as it is.
@@ -27,7 +27,7 @@ extends_documentation_fragment:
   - redisops.recovery.attributes
 options:
   users:
-    description: The users, beside C(default).
+    description: The users, next to C(default).
     type: list
     elements: dict
     default: []
@@ -79,7 +79,7 @@ options:
   withdraw:
     description:
       - Whether users, rights and passwords are taken away. V(false) only makes users and adds passwords, on all hosts of a
-        replicated set, before a second call with V(true) takes away on any of them. RV(settled) says whether that has work to do.
+        replication group, before a second call with V(true) takes away on any of them. RV(settled) says whether that has work to do.
     type: bool
     default: true
   replication_user:
@@ -108,17 +108,16 @@ options:
   pending:
     description:
       - RV(pending) of the call with O(withdraw) V(false) before this one. In check mode that call has changed nothing, and this one
-        then begins with what it would have left. In a run, what that call wrote is not told again with O(baseline) V(empty).
+        then begins with what it would have left. In a run, what that call wrote is not told again with O(fresh_install=true).
     type: list
     elements: str
     default: []
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+      - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
         check mode, the files may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait for a server that is still loading, or for replicas that are being synchronised, in seconds.
     type: int
@@ -235,11 +234,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import 
     AclState,
     declared_users,
     plan_acl,
-    prove_dependents,
-    prove_own_login,
-    prove_replays,
     render_file,
     replication_login,
+    require_dependents,
+    require_own_login,
+    require_replays,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.presets import PRESETS
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import file_lines
@@ -251,7 +250,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
     apply_access,
     plan_path_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import (
+    commit,
+    require_known,
+    set_live,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import ConfigPlan, plan_config
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     OPEN_ACL,
@@ -290,7 +293,7 @@ SPEC = {
     "group": {"type": "str"},
     "mode": {"type": "str", "default": "0640"},
     "pending": {"type": "list", "elements": "str", "default": []},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 
@@ -308,7 +311,7 @@ class Work:
     changes: list = dataclasses.field(default_factory=list)
 
 
-def prove_own(path: str) -> None:
+def require_own(path: str) -> None:
     """The directory is the server's own to write: a link there would lead this run, as root, wherever it likes. Raises Problem."""
     if not os.path.isabs(path):
         raise Problem(
@@ -335,19 +338,19 @@ def plan_access(params: dict, instance: Instance, work: Work, secret: bool) -> N
     if os.path.exists(path) and work.plan.file is None:
         found.append(plan_path_access(path, work.access.uid, work.access.gid, work.access.mode)[1])
     # Of a host that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave.
-    work.changes += [change for change in found if change and params["baseline"] != "empty"]
+    work.changes += [change for change in found if change and not params["fresh_install"]]
 
 
-def prove(instance: Instance, params: dict, state: AclState, whole: AclPlan, text: str, declared: dict) -> list:
+def require_safe(instance: Instance, params: dict, state: AclState, whole: AclPlan, text: str, declared: dict) -> list:
     """Everything that could be wrong with the users as they will be, before any is touched; gives whom to move. Raises Problem."""
     judge(instance, text, whole.file if whole.file is not None else state.file or {}, declared)
     started = {**file_lines(OPEN_ACL, ""), **whole.file_after}
     for after in [whole.live_after, started] if instance.running else [started]:
-        prove_own_login(params["login_user"] or "default", params["login_password"], after, state.table)
-        prove_replays(after["default"], state.table, instance.info.version, instance.info.product)
+        require_own_login(params["login_user"] or "default", params["login_password"], after, state.table)
+        require_replays(after["default"], state.table, instance.info.version, instance.info.product)
     if instance.server is None:
         return []
-    return prove_dependents(read_dependents(instance.server), state.live, whole.live_after, state.table)
+    return require_dependents(read_dependents(instance.server), state.live, whole.live_after, state.table)
 
 
 def act(instance: Instance, params: dict, state: AclState, work: Work, movers: list) -> None:
@@ -393,9 +396,9 @@ def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     declared = declared_users(params["users"], params["default_user"])
     links = replication_login(params["users"], params["replication_user"])
-    path, empty = params["acl_file"], params["baseline"] == "empty"
+    path, empty = params["acl_file"], params["fresh_install"]
     parse_mode(params["mode"])
-    prove_own(path)
+    require_own(path)
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     absent = empty and not instance.text
     state = AclState(None, None, {}, None) if absent else read_state(instance, path)
@@ -406,7 +409,7 @@ def body(module: AnsibleModule) -> dict:
 
     wanted = {"aclfile": path, **links}
     if instance.running:
-        prove_known(instance, wanted)
+        require_known(instance, wanted)
     live = instance.live if instance.running else None
     config = plan_config(
         {} if added else wanted, instance.directives, instance.path, live, None, empty and not params["pending"]
@@ -418,7 +421,7 @@ def body(module: AnsibleModule) -> dict:
         plan_access(params, instance, work, bool(links))
     movers: list = []
     if work.changes and not absent:
-        movers = prove(instance, params, state, plan_of(True), text, declared)
+        movers = require_safe(instance, params, state, plan_of(True), text, declared)
     if work.changes and not module.check_mode:
         act(instance, params, state, work, movers)
     unknown = [] if params["purge"] else work.plan.unknown_users

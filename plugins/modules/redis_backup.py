@@ -14,8 +14,8 @@ author:
   - redisops.recovery contributors (@redisops)
 description:
   - Copies the data of a live server with what it says of itself at that very moment (keys for each database, replication offset, a sample of
-    keys with their values and expiry), hashes every file, seals a manifest last, then loads the copy into a scratch server and compares. A
-    backup that went all the way is V(proven).
+    keys with their values and expiry), hashes every file, seals a manifest last, then loads the copy into a temporary server and compares. A
+    backup that went all the way is V(verified).
   - Nothing of the server is changed, paused or held. Files are read through descriptors that were opened once, so a rewrite of the AOF meanwhile
     does no harm, and a run that was cut off leaves nothing but a directory without a label, which the next run removes.
   - In check mode it does the checks, and says what it would do.
@@ -26,17 +26,17 @@ extends_documentation_fragment:
 options:
   state:
     description:
-      - V(present) takes a backup, unless a proven one is younger than O(max_age).
-      - V(proven) proves the one that O(backup) names again.
-      - V(kept) marks it, so that it is never deleted by policy; V(released) takes the mark away.
-      - V(absent) deletes it. The last proven backup is never deleted.
-      - V(fetched) brings it from the first of O(repositories), verified; to prove or to restore it here.
-      - V(pruned) deletes what O(retention) does not keep, on this host. V(present) does so after each backup.
+      - V(present) takes a backup, unless a verified one is younger than O(max_age).
+      - V(verified) verifies the one that O(backup) names again.
+      - V(pinned) marks it, so that it is never deleted by policy; V(unpinned) takes the mark away.
+      - V(absent) deletes it. The last verified backup is never deleted.
+      - V(fetched) brings it from the first of O(repositories), verified; to verify or to restore it here.
+      - V(expired) deletes what O(retention) does not keep, on this host. V(present) does so after each backup.
     type: str
-    choices: [present, proven, kept, released, absent, fetched, pruned]
+    choices: [present, verified, pinned, unpinned, absent, fetched, expired]
     default: present
   backup:
-    description: Label of a backup, V(latest), V(oldest) or V(latest_proven); not for V(present).
+    description: Label of a backup, V(latest), V(oldest) or V(latest_verified); not for V(present).
     type: str
     default: latest
 seealso:
@@ -45,19 +45,19 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Take a backup, and prove it
+- name: Take a backup, and verify it
   redisops.recovery.redis_backup:
-    set_name: orders
+    group_name: orders
     assertions:
       - {key: "orders:index", type: zset, min_count: 1000}
   register: backup
-  failed_when: backup.failed or backup.state != 'proven'
+  failed_when: backup.failed or backup.state != 'verified'
 
 - name: Keep last night's backup, whatever the policy says
   redisops.recovery.redis_backup:
-    set_name: orders
-    state: kept
-    backup: latest_proven
+    group_name: orders
+    state: pinned
+    backup: latest_verified
 """
 
 RETURN = r"""
@@ -103,16 +103,16 @@ directory:
   returned: success
   type: str
 decisions:
-  description: For V(pruned), what becomes of each backup and why, newest first.
-  returned: O(state=pruned)
+  description: For V(expired), what becomes of each backup and why, newest first.
+  returned: O(state=expired)
   type: list
   elements: dict
 source:
-  description: Who of RV(ignore:members) gives the backup, and why.
+  description: Who of RV(ignore:group_hosts) gives the backup, and why.
   returned: success
   type: str
 state:
-  description: V(damaged), V(failed), V(taken), V(checksummed), V(loaded), V(proven), V(elsewhere) (another member takes it) or V(absent).
+  description: V(damaged), V(failed), V(taken), V(checksummed), V(loaded), V(verified), V(elsewhere) (another host of the group takes it) or V(absent).
   returned: success
   type: str
 """
@@ -120,7 +120,7 @@ state:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import prove_backup
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import require_backup
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job, run, told
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import fetch, let_go, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
@@ -141,7 +141,7 @@ SPEC = {
     **backup_spec(),
     "state": {
         "type": "str",
-        "choices": ["present", "proven", "kept", "released", "absent", "fetched", "pruned"],
+        "choices": ["present", "verified", "pinned", "unpinned", "absent", "fetched", "expired"],
         "default": "present",
     },
     "backup": {"type": "str", "default": "latest"},
@@ -164,27 +164,27 @@ def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     store, wanted = job.store(), module.params["state"]
     backup = store.find(module.params["backup"])
     before, after, words = {
-        "proven": (told(backup)["state"], "proven again", f"load {backup.label} and compare"),
-        "kept": ("kept" if backup.keep else "by policy", "kept", f"keep {backup.label}"),
-        "released": ("kept" if backup.keep else "by policy", "by policy", f"leave {backup.label} to the policy"),
+        "verified": (told(backup)["state"], "verified again", f"load {backup.label} and compare"),
+        "pinned": ("pinned" if backup.pinned else "by policy", "pinned", f"keep {backup.label}"),
+        "unpinned": ("pinned" if backup.pinned else "by policy", "by policy", f"leave {backup.label} to the policy"),
         "absent": ("present", None, f"delete {backup.label}"),
     }[wanted]
-    if wanted == "absent" and backup.proven and [one.label for one in store.all() if one.proven] == [backup.label]:
+    if wanted == "absent" and backup.verified and [one.label for one in store.all() if one.verified] == [backup.label]:
         raise Refusal(
-            "last_proven",
-            f"{backup.label} is the only proven backup of {store.set_name}",
-            "another proven one",
-            "take and prove a newer one first",
+            "last_verified",
+            f"{backup.label} is the only verified backup of {store.group_name}",
+            "another verified one",
+            "take and verify a newer one first",
         )
     changes = [] if before == after else [Change("backup", backup.label, before, after, words)]
     if changes and not module.check_mode:
         with store.locked():
-            if wanted == "proven":
-                backup = prove_backup(store, backup, job.settings, host)
+            if wanted == "verified":
+                backup = require_backup(store, backup, job.settings, host)
             elif wanted == "absent":
                 store.delete(backup.label)
             else:
-                store.set_keep(backup, wanted == "kept")
+                store.set_pinned(backup, wanted == "pinned")
     if wanted == "absent":
         return result_of(changes, backup=None, state="absent", directory="", source="")
     return result_of(changes, source="", **shown(backup if module.check_mode else store.read(backup.label)))
@@ -217,14 +217,14 @@ def fetched(module: AnsibleModule, job: Job, host: Host) -> dict:
     return result_of(changes, source=place.name, **shown(backup))
 
 
-def pruned(module: AnsibleModule, job: Job, _host: Host) -> dict:
+def expired(module: AnsibleModule, job: Job, _host: Host) -> dict:
     store = job.store()
     store.find("latest")  # or say that there is none
     decisions = let_go(store, job.retention, time.time(), check=True)
     changes = [
         Change("backup", one.label, "present", None, f"delete {one.label}: {one.why}")
         for one in decisions
-        if not one.keep
+        if not one.retained
     ]
     if changes and not module.check_mode:
         with store.locked():
@@ -241,7 +241,7 @@ def pruned(module: AnsibleModule, job: Job, _host: Host) -> dict:
 
 def body(module: AnsibleModule) -> dict:
     job = job_of(module.params)
-    ways = {"present": present, "fetched": fetched, "pruned": pruned}
+    ways = {"present": present, "fetched": fetched, "expired": expired}
     return ways.get(module.params["state"], existing)(module, job, Host())
 
 

@@ -14,7 +14,7 @@ author:
   - redisops.recovery contributors (@redisops)
 description:
   - Reads the manifests and proofs of the backups on the managed host. Nothing is changed.
-  - The status of a set is a number that stays what it is, for monitoring, and a text for people.
+  - The status of a group is a number that stays what it is, for monitoring, and a text for people.
 extends_documentation_fragment:
   - redisops.recovery.attributes.info
 options:
@@ -22,11 +22,11 @@ options:
     description: Where backups are kept, on the managed host.
     type: path
     default: /var/backups/redis
-  set_name:
+  group_name:
     description: Only this set. Not given, all of them.
     type: str
   max_age:
-    description: Seconds after which the last proven backup is too old; 0 for any age.
+    description: Seconds after which the last verified backup is too old; 0 for any age.
     type: int
     default: 0
   verify:
@@ -46,9 +46,9 @@ EXAMPLES = r"""
     max_age: 93600
   register: found
 
-- name: Insist on a proven backup of the last 26 hours
+- name: Insist on a verified backup of the last 26 hours
   redisops.recovery.redis_backup_info:
-    set_name: orders
+    group_name: orders
     max_age: 93600
     verify: true
   register: found
@@ -65,8 +65,8 @@ room_bytes:
   description: Free bytes in O(room_in); null where that was not given.
   returned: success
   type: int
-sets:
-  description: One row for each set.
+groups:
+  description: One row for each group.
   returned: success
   type: list
   elements: dict
@@ -75,15 +75,15 @@ sets:
       description: Its name.
       type: str
     status:
-      description: V(0) ok, V(1) no backup, V(2) no proven backup, V(3) the last proven one is too old, V(4) the latest one failed or is damaged.
+      description: V(0) ok, V(1) no backup, V(2) no verified backup, V(3) the last verified one is too old, V(4) the latest one failed or is damaged.
       type: int
     backups:
       description:
-        - Oldest first. RV(ignore:state) is V(damaged), V(failed), V(taken), V(checksummed), V(loaded) or V(proven); times are seconds since 1970.
+        - Oldest first. RV(ignore:state) is V(damaged), V(failed), V(taken), V(checksummed), V(loaded) or V(verified); times are seconds since 1970.
       type: list
       elements: dict
 status:
-  description: The highest status of all sets; V(1) where there is none.
+  description: The highest status of all groups; V(1) where there is none.
   returned: success
   type: int
 text:
@@ -96,7 +96,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import set_names
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import group_names
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import render_text, row_of, status_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
@@ -104,17 +104,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.runner im
 
 SPEC = {
     "directory": {"type": "path", "default": "/var/backups/redis"},
-    "set_name": {"type": "str"},
+    "group_name": {"type": "str"},
     "max_age": {"type": "int", "default": 0},
     "verify": {"type": "bool", "default": False},
     "room_in": {"type": "path"},
 }
 
 
-def names_of(directory: str, set_name: str) -> list[str]:
-    """The sets to tell of; one that was named has a row in any case."""
+def names_of(directory: str, group_name: str) -> list[str]:
+    """The groups to tell of; one that was named has a row in any case."""
     try:
-        return set_names(directory, set_name) or [name for name in (set_name,) if name]
+        return group_names(directory, group_name) or [name for name in (group_name,) if name]
     except OSError as error:
         raise Problem(
             "unreadable", f"{directory}: {error.strerror}", "a directory that can be read (root)", "run with become"
@@ -132,7 +132,7 @@ def room_in(path: str) -> int:
 def rows_of(store: Store, verify: bool) -> list[dict]:
     rows = []
     for one in store.all():
-        row = row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.keep)
+        row = row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.pinned)
         differences = verify_files(one.directory, one.manifest) if verify and one.manifest else []
         if differences:
             row.update(state="damaged", differences=differences, why="files are not as they were written")
@@ -142,18 +142,18 @@ def rows_of(store: Store, verify: bool) -> list[dict]:
 
 def body(module: AnsibleModule) -> dict:
     params, now = module.params, time.time()
-    names = names_of(params["directory"], params["set_name"] or "")
-    sets, text = [], ""
+    names = names_of(params["directory"], params["group_name"] or "")
+    groups, text = [], ""
     for name in names:
         rows = rows_of(Store(params["directory"], name), params["verify"])
         status = status_of(rows, params["max_age"], now)
-        sets.append({"set": name, "status": status, "backups": rows})
+        groups.append({"group": name, "status": status, "backups": rows})
         text += render_text(name, rows, status, now)
-    worst = max((one["status"] for one in sets), default=1)
+    worst = max((one["status"] for one in groups), default=1)
     return {
         "changed": False,
         "room_bytes": room_in(params["room_in"]) if params["room_in"] else None,
-        "sets": sets,
+        "groups": groups,
         "status": worst,
         "text": text or f"no backups in {params['directory']}\n",
     }

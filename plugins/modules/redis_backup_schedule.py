@@ -8,17 +8,17 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_backup_schedule
-short_description: Let a host take and prove its backups by itself, by a systemd timer
+short_description: Let a host take and verify its backups by itself, by a systemd timer
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
   - Puts the program of M(redisops.recovery.redis_backup) on the managed host (below C(/usr/local/lib/redisops)), its settings in
     C(/etc/redisops/backup-SET.json) (root only, since the password is in it), and the units C(redisops-backup-SET.service) and C(.timer).
-  - The AOF's history (O(history_hours)) and drills (O(drill_on_calendar)) have units and settings of their own,
-    C(redisops-history-SET) and C(redisops-drill-SET).
+  - The AOF's archive (O(archive_hours)) and drills (O(drill_on_calendar)) have units and settings of their own,
+    C(redisops-archive-SET) and C(redisops-drill-SET).
   - A run that fails leaves the service in state C(failed), with the reason as one line of JSON in the journal.
-  - On a set, give every host the same schedule and O(members); one of them takes the backup each time.
+  - On a set, give every host the same schedule and O(group_hosts); one of them takes the backup each time.
 extends_documentation_fragment:
   - redisops.recovery.backup
   - redisops.recovery.connection
@@ -38,18 +38,18 @@ options:
     type: int
     default: 1800
   weight:
-    description: Share of CPU and disk beside others, as systemd's C(CPUWeight=) and C(IOWeight=); 100 is the usual one.
+    description: Share of CPU and disk next to others, as systemd's C(CPUWeight=) and C(IOWeight=); 100 is the usual one.
     type: int
     default: 20
-  history_hours:
+  archive_hours:
     description:
-      - For how many hours the AOF's history is kept, to go back in it (O(redisops.recovery.redis_restore#module:to_time)); V(0) for none.
-      - Whenever Redis begins a new file, and every five minutes, what is there is hard-linked into C(redisops-aof-history) in the data directory
+      - For how many hours the AOF's archive is kept, to go back in it (O(redisops.recovery.redis_restore#module:to_time)); V(0) for none.
+      - Whenever Redis begins a new file, and every five minutes, what is there is hard-linked into C(redisops-aof-archive) in the data directory
         (open to root only). That costs nothing until a rewrite; from then on it costs what the rewrite would have freed.
     type: int
     default: 0
-  history_min_free_percent:
-    description: Percent of the file system that have to stay free. With less, the oldest history goes, whatever O(history_hours) says.
+  archive_min_free_percent:
+    description: Percent of the file system that have to stay free. With less, the oldest archive goes, whatever O(archive_hours) says.
     type: int
     default: 25
   drill_on_calendar:
@@ -77,16 +77,16 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Take a proven backup every six hours, from a replica where there is one
+- name: Take a verified backup every six hours, from a replica where there is one
   redisops.recovery.redis_backup_schedule:
-    set_name: orders
-    members: "{{ groups['orders'] }}"
+    group_name: orders
+    group_hosts: "{{ groups['orders'] }}"
     on_calendar: "*-*-* 00/6:00:00"
 
-- name: Keep two days of AOF history as well, and hold a drill every Sunday
+- name: Keep two days of AOF archive as well, and hold a drill every Sunday
   redisops.recovery.redis_backup_schedule:
-    set_name: orders
-    history_hours: 48
+    group_name: orders
+    archive_hours: 48
     drill_on_calendar: "Sun *-*-* 05:00:00"
     rpo_seconds: 93600
     rto_seconds: 600
@@ -144,7 +144,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.backup import job as backup_job  # noqa: F401, they have to be at hand to be put on the host
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.drill import job as drill_job  # noqa: F401, they have to be at hand to be put on the host
-from ansible_collections.redisops.recovery.plugins.module_utils.drill.job import Drill, prove
+from ansible_collections.redisops.recovery.plugins.module_utils.drill.job import Drill, require_valid
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import (
     backup_spec,
     connection_spec,
@@ -152,8 +152,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec i
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr import archive_job  # noqa: F401, they have to be at hand to be put on the host
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive_job import History, place_in
-from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, prove_calendar
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive_job import Archive, place_in
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, require_calendar
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program import HOME, command
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import Piece, path_unit, service, timer
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
@@ -167,8 +167,8 @@ SPEC = {
     "on_calendar": {"type": "str", "default": "*-*-* 02:30:00"},
     "randomized_delay": {"type": "int", "default": 1800},
     "weight": {"type": "int", "default": 20},
-    "history_hours": {"type": "int", "default": 0},
-    "history_min_free_percent": {"type": "int", "default": 25},
+    "archive_hours": {"type": "int", "default": 0},
+    "archive_min_free_percent": {"type": "int", "default": 25},
     "drill_on_calendar": {"type": "str", "default": ""},
     "drill_repository": {"type": "str"},
     "window_days": {"type": "int", "default": 30},
@@ -182,7 +182,7 @@ SYSTEM_UNITS = "/etc/systemd/system"
 
 def pieces_of(params: dict) -> list[Piece]:
     """What the host shall do by itself. Raises Problem."""
-    job, name, here = job_of(params), params["set_name"], params["state"] == "present"
+    job, name, here = job_of(params), params["group_name"], params["state"] == "present"
     places = {one.repository.name: one.repository for one in job.repositories}
     if params["drill_repository"] and params["drill_repository"] not in places:
         raise Problem(
@@ -195,8 +195,8 @@ def pieces_of(params: dict) -> list[Piece]:
         params["directory"], name, "", params["window_days"], params["rpo_seconds"], params["rto_seconds"],
         places.get(params["drill_repository"] or ""), tuple(params["assertions"]), params["timeout"],
     )  # fmt: skip
-    prove(practice)
-    history = History(params["config_file"], params["history_hours"] * 3600, params["history_min_free_percent"])
+    require_valid(practice)
+    archive = Archive(params["config_file"], params["archive_hours"] * 3600, params["archive_min_free_percent"])
     watched = (
         place_in(params["config_file"])[0].aof_dir
         if here and os.path.exists(params["config_file"])
@@ -217,15 +217,15 @@ def pieces_of(params: dict) -> list[Piece]:
             wanted,
         )
 
-    take, keep, drill = f"Take and prove a backup of the Redis set {name}", f"Keep the AOF's history of the Redis set {name}", (
-        f"Restore a backup of the Redis set {name} for practice"
+    take, keep, drill = f"Take and verify a backup of the replication group {name}", f"Keep the AOF's archive of the replication group {name}", (
+        f"Restore a backup of the replication group {name} for practice"
     )  # fmt: skip
     delay = params["randomized_delay"]
     return [
         piece("backup", "backup.job", job.render(), take, {"timer": timer(take, params["on_calendar"], delay)}, here),
         piece(
-            "history", "pitr.archive_job", history.render(), keep,
-            {"timer": timer(keep, "*:0/5", 0), "path": path_unit(keep, watched)}, here and params["history_hours"] > 0,
+            "archive", "pitr.archive_job", archive.render(), keep,
+            {"timer": timer(keep, "*:0/5", 0), "path": path_unit(keep, watched)}, here and params["archive_hours"] > 0,
         ),
         piece(
             "drill", "drill.job", practice.render(), drill,
@@ -234,7 +234,7 @@ def pieces_of(params: dict) -> list[Piece]:
     ]  # fmt: skip
 
 
-def prove_declaration(params: dict, host: Host) -> None:
+def require_declaration(params: dict, host: Host) -> None:
     if params["randomized_delay"] < 0 or not 1 <= params["weight"] <= 10000:
         raise Problem(
             "invalid_value",
@@ -242,16 +242,16 @@ def prove_declaration(params: dict, host: Host) -> None:
             "seconds from 0 on, a weight from 1 to 10000",
             "set them",
         )
-    if params["history_hours"] < 0 or not 0 <= params["history_min_free_percent"] < 100:
+    if params["archive_hours"] < 0 or not 0 <= params["archive_min_free_percent"] < 100:
         raise Problem(
             "invalid_value",
-            "history_hours is negative, or history_min_free_percent is no share",
+            "archive_hours is negative, or archive_min_free_percent is no share",
             "hours from 0 on, percent from 0 to 99",
             "set them",
         )
     for option in ("on_calendar", "drill_on_calendar"):
         if params[option] or option == "on_calendar":
-            prove_calendar(host, option, params[option])
+            require_calendar(host, option, params[option])
 
 
 def next_run(host: Host, timer: str) -> str:
@@ -261,9 +261,9 @@ def next_run(host: Host, timer: str) -> str:
 
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
-    job_of(params).store()  # a name that is none is told here
+    job_of(params).store()  # a name that is none is reported here
     if params["state"] == "present":
-        prove_declaration(params, host)
+        require_declaration(params, host)
     pieces = pieces_of(params)
     schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces)
     changes = schedule.changes()

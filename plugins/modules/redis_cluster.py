@@ -71,13 +71,12 @@ options:
     description: Percent of an even share by which a primary may fall short of it.
     type: int
     default: 10
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, or turns cluster mode on, so that in check mode a server that does not run, or is no
+      - Whether this run installed Redis itself, or turns cluster mode on, so that in check mode a server that does not run, or is no
         node yet, stands for an empty node.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait, in seconds, for a replica's first copy of the data.
     type: int
@@ -155,7 +154,7 @@ findings:
     severity:
       description: C(error), C(warning) or C(info).
       type: str
-    saw:
+    detected:
       description: What was seen.
       type: str
     why:
@@ -213,7 +212,7 @@ SPEC = {
     "primaries": {"type": "int"},
     "rebalance": {"type": "str", "choices": ["when_needed", "never"], "default": "when_needed"},
     "rebalance_threshold": {"type": "int", "default": 10},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 
@@ -236,7 +235,7 @@ def entries_of(params: dict) -> list[Entry]:
     twice = sorted({one.address for one in found if [other.address for other in found].count(one.address) > 1})
     if twice:
         raise Problem(
-            "duplicate_member",
+            "duplicate_group_host",
             f"{', '.join(twice)} stands in nodes twice",
             "each server once",
             "take one of them out of nodes",
@@ -262,8 +261,8 @@ def body(module: AnsibleModule) -> dict:
     primaries = params["primaries"] or len(entries) // (1 + params["replicas_per_primary"])
     threshold = params["rebalance_threshold"] if params["rebalance"] == "when_needed" else None
     wish = Wish(primaries, params["replicas_per_primary"], threshold)
-    bare = module.check_mode and params["baseline"] == "empty"
-    nodes = Nodes(entries, params["remove"], login_of(params), bare)
+    fresh = module.check_mode and params["fresh_install"]
+    nodes = Nodes(entries, params["remove"], login_of(params), fresh)
     picture = nodes.settle()
     try:
         steps = plan(picture, wish)
@@ -275,10 +274,10 @@ def body(module: AnsibleModule) -> dict:
         work = Work(nodes, picture, params["timeout"], module.log)
         work.run(steps)
         picture, moved = nodes.settle(), work.moved
-    found = findings(picture, wish) if not (bare or (steps and module.check_mode)) else []
+    found = findings(picture, wish) if not (fresh or (steps and module.check_mode)) else []
     return result_of(
         changes,
-        warnings=[f"{one['saw']}: {one['why']}. {one['do']}." for one in found if one["severity"] != "info"],
+        warnings=[f"{one['detected']}: {one['why']}. {one['do']}." for one in found if one["severity"] != "info"],
         findings=found, shards=shards(picture), state=state_of(picture), moved=moved,
     )  # fmt: skip
 

@@ -17,9 +17,9 @@ description:
   - The file is edited without loss. Comments, order, includes, unknown lines and the lines that Redis itself wrote
     (C(CONFIG REWRITE), Sentinel) stay; where nothing differs, no byte does.
   - Values are compared in normal form, so that V(64mb) equals V(67108864).
-  - The changed file is read by the installed server in a throwaway process before it goes into place.
+  - The changed file is read by the installed server by a temporary server before it goes into place.
   - Live changes go into one C(CONFIG SET), which Redis applies as a whole or not at all. What Redis takes at its start only is
-    returned in RV(restart_required); M(redisops.recovery.redis_service) restarts, once, after a proven save.
+    returned in RV(restart_required); M(redisops.recovery.redis_service) restarts, once, after a verified save.
   - Persistence belongs to M(redisops.recovery.redis_persistence), and is refused here.
 extends_documentation_fragment:
   - redisops.recovery.connection
@@ -33,7 +33,7 @@ options:
     description:
       - Directives and their values, named as in redis.conf. Booleans become V(yes) and V(no), lists one line of arguments.
       - Not accepted are C(include), C(user), C(rename-command), C(loadmodule) and C(replicaof), whose effect a converge could not
-        prove or would have to fight over.
+        verify or would have to fight over.
     type: dict
     required: true
   owner:
@@ -45,13 +45,12 @@ options:
   mode:
     description: Mode of the file, in octal digits. Not given, it is left as it is.
     type: str
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+      - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
         check mode, the file may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait for a server that is still loading, in seconds.
     type: int
@@ -149,12 +148,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
     apply_access,
     plan_path_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import (
+    commit,
+    require_known,
+    set_live,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import (
     client_limit,
     is_limit_written_down,
     plan_config,
-    prove_fits,
+    require_fits,
     text_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import (
@@ -165,12 +168,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     edited,
-    prove_accepted,
     read_instance,
+    require_accepted,
     stage,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import canonical_name, split_args
-from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import prove_bindable
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import require_bindable
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import open_files_limit
@@ -182,7 +185,7 @@ SPEC = {
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "mode": {"type": "str"},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 TLS = (
@@ -194,7 +197,7 @@ NOT_OURS = {
         PERSISTENCE, "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"
     ),
     **dict.fromkeys(NOT_GETTABLE, "its effect in the live server cannot be read back, so drift could not be seen"),
-    **dict.fromkeys(TLS, "it belongs to redisops.recovery.redis_tls, which proves a certificate before it is served"),
+    **dict.fromkeys(TLS, "it belongs to redisops.recovery.redis_tls, which verifies a certificate before it is served"),
     "replicaof": "who replicates whom is the topology's to say: a file that says otherwise undoes a failover",
 }
 
@@ -221,7 +224,7 @@ def wanted_of(settings: dict) -> dict[str, str]:
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     wanted = wanted_of(params["settings"])
-    empty = params["baseline"] == "empty"
+    empty = params["fresh_install"]
     mode = parse_mode(params["mode"]) if params["mode"] else None
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     absent = empty and not instance.text
@@ -232,8 +235,8 @@ def body(module: AnsibleModule) -> dict:
         )  # fmt: skip
     clients = None
     if instance.running:
-        prove_known(instance, wanted)
-        prove_fits({name: normal(name, value) for name, value in wanted.items()}, instance.live, instance.info)
+        require_known(instance, wanted)
+        require_fits({name: normal(name, value) for name, value in wanted.items()}, instance.live, instance.info)
     if "maxclients" in wanted and not absent:
         ceiling = host.open_files_ceiling()
         hard = (
@@ -254,13 +257,13 @@ def body(module: AnsibleModule) -> dict:
     # Of a file that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave it.
     changes: list[Change] = plan.changes + ([access_change] if access_change and not empty else [])
     if "bind" in wanted:
-        prove_bindable(split_args(wanted["bind"]))
+        require_bindable(split_args(wanted["bind"]))
     in_file = dict(wanted)
     if clients and is_limit_written_down(instance.directives, clients):
         del in_file["maxclients"]
     text = "" if absent else edited(instance, in_file)
     if text != instance.text:
-        prove_accepted(instance, text)
+        require_accepted(instance, text)
     if changes and not module.check_mode:
         staged = stage(instance, text, access=access and (access.uid, access.gid, access.mode))
         try:

@@ -13,9 +13,9 @@ version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - Draws one backup of the window by chance, from the managed host or from a repository, fetches it, checks every hash, loads it into a scratch
+  - Picks one backup of the window at random, from the managed host or from a repository, fetches it, checks every hash, loads it into a scratch
     server, compares it, times each phase, and removes what it brought. The live server is not touched and not needed.
-  - Measures RPO (the widest gap between proven backups of the window, up to now) and RTO (from the first byte fetched to the first answer), and
+  - Measures RPO (the widest gap between verified backups of the window, up to now) and RTO (from the first byte fetched to the first answer), and
     fails where an objective is missed or the backup is not what it was. The report is written in any case, as JSON and as Markdown.
 extends_documentation_fragment:
   - redisops.recovery.attributes
@@ -24,12 +24,12 @@ options:
     description: Where backups are kept, on the managed host.
     type: path
     default: /var/backups/redis
-  set_name:
-    description: Name of the set.
+  group_name:
+    description: Name of the group.
     type: str
     default: redis
   backup:
-    description: Label of a backup, in place of chance.
+    description: Label of a backup, in place of a random one.
     type: str
   window_days:
     description: Days back from now out of which one is drawn, and over which RPO is measured.
@@ -84,7 +84,7 @@ seealso:
 EXAMPLES = r"""
 - name: Hold a drill, and insist on a day and ten minutes
   redisops.recovery.redis_drill:
-    set_name: orders
+    group_name: orders
     rpo_seconds: 93600
     rto_seconds: 600
 """
@@ -128,7 +128,7 @@ report:
   returned: success
   type: dict
 report_file:
-  description: The report in Markdown; the same as JSON lies beside it.
+  description: The report in Markdown; the same as JSON lies next to it.
   returned: success
   type: str
 """
@@ -142,7 +142,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 
 SPEC = {
     "directory": {"type": "path", "default": "/var/backups/redis"},
-    "set_name": {"type": "str", "default": "redis"},
+    "group_name": {"type": "str", "default": "redis"},
     "backup": {"type": "str"},
     "window_days": {"type": "int", "default": 30},
     "rpo_seconds": {"type": "int", "default": 0},
@@ -177,13 +177,13 @@ def place_of(given: dict) -> Repository:
 def body(module: AnsibleModule) -> dict:
     params = module.params
     wanted = Drill(
-        params["directory"], params["set_name"], params["backup"] or "", params["window_days"], params["rpo_seconds"], params["rto_seconds"],
+        params["directory"], params["group_name"], params["backup"] or "", params["window_days"], params["rpo_seconds"], params["rto_seconds"],
         place_of(params["repository"]) if params["repository"] else None, tuple(params["assertions"]), params["timeout"],
     )  # fmt: skip
     words = "restore a backup that chance chooses, for practice, and write a report"
     report, path = run(wanted, Host(), module.check_mode)
     return result_of(
-        [Change("report", params["set_name"], None, "a drill", words)], report=report or None, report_file=path
+        [Change("report", params["group_name"], None, "a drill", words)], report=report or None, report_file=path
     )
 
 

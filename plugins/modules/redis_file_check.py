@@ -16,7 +16,7 @@ description:
   - Reads persistence files with Redis' own C(redis-check-rdb) and C(redis-check-aof), and where they find something, with a reader of its own
     that tells a tail that was cut off from damage inside. Nothing is written, nothing is repaired.
   - A file that is being written may look cut off. Ask of a running server's files with that in mind, or of a copy.
-  - A verdict of V(good) on an AOF says that its commands are whole. Their values have no checksum; only a load and a comparison proves data.
+  - A verdict of V(good) on an AOF says that its commands are whole. Their values have no checksum; only a load and a comparison verifies data.
 extends_documentation_fragment:
   - redisops.recovery.attributes.info
 options:

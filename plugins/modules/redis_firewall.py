@@ -17,11 +17,11 @@ description:
     A flush by hand, or a rule or element that was added or deleted by hand, is drift.
   - The table has rules for the declared ports alone. Other tables are not touched, and a packet to another port is not judged.
   - Loopback, established connections and O(peers) are always admitted.
-  - A change of the live ruleset is rehearsed. It is loaded with a rollback armed on the host, then a new connection is made, and only over that one
+  - A change of the live ruleset is made by commit-confirm. It is loaded with a rollback armed on the host, then a new connection is made, and only over that one
     the change is confirmed. Where the host cannot be reached any more, it puts the old table back by itself after O(rollback_seconds).
   - A table cannot open what another firewall closes. Where firewalld or ufw is active and keeps declared sources out, the run is refused with the
     commands that let them in.
-  - The rehearsal and names of the inventory are the work of an action plugin of the same name, which runs on the controller.
+  - The commit-confirm and names of the inventory are the work of an action plugin of the same name, which runs on the controller.
 options:
   state:
     description:
@@ -99,10 +99,10 @@ options:
     default: /etc/redisops/firewall.nft
   rollback_seconds:
     description:
-      - Seconds after which the host puts the old table back, unless the change was confirmed over a new connection. V(0) does without a rehearsal.
+      - Seconds after which the host puts the old table back, unless the change was confirmed over a new connection. V(0) does without a commit-confirm.
     type: int
     default: 30
-  rehearse:
+  commit_confirm:
     description: Set by the action plugin; what a task sets is ignored.
     type: bool
     default: false
@@ -203,11 +203,11 @@ left_out:
     connections:
       description: How many connections that are.
       type: int
-rehearsed:
+commit_confirmed:
   description: Whether the live ruleset was changed under an armed rollback, and confirmed over a new connection.
   returned: success
   type: bool
-rehearsal:
+commit_confirm:
   description: Between the module and its action plugin, which takes it out of the result.
   returned: never to a task
   type: dict
@@ -223,10 +223,10 @@ import time
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.firewall.apply import (
+    CommitConfirm,
     Nft,
-    Rehearsal,
     keep,
-    load_proven,
+    load_verified,
     read_state,
     refuse_other_firewalls,
     remove,
@@ -281,7 +281,7 @@ SPEC = {
     "log_per_minute": {"type": "int", "default": 10},
     "nft_file": {"type": "path", "default": "/etc/redisops/firewall.nft"},
     "rollback_seconds": {"type": "int", "default": 30},
-    "rehearse": {"type": "bool", "default": False},
+    "commit_confirm": {"type": "bool", "default": False},
     "confirm": {"type": "str", "default": ""},
 }
 
@@ -298,42 +298,42 @@ def declared_in(params):
     return declared, table_of(declared, tuning)
 
 
-def rolled_back(rehearsal):
-    return Problem("rolled_back", f"the rehearsal {rehearsal.name} was not confirmed in time: the host has put the old table back, or somebody has changed it",
+def rolled_back(commit_confirm):
+    return Problem("rolled_back", f"the commit-confirm {commit_confirm.name} was not confirmed in time: the host has put the old table back, or somebody has changed it",
                    "a confirmation within rollback_seconds", "run again, with a longer rollback_seconds if this host is slow")  # fmt: skip
 
 
 def confirm(host, nft, params, state, wanted, unit):
-    """The second call: what was rehearsed stays, and goes into file and unit. Raises Problem."""
-    rehearsal = Rehearsal(host, nft, params["confirm"])
-    if not rehearsal.waiting or not same_table(state.live, wanted):
-        raise rolled_back(rehearsal)
+    """The second call: what was made by commit-confirm stays, and goes into file and unit. Raises Problem."""
+    commit_confirm = CommitConfirm(host, nft, params["confirm"])
+    if not commit_confirm.waiting or not same_table(state.live, wanted):
+        raise rolled_back(commit_confirm)
     found = plan(dataclasses.replace(state, armed=None), wanted, params["nft_file"], unit)
 
     def decide():
-        if not rehearsal.confirm():
-            raise rolled_back(rehearsal)
+        if not commit_confirm.confirm():
+            raise rolled_back(commit_confirm)
 
     keep(host, found, (params["nft_file"], file_text(wanted)), unit, decide)
     return found
 
 
 def act(host, nft, params, state, wanted, unit, found):
-    """Do what is planned. With a rehearsal only the live part, and its name and seconds are returned. Raises Problem."""
+    """Do what is planned. With a commit-confirm only the live part, and its name and seconds are returned. Raises Problem."""
     text = file_text(wanted)
-    if found.load and params["rehearse"] and params["rollback_seconds"]:
-        rehearsal = Rehearsal(host, nft, str(time.time_ns()))
-        rehearsal.arm(params["rollback_seconds"], state.armed)
+    if found.load and params["commit_confirm"] and params["rollback_seconds"]:
+        commit_confirm = CommitConfirm(host, nft, str(time.time_ns()))
+        commit_confirm.arm(params["rollback_seconds"], state.armed)
         try:
-            load_proven(nft, wanted, text)
+            load_verified(nft, wanted, text)
         except Problem:
-            rehearsal.roll_back()
+            commit_confirm.roll_back()
             raise
-        return {"id": rehearsal.name, "seconds": params["rollback_seconds"]}
+        return {"id": commit_confirm.name, "seconds": params["rollback_seconds"]}
     if state.armed:
-        Rehearsal(host, nft, state.armed).confirm()
+        CommitConfirm(host, nft, state.armed).confirm()
     if found.load:
-        load_proven(nft, wanted, text)
+        load_verified(nft, wanted, text)
     keep(host, found, (params["nft_file"], text), unit, lambda: None)
     return None
 
@@ -341,10 +341,10 @@ def act(host, nft, params, state, wanted, unit, found):
 def act_absent(host, nft, params, state, found):
     """Take everything away, what outlives a boot first. Raises Problem."""
     if state.armed:
-        Rehearsal(host, nft, state.armed).confirm()
+        CommitConfirm(host, nft, state.armed).confirm()
     remove(host, found, params["nft_file"])
     if found.load:
-        load_proven(nft, None, render_table(None, TABLE))
+        load_verified(nft, None, render_table(None, TABLE))
 
 
 def body(module):
@@ -356,7 +356,7 @@ def body(module):
         found = plan(state, None, params["nft_file"], unit)
         if not module.check_mode:
             act_absent(host, nft, params, state, found)
-        return result_of(found.changes, services={}, peers=[], left_out=[], rehearsed=False)
+        return result_of(found.changes, services={}, peers=[], left_out=[], commit_confirmed=False)
     declared, wanted = declared_in(params)
     sockets = tcp_sockets(host)
     refuse_ports_of_ssh(declared, ssh_ports(host, sockets))
@@ -375,18 +375,18 @@ def body(module):
     found = plan(state, wanted, params["nft_file"], unit)
     if found.load or found.file:
         nft.check(file_text(wanted))
-    rehearsal = None
+    commit_confirm = None
     if params["confirm"]:
         found = confirm(host, nft, params, state, wanted, unit)
     elif not module.check_mode:
-        rehearsal = act(host, nft, params, state, wanted, unit, found)
+        commit_confirm = act(host, nft, params, state, wanted, unit, found)
     rows = left_out(declared, sockets)
     result = result_of(
         found.changes, services=admitted_words(declared), peers=[short(one) for one in declared.peers], left_out=rows,
-        rehearsed=bool(params["confirm"]), warnings=[*warnings, *left_out_warning(rows)],
+        commit_confirmed=bool(params["confirm"]), warnings=[*warnings, *left_out_warning(rows)],
     )  # fmt: skip
-    if rehearsal:
-        result["rehearsal"] = rehearsal
+    if commit_confirm:
+        result["commit_confirm"] = commit_confirm
     return result
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_health_info
-short_description: Say what a server promises, what a power cut now would cost, and what is wrong
+short_description: Report the configured durability of a server, what a power cut now would cost, and what is wrong
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
   - Reads the server, its files, its host, its logs, its Sentinel and its backups once, and gives a finding for each thing that can be wrong. A finding
     has a code that stays what it is, how bad it is, what was seen, why it matters, what to do, and its page in C(docs/findings.md).
-  - RV(at_risk) is what a power cut at this instant would cost, in seconds of writes, and how that was computed.
+  - RV(crash_loss) is what a power cut at this instant would cost, in seconds of writes, and how that was computed.
   - A server that is down is a finding, not a failure of the module. What cannot be looked at is V(unknown), with the reason, and never guessed.
   - Changes nothing. Of logs at most the last 4 MiB are read. The ACL preset C(monitoring) of M(redisops.recovery.redis_acl) is enough for the
     server; files, logs, C(/proc) of another user's process and backups need root.
@@ -41,19 +41,19 @@ EXAMPLES = r"""
     login_password: "{{ vault_redis_monitoring_password }}"
   register: health
 
-- name: Hold a server to what was promised
+- name: Hold a server to the objectives
   redisops.recovery.redis_health_info:
-    set_name: orders
+    group_name: orders
     sentinel_port: 26379
-    rpo_seconds: 5
-    max_backup_age: 93600
+    crash_loss_seconds: 5
+    rpo_seconds: 93600
     max_drill_age: 2678400
   register: health
   failed_when: health.failed or health.status == 2
 """
 
 RETURN = r"""
-at_risk:
+crash_loss:
   description: What a power cut at this instant would cost.
   returned: success
   type: dict
@@ -84,8 +84,8 @@ facts:
   returned: success
   type: dict
   contains:
-    set_name:
-      description: O(set_name).
+    group_name:
+      description: O(group_name).
       type: str
     address:
       description: Where the server was asked.
@@ -108,13 +108,13 @@ facts:
     used_memory_bytes:
       description: Memory in use.
       type: int
-    promise:
+    configured_durability:
       description: What is kept, in words, such as C(AOF everysec + RDB (900 1)).
       type: str
     last_save:
       description: The last whole RDB on disk, RV(ignore:time), RV(ignore:age_seconds), and RV(ignore:source), V(file) or V(manifest) (the base of the AOF).
       type: dict
-    last_proven_backup:
+    last_verified_backup:
       description: RV(ignore:name), RV(ignore:time) and RV(ignore:age_seconds) of the last backup on this host that was loaded and compared.
       type: dict
     backups:
@@ -131,6 +131,9 @@ facts:
     sentinel:
       description: The Sentinel, whether it RV(ignore:answers), RV(ignore:tilt), and what is RV(ignore:watched).
       type: dict
+    objectives:
+      description: What the server was held to, O(crash_loss_seconds), O(rpo_seconds) and O(rto_seconds); 0 for no objective.
+      type: dict
 findings:
   description: Every finding, the worst first, those that are ok as well.
   returned: success
@@ -141,9 +144,9 @@ findings:
       description: Stable name. With severity V(ok) it says that this trouble is not there.
       type: str
     severity:
-      description: V(critical), V(warning), V(unknown), V(note) or V(ok).
+      description: V(critical), V(warning), V(unknown), V(info) or V(ok).
       type: str
-    seen:
+    detected:
       description: What was observed; or C(not known, because …).
       type: str
     why:
@@ -162,7 +165,7 @@ log:
   type: list
   elements: dict
 reached:
-  description: For each of V(critical), V(warning), V(unknown) and V(note) whether a finding is as bad as that, or worse.
+  description: For each of V(critical), V(warning), V(unknown) and V(info) whether a finding is as bad as that, or worse.
   returned: success
   type: dict
 status:
@@ -184,7 +187,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.health.collect import read_facts
-from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import crash_loss_now
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import (
     SEVERITIES,
     STATUS_TEXT,
@@ -214,20 +217,21 @@ def body(module: AnsibleModule) -> dict:
     params = module.params
     question = question_of(params, moment(params["log_since"], time.time()))
     facts = read_facts(question, Host())
-    findings, risk = judge(facts, objectives_of(params)), risk_now(facts)
+    objectives = objectives_of(params)
+    findings, crash_loss = judge(facts, objectives), crash_loss_now(facts)
     status = status_of(findings)
     events = [("server", one) for one in facts.log.events] + [("kernel", one) for one in facts.log.kernel_events]
-    words = f"{risk['text']} ({risk['how']})" if risk["known"] else str(risk["how"])
+    words = f"{crash_loss['text']} ({crash_loss['how']})" if crash_loss["known"] else str(crash_loss["how"])
     return {
         "changed": False,
-        "at_risk": risk,
-        "facts": report(facts, params["set_name"]),
+        "crash_loss": crash_loss,
+        "facts": report(facts, params["group_name"], objectives),
         "findings": [one.row() for one in findings],
         "log": [{**dataclasses.asdict(one), "source": source} for source, one in events],
         "reached": {name: reached(findings, name) for name in SEVERITIES if name != "ok"},
         "status": status,
         "status_text": STATUS_TEXT[status],
-        "text": render_text(title(facts, params["set_name"]), findings, words),
+        "text": render_text(title(facts, params["group_name"]), findings, words),
     }
 
 

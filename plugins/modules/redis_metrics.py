@@ -17,7 +17,7 @@ description:
     since the password is in it), and a systemd timer that writes C(redisops-SET.prom) into node_exporter's textfile directory.
   - Times in it are those that manifests, reports and files have. So a restart of Redis sets none of them back.
   - Where O(exporter_unit) is named, that service gets the same login, with its TLS files, by a drop-in and a file that only root can read.
-    What an earlier run gave to another service for the same O(set_name) is taken away, also where O(exporter_unit) is empty.
+    What an earlier run gave to another service for the same O(group_name) is taken away, also where O(exporter_unit) is empty.
 extends_documentation_fragment:
   - redisops.recovery.health
   - redisops.recovery.connection
@@ -37,7 +37,7 @@ options:
     type: str
     default: "*:0/1"
   weight:
-    description: Share of CPU and disk beside others, as systemd's C(CPUWeight=) and C(IOWeight=); 100 is the usual one.
+    description: Share of CPU and disk next to others, as systemd's C(CPUWeight=) and C(IOWeight=); 100 is the usual one.
     type: int
     default: 20
   exporter_unit:
@@ -50,13 +50,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Write metrics every minute, and hold the server to what was promised
+- name: Write metrics every minute, and hold the server to the objectives
   redisops.recovery.redis_metrics:
     login_user: monitoring
     login_password: "{{ vault_redis_monitoring_password }}"
-    set_name: orders
-    rpo_seconds: 5
-    max_backup_age: 93600
+    group_name: orders
+    crash_loss_seconds: 5
+    rpo_seconds: 93600
     exporter_unit: prometheus-redis-exporter
 """
 
@@ -118,10 +118,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.runner im
 from ansible_collections.redisops.recovery.plugins.module_utils.monitoring import job as monitoring_job  # noqa: F401, it has to be at hand to be put on the host
 from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.exporter import (
     exporter_pieces,
-    prove_exporter,
+    require_exporter,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.job import Metrics
-from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, prove_calendar
+from ansible_collections.redisops.recovery.plugins.module_utils.schedule.apply import Schedule, require_calendar
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program import HOME, command
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import (
     Piece,
@@ -145,10 +145,10 @@ SETTINGS = "/etc/redisops"
 SYSTEM_UNITS = "/etc/systemd/system"
 
 
-def prove_declaration(params: dict, host: Host) -> None:
+def require_declaration(params: dict, host: Host) -> None:
     if not 1 <= params["weight"] <= 10000:
         raise Problem("invalid_value", "weight is none", "a weight from 1 to 10000", "set weight")
-    prove_calendar(host, "on_calendar", params["on_calendar"])
+    require_calendar(host, "on_calendar", params["on_calendar"])
     if not os.path.isdir(params["textfile_directory"]):
         raise Problem(
             "no_textfile_directory",
@@ -168,8 +168,8 @@ def forget_login(host: Host, pieces: Iterable[Piece]) -> None:
 
 def pieces_of(params: dict, target: str, login: Login) -> list[Piece]:
     """The timer with its program, and the exporter's login."""
-    name, here = params["set_name"], params["state"] == "present"
-    settings, words = os.path.join(SETTINGS, f"metrics-{name}.json"), f"Write metrics of the Redis set {name}"
+    name, here = params["group_name"], params["state"] == "present"
+    settings, words = os.path.join(SETTINGS, f"metrics-{name}.json"), f"Write metrics of the replication group {name}"
     run = command(sys.executable, "monitoring.job", settings)
     wanted = Metrics(target, question_of(params, 0.0), objectives_of(params))
     pieces = [
@@ -194,12 +194,12 @@ def exporter_of(params: dict) -> str:
 
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
-    Store("/", params["set_name"])  # a name that is none is told here
+    Store("/", params["group_name"])  # a name that is none is reported here
     question = question_of(params, 0.0)
-    target = os.path.join(params["textfile_directory"], f"redisops-{params['set_name']}.prom")
+    target = os.path.join(params["textfile_directory"], f"redisops-{params['group_name']}.prom")
     if params["state"] == "present":
-        prove_declaration(params, host)
-        prove_exporter(host, exporter_of(params), question.login)
+        require_declaration(params, host)
+        require_exporter(host, exporter_of(params), question.login)
     pieces = pieces_of(params, target, question.login)
     schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces)
     changes = schedule.changes()

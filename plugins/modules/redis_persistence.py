@@ -16,9 +16,9 @@ description:
   - Declares RDB and AOF of one Redis (or Valkey) instance in its configuration file B(and) in the live server, and the owner,
     group and mode of its data files.
   - Writing C(appendonly yes) into the file of a server with data and restarting it makes Redis start B(empty). This module turns
-    AOF on in the live server, waits for the rewrite to end well, proves the files on disk, and only then writes the file.
+    AOF on in the live server, waits for the rewrite to end well, verifies the files on disk, and only then writes the file.
     Of a stopped server with an RDB file only, it makes that file the base of a new AOF.
-  - Where it cannot be shown that no acknowledged write is lost, it refuses, changes nothing, and says what it saw, what it needs
+  - Where it cannot be shown that no acknowledged write is lost, it refuses, changes nothing, and says what it detected, what it needs
     and what to set.
   - It never restarts the server. RV(restart_required) names what the running process does not have yet;
     M(redisops.recovery.redis_service) sees the same by itself.
@@ -114,13 +114,12 @@ options:
     description: Accept O(appendonly=false) together with an empty O(save). For pure caches.
     type: bool
     default: false
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+      - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
         check mode, the file may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait, in seconds, for loading, for a save and for a rewrite, each.
     type: int
@@ -179,7 +178,7 @@ changes:
     since:
       description: Seconds since 1970.
       type: float
-at_risk:
+crash_loss:
   description: What a power cut now would cost.
   returned: success
   type: dict
@@ -222,7 +221,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import prove_aof_replays
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import require_aof_replays
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import pending_names
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
@@ -230,13 +229,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.runner im
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
     bring_aof_up,
     convert_offline,
-    proven_save,
     settle_aof,
+    verified_save,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
     aof_in_use,
     check_rdb,
-    prove_rdb_is_known,
+    require_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
@@ -254,7 +253,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan
     Plan,
     Situation,
     Wanted,
-    at_risk,
+    crash_loss,
     plan_persistence,
     start_loads,
 )
@@ -266,8 +265,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
     edited,
-    prove_accepted,
     read_instance,
+    require_accepted,
     stage,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
@@ -295,7 +294,7 @@ SPEC = {
     "mode": {"type": "str", "default": "0660"},
     "dir_mode": {"type": "str", "default": "0750"},
     "allow_no_persistence": {"type": "bool", "default": False},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 
@@ -361,7 +360,7 @@ def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) ->
         rewriting=info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled"),
         aof_in_use=instance.running and aof_in_use(host, instance.pid, disk),
         rdb_reason=sound,
-        baseline_empty=empty,
+        fresh_install=empty,
         leaves_data=leaves_data,
         dir_is_missing="dir" in wanted.values and not os.path.isdir(wanted.values["dir"]),
     )
@@ -373,9 +372,9 @@ def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Ho
     text, instance_says = edited(instance, wanted.spelled), instance.text
     if plan.save_first:
         stage(instance, text).discard()  # a full disk or a read-only directory shows before anything else
-        proven_save(server, timeout)
+        verified_save(server, timeout)
     if plan.disarm_file:
-        # Until the AOF is proven a crash must find the RDB file, just saved: "yes" would start empty or from an older AOF.
+        # Until the AOF is verified a crash must find the RDB file, just saved: "yes" would start empty or from an older AOF.
         instance_says = edited(instance, {"appendonly": "no"})
         stage(instance, instance_says).commit()
     staged = stage(instance, text, made_from=instance_says)
@@ -407,15 +406,15 @@ def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     wanted = wanted_of(params)
     mode = parse_mode(params["mode"])
-    empty = params["baseline"] == "empty"
+    empty = params["fresh_install"]
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     respell_dir(wanted, instance)
     now = situation_of(instance, wanted, host, empty)
     if instance.running:
-        prove_rdb_is_known(host, instance.info, now.disk)
+        require_rdb_is_known(host, instance.info, now.disk)
     plan = plan_persistence(now, wanted)
     if plan.aof_live == "on":
-        prove_aof_replays(instance.server, instance.info)
+        require_aof_replays(instance.server, instance.info)
     absent = empty and not instance.text
     access = Access(-1, -1, mode) if absent else Access(user_id(params["owner"]), group_id(params["group"]), mode)
     runs_as = host.process_uid(instance.pid) if instance.running else None
@@ -432,7 +431,7 @@ def body(module: AnsibleModule) -> dict:
     changes = plan.changes + access_changes + dirs
     new_text = "" if absent else edited(instance, wanted.spelled)
     if new_text != instance.text:
-        prove_accepted(instance, new_text)
+        require_accepted(instance, new_text)
     if changes and not module.check_mode:
         if plan.make_dir:
             make_directory(plan.make_dir, access)
@@ -447,7 +446,7 @@ def body(module: AnsibleModule) -> dict:
     info = instance.server.info("persistence") if instance.running else instance.info
     pending = pending_names(plan.changes) + (["appendonly"] if plan.convert or plan.aof_live else [])
     result = result_of(changes, pending=pending, restart_required=plan.restart_required, running=instance.running)
-    result["at_risk"] = at_risk(
+    result["crash_loss"] = crash_loss(
         {**instance.live, **wanted.values} if not module.check_mode else (instance.live or now.in_file),
         info.number("rdb_changes_since_last_save") if instance.running else None,
         max(0, int(time.time()) - info.number("rdb_last_save_time")) if instance.running else None,

@@ -23,13 +23,13 @@ extends_documentation_fragment:
   - redisops.recovery.connection
   - redisops.recovery.attributes
 options:
-  members:
-    description: The servers of the set, this one among them, as in M(redisops.recovery.redis_replication).
+  group_hosts:
+    description: The servers of the group, this one among them, as in M(redisops.recovery.redis_replication).
     type: list
     elements: str
     required: true
   address:
-    description: Which of O(members) this server is. Not given, it is the managed host.
+    description: Which of O(group_hosts) this server is. Not given, it is the managed host.
     type: str
   address_variables:
     description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
@@ -57,20 +57,19 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself; then, in check mode, its file may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+      - Whether this run installed Redis itself. Then, in check mode, its file may be missing.
+    type: bool
+    default: false
 seealso:
   - module: redisops.recovery.redis_replication
 """
 
 EXAMPLES = r"""
-- name: Let no empty primary start beside a replica with data
+- name: Let no empty primary start next to a replica with data
   redisops.recovery.redis_primary_guard:
-    members: [redis-1, redis-2, redis-3]
+    group_hosts: [redis-1, redis-2, redis-3]
     guard_user: exporter
     guard_password: "{{ vault_redis_exporter_password }}"
 """
@@ -120,7 +119,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.replication import primary_guard
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
@@ -132,7 +131,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_u
 
 SPEC = {
     **connection_spec(),
-    "members": {"type": "list", "elements": "str", "required": True},
+    "group_hosts": {"type": "list", "elements": "str", "required": True},
     "address": {"type": "str"},
     "address_variables": {"type": "list", "elements": "str", "default": ["redis_replication_address", "ansible_host"]},
     "guard_user": {"type": "str"},
@@ -140,7 +139,7 @@ SPEC = {
     "unit": {"type": "str", "default": "auto"},
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
 }
 SCRIPT = "/usr/local/libexec/redisops/primary_guard.py"
 SETUP = "/etc/redisops/primary-guard.json"
@@ -151,16 +150,16 @@ PLACES = ("dir", "dbfilename", "appenddirname", "appendfilename", "appendonly")
 
 def setup_of(params: dict) -> str:
     """What the check needs to know, as text."""
-    members, login = Members(params["members"], params["address"] or ""), vars(login_of(params))
+    group_hosts, login = GroupHosts(params["group_hosts"], params["address"] or ""), vars(login_of(params))
     path, places = params["config_file"], {name: DEFAULTS.get(name, "/var/lib/redis") for name in PLACES}
     if os.path.exists(path):
         directives = expand(RedisConf(read_text(path), path), read_includes)
         places.update({name: effective(directives, name) or places[name] for name in PLACES})
     kept = {name: login[name] for name in ("tls", "ca_certs", "client_cert_file", "client_key_file", "validate_certs")}
     kept.update(user=params["guard_user"] or login["user"], password=params["guard_password"] or login["password"])
-    ends = {name: dict(zip(("host", "port"), split_endpoint(name))) for name in members.all}
+    ends = {name: dict(zip(("host", "port"), split_endpoint(name))) for name in group_hosts.all}
     return json.dumps(
-        {"config_file": path, "places": places, "own": ends[members.own], "peers": [ends[name] for name in members.peers], "login": kept},
+        {"config_file": path, "places": places, "own": ends[group_hosts.own], "peers": [ends[name] for name in group_hosts.peers], "login": kept},
         indent=1, sort_keys=True,
     ) + "\n"  # fmt: skip
 

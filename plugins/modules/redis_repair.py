@@ -8,46 +8,46 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_repair
-short_description: Mend the damaged data files of a server by the way that loses least
+short_description: Repair the damaged data files of a server by the way that loses least
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
   - Gives a verdict on each file that the server reads at its start (as M(redisops.recovery.redis_file_check)), finds in the log why it does not
-    start, asks what else there is of the data, and makes a ladder of the ways to mend it, each with what it loses in bytes, commands and seconds.
+    start, asks what else there is of the data, and makes a list of the ways to repair it, each with what it loses in bytes, commands and seconds.
     The one that loses least is taken.
   - C(memory), of a server that runs with damaged files, writes them anew. C(manifest) writes an AOF's lost manifest anew from the names of its
-    files. C(backup) restores a proven backup from this host or a repository. C(replica) takes a backup of another member and restores that.
-    C(history) puts the AOF together from the live one and from what backups by method V(aof) and the kept history have of the same files.
-    C(snapshot) begins with the RDB file that lies beside the AOF. C(truncation) is C(redis-check-aof --fix) on a copy.
-  - Whatever is brought is loaded by a scratch server before the live files are touched, and takes their place in one step of the file system, as
-    with M(redisops.recovery.redis_restore). The damaged files are kept beside the data.
+    files. C(backup) restores a verified backup from this host or a repository. C(replica) takes a backup of another host of the group and restores that.
+    C(archive) puts the AOF together from the live one and from what backups by method V(aof) and the kept archive have of the same files.
+    C(snapshot) begins with the RDB file that lies next to the AOF. C(truncation) is C(redis-check-aof --fix) on a copy.
+  - Whatever is brought is loaded by a temporary server before the live files are touched, and takes their place in one step of the file system, as
+    with M(redisops.recovery.redis_restore). The damaged files are kept next to the data.
   - Commands that the AOF holds are thrown away only with O(allow_truncation=true). Where that would lose less than all else, it is refused until you
-    say so, or until you name another O(rung).
+    say so, or until you name another O(method).
   - In check mode the same is decided, and refused, and nothing is touched.
 extends_documentation_fragment:
   - redisops.recovery.connection
   - redisops.recovery.attributes
 options:
-  rung:
+  method:
     description: The way to take; V(auto) is the one that loses least. One whose source is in doubt is taken only by its name.
     type: str
-    choices: [auto, memory, manifest, backup, replica, history, snapshot, truncation]
+    choices: [auto, memory, manifest, backup, replica, archive, snapshot, truncation]
     default: auto
   allow_truncation:
-    description: Whether commands of the AOF that stand behind the damage may be thrown away.
+    description: Whether commands of the AOF that is after the corruption offset may be thrown away.
     type: bool
     default: false
   backup:
-    description: Label of a backup, or V(latest_proven). Only proven ones are used.
+    description: Label of a backup, or V(latest_verified). Only verified ones are used.
     type: str
-    default: latest_proven
+    default: latest_verified
   directory:
     description: Where backups are kept, on the managed host.
     type: path
     default: /var/backups/redis
-  set_name:
-    description: Name of the set that the server is of.
+  group_name:
+    description: Name of the group that the server is of.
     type: str
     default: redis
   repositories:
@@ -81,31 +81,31 @@ options:
         description: Not used here, so that the same list can be given.
         type: dict
   elsewhere:
-    description: Proven backups of the set that lie on other members, as C(label), C(at) (seconds since 1970) and C(host). They are weighed; to be
+    description: Verified backups of the group that lie on other hosts of the group, as C(label), C(at) (seconds since 1970) and C(host). They are weighed; to be
       restored they have to be brought here, which the playbook C(repair) does.
     type: list
     elements: dict
     default: []
-  members:
-    description: Servers of the set; they are asked for their data, with the login of this one.
+  group_hosts:
+    description: Servers of the group; they are asked for their data, with the login of this one.
     type: list
     elements: str
     default: []
   address:
-    description: Which of O(members) the managed host is.
+    description: Which of O(group_hosts) the managed host is.
     type: str
   address_variables:
     description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
     type: list
     elements: str
     default: [redis_replication_address, ansible_host]
-  history:
-    description: Directories in which the AOF's history was kept, beside the one that the server's own timer uses.
+  archive:
+    description: Directories in which the AOF's archive was kept, next to the one that the server's own timer uses.
     type: list
     elements: path
     default: []
-  rehearse:
-    description: Whether a backup's copy is loaded in a scratch server before it takes the place of the data. What is put together of an AOF always is.
+  test_load:
+    description: Whether a backup's copy is loaded in a temporary server before it takes the place of the data. What is put together of an AOF always is.
     type: bool
     default: true
   config_file:
@@ -128,13 +128,13 @@ seealso:
 EXAMPLES = r"""
 - name: See what is the matter, and what each way would lose
   redisops.recovery.redis_repair:
-    set_name: orders
+    group_name: orders
   check_mode: true
   register: repair
 
-- name: Mend it, and throw away what stands behind the damage if that loses least
+- name: Repair it, and throw away what is after the corruption offset if that loses least
   redisops.recovery.redis_repair:
-    set_name: orders
+    group_name: orders
     allow_truncation: true
 """
 
@@ -145,7 +145,7 @@ actions:
   type: list
   elements: str
 address:
-  description: This server among O(members); empty without them.
+  description: This server among O(group_hosts); empty without them.
   returned: always
   type: str
 cause:
@@ -170,22 +170,22 @@ keys:
   description: Keys before (null where the server did not run) and after; null in check mode.
   returned: success
   type: dict
-ladder:
-  description: Every way in order, with C(rung), C(possible), C(because), C(loses), C(do), C(needs) (an option), C(source) and C(where). Empty where
+methods:
+  description: Every way in order, with C(method), C(possible), C(because), C(loses), C(do), C(needs) (an option), C(source) and C(where). Empty where
     nothing is damaged.
   returned: always
   type: list
   elements: dict
 loses:
-  description: What the way that was taken loses, as C(bytes), C(commands) and C(seconds); null where nothing was to be mended.
+  description: What the way that was taken loses, as C(bytes), C(commands) and C(seconds); null where nothing was to be repaired.
   returned: success
   type: dict
 primary:
-  description: The member that is a primary by now, beside this server; empty where there is none, or where nothing is damaged.
+  description: The member that is a primary by now, next to this server; empty where there is none, or where nothing is damaged.
   returned: always
   type: str
-rung:
-  description: The way that was taken, or would be; empty where nothing is to be mended.
+method:
+  description: The way that was taken, or would be; empty where nothing is to be repaired.
   returned: success
   type: str
 running:
@@ -197,7 +197,7 @@ seconds:
   returned: success
   type: float
 source:
-  description: The backup or the member that the data comes from, for those rungs.
+  description: The backup or the host of the group that the data comes from, for those methods.
   returned: always
   type: str
 state:
@@ -222,22 +222,22 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec i
     repositories_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import held, kept_beside
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.apply import carry_out, prove, words
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive_dirs, archive_locked
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.apply import carry_out, require_harmless, words
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, find_target, read
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import RUNGS, choose, plan
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import METHODS, choose, plan
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import cut_off, resume
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),
-    "rung": {"type": "str", "choices": ["auto", *RUNGS], "default": "auto"},
+    "method": {"type": "str", "choices": ["auto", *METHODS], "default": "auto"},
     "allow_truncation": {"type": "bool", "default": False},
-    "backup": {"type": "str", "default": "latest_proven"},
+    "backup": {"type": "str", "default": "latest_verified"},
     "directory": {"type": "path", "default": "/var/backups/redis"},
-    "set_name": {"type": "str", "default": "redis"},
+    "group_name": {"type": "str", "default": "redis"},
     "repositories": {
         "type": "list",
         "elements": "dict",
@@ -252,11 +252,11 @@ SPEC = {
         },
     },
     "elsewhere": {"type": "list", "elements": "dict", "default": []},
-    "members": {"type": "list", "elements": "str", "default": []},
+    "group_hosts": {"type": "list", "elements": "str", "default": []},
     "address": {"type": "str"},
     "address_variables": {"type": "list", "elements": "str", "default": ["redis_replication_address", "ansible_host"]},
-    "history": {"type": "list", "elements": "path", "default": []},
-    "rehearse": {"type": "bool", "default": True},
+    "archive": {"type": "list", "elements": "path", "default": []},
+    "test_load": {"type": "bool", "default": True},
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "unit": {"type": "str", "default": "auto"},
     "timeout": {"type": "int", "default": 3600},
@@ -271,58 +271,63 @@ def sources_of(params: dict, target: Target) -> Sources:
             "invalid_value", "elsewhere: at is no number", "seconds since 1970", "set at to when the backup was taken"
         )
     return Sources(
-        store_of(params["directory"], params["set_name"], target.slots),
+        store_of(params["directory"], params["group_name"], target.slots),
         params["backup"],
         tuple(row.repository for row in repositories_of(params["repositories"])),
         tuple(params["elsewhere"]),
-        tuple(params["members"]),
-        Members(params["members"], params["address"] or "").own if params["members"] else "",
-        tuple(params["history"]),
+        tuple(params["group_hosts"]),
+        GroupHosts(params["group_hosts"], params["address"] or "").own if params["group_hosts"] else "",
+        tuple(params["archive"]),
     )
 
 
 def repaired(module: AnsibleModule, target: Target, sources: Sources, about: dict) -> dict:
     """Choose and act; ``about`` is filled with what was seen, for refusals as well."""
     params = module.params
-    facts, mended = read(target, sources, params["timeout"])
+    facts, repaired = read(target, sources, params["timeout"])
     found = plan(facts)
     about.update(
         state=found.state,
         running=facts.running,
         cause=found.cause,
         files=list(facts.files),
-        ladder=[rung.row() for rung in found.ladder],
+        methods=[method.row() for method in found.methods],
         primary=next((peer.address for peer in facts.peers if peer.role == "primary"), ""),
     )
-    rung = choose(found, params["rung"], params["allow_truncation"])
-    if rung is None:
+    method = choose(found, params["method"], params["allow_truncation"])
+    if method is None:
         return resumed(module, target)
-    about.update(source=rung.source, where=rung.where)
-    prove(target, rung, sources, mended, params["rehearse"])
+    about.update(source=method.source, where=method.where)
+    require_harmless(target, method, sources, repaired, params["test_load"])
     before = ", ".join(f"{row['path']} is {row['verdict']}" for row in found.damaged)
-    after = f"by {rung.rung}" + (f" ({rung.source})" if rung.source else "") + f"; lost: {rung.loses.told}"
-    first, *rest = words(target, rung)
+    after = f"by {method.method}" + (f" ({method.source})" if method.source else "") + f"; lost: {method.loses.told}"
+    first, *rest = words(target, method)
     changes = [Change("data", target.place.dir, before, after, first)]
     changes += [Change("data", target.place.dir, None, None, word) for word in rest]
-    loses = rung.row()["loses"]
+    loses = method.row()["loses"]
     if module.check_mode:
         return result_of(
-            changes, rung=rung.rung, loses=loses, kept="", seconds=None, keys={"before": target.keys, "after": None}
+            changes,
+            method=method.method,
+            loses=loses,
+            kept="",
+            seconds=None,
+            keys={"before": target.keys, "after": None},
         )
-    done = carry_out(target, rung, sources, mended, facts.files, params["rehearse"])
+    done = carry_out(target, method, sources, repaired, facts.files, params["test_load"])
     keys = {"before": target.keys, "after": done.keys}
-    return result_of(changes, rung=rung.rung, loses=loses, kept=done.kept, seconds=done.seconds, keys=keys)
+    return result_of(changes, method=method.method, loses=loses, kept=done.kept, seconds=done.seconds, keys=keys)
 
 
 def resumed(module: AnsibleModule, target: Target) -> dict:
     """Nothing is damaged; a run that was cut off before it started the server is ended."""
-    holder, words = cut_off(target), f"start {target.unit}: a run that was cut off had put its data in place"
-    changes = [Change("data", target.unit, "stopped", "started", words)] if holder else []
+    rollback_copy, words = cut_off(target), f"start {target.unit}: a run that was cut off had put its data in place"
+    changes = [Change("data", target.unit, "stopped", "started", words)] if rollback_copy else []
     keys, kept, seconds = {"before": target.keys, "after": target.keys}, "", None
-    if holder and not module.check_mode:
-        done = resume(target, holder)
+    if rollback_copy and not module.check_mode:
+        done = resume(target, rollback_copy)
         keys, kept, seconds = {"before": None, "after": done.keys}, done.kept, done.seconds
-    return result_of(changes, rung="", loses=None, kept=kept, seconds=seconds, keys=keys)
+    return result_of(changes, method="", loses=None, kept=kept, seconds=seconds, keys=keys)
 
 
 def body(module: AnsibleModule) -> dict:
@@ -333,7 +338,7 @@ def body(module: AnsibleModule) -> dict:
     sources = sources_of(params, target)
     about = {"address": sources.address, "source": "", "where": ""}
     try:
-        with held(kept_beside(target.place)):  # the host's timer may remove what is old while it is read
+        with archive_locked(archive_dirs(target.place)):  # the host's timer may remove what is old while it is read
             return {**repaired(module, target, sources, about), **about}
     except Problem as problem:
         problem.details = {**about, **problem.details}

@@ -8,13 +8,13 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_replication
-short_description: Keep a Redis server in its replicated set, as primary or replica, without undoing a failover
+short_description: Keep a Redis server in its replication group, as primary or replica, without undoing a failover
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
   - Sees who is primary, and makes this server its replica or leaves it primary. Sentinel is asked first, then the servers
-    themselves. O(primary) decides only where no server of the set holds data or has replicas.
+    themselves. O(primary) decides only where no server of the group holds data or has replicas.
   - After a failover nothing changes. A new server joins as a replica. A primary that comes back as one, after another was promoted,
     becomes a replica if it is empty, or if all that it holds is known to be in the other; else it is refused, with both offsets.
   - The configuration file gets the role that the server has, so that a restart keeps it.
@@ -23,15 +23,15 @@ extends_documentation_fragment:
   - redisops.recovery.connection
   - redisops.recovery.attributes
 options:
-  members:
+  group_hosts:
     description:
-      - The servers of the set, this one among them, each as C(host) or C(host:port). Hosts of the inventory stand for their addresses, see
+      - The servers of the group, this one among them, each as C(host) or C(host:port). Hosts of the inventory stand for their addresses, see
         O(address_variables).
     type: list
     elements: str
     required: true
   address:
-    description: Which of O(members) this server is. Not given, it is the managed host.
+    description: Which of O(group_hosts) this server is. Not given, it is the managed host.
     type: str
   address_variables:
     description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
@@ -39,10 +39,10 @@ options:
     elements: str
     default: [redis_replication_address, ansible_host]
   primary:
-    description: Which of O(members) begins as primary, where nothing exists yet.
+    description: Which of O(group_hosts) begins as primary, where nothing exists yet.
     type: str
   sentinels:
-    description: The Sentinels that watch the set, each as C(host) or C(host:port).
+    description: The Sentinels that watch the group, each as C(host) or C(host:port).
     type: list
     elements: str
     default: []
@@ -80,7 +80,7 @@ options:
     type: int
     default: 300
   write_rate:
-    description: Bytes that are written to the set in a second; bytes, kb, mb. A warning tells of a primary that took more on average.
+    description: Bytes that are written to the group in a second; bytes, kb, mb. A warning tells of a primary that took more on average.
     type: str
     default: 100kb
   config_file:
@@ -94,13 +94,12 @@ options:
     type: list
     elements: str
     default: []
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+      - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
         check mode, the file may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait, in seconds, for loading, and for the first copy of the data.
     type: int
@@ -112,7 +111,7 @@ seealso:
 EXAMPLES = r"""
 - name: Keep three servers as one set
   redisops.recovery.redis_replication:
-    members: [redis-1, redis-2, redis-3]
+    group_hosts: [redis-1, redis-2, redis-3]
     primary: redis-1
     sentinels: [redis-1, redis-2, redis-3]
     login_user: admin
@@ -149,7 +148,7 @@ changes:
     since:
       description: Seconds since 1970.
       type: float
-at_risk:
+crash_loss:
   description: What a partition or a failover may cost, with the settings as they are declared.
   returned: success
   type: str
@@ -173,7 +172,7 @@ pending:
   type: list
   elements: str
 primary:
-  description: The primary of the set.
+  description: The primary of the group.
   returned: success
   type: str
   sample: redis-1:6379
@@ -198,29 +197,37 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import follow, wait_for_replicas
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, ask_sentinels, look
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
+    GroupHosts,
+    ask_sentinels,
+    look,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import (
     Decision,
     agreed,
     backlog_bytes,
     decide,
     loss_window,
-    prove_joinable,
+    require_joinable,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     split_endpoint,
     view_of,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import commit, prove_known, set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import (
+    commit,
+    require_known,
+    set_live,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import plan_config
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import memory_bytes, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
     edited,
-    prove_accepted,
     read_instance,
+    require_accepted,
     stage,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
@@ -229,7 +236,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 
 SPEC = {
     **connection_spec(),
-    "members": {"type": "list", "elements": "str", "required": True},
+    "group_hosts": {"type": "list", "elements": "str", "required": True},
     "address": {"type": "str"},
     "address_variables": {"type": "list", "elements": "str", "default": ["redis_replication_address", "ansible_host"]},
     "primary": {"type": "str"},
@@ -245,16 +252,16 @@ SPEC = {
     "write_rate": {"type": "str", "default": "100kb"},
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "pending": {"type": "list", "elements": "str", "default": []},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 
 
-def decision_of(instance: Instance, members: Members, params: dict) -> tuple[Decision, View, dict]:
+def decision_of(instance: Instance, group_hosts: GroupHosts, params: dict) -> tuple[Decision, View, dict]:
     """Who is primary, this server's part, and everybody's by member. Raises Problem or Refusal."""
     login = instance.server.login
-    me = members.spelled(view_of(instance.server.info(), members.own))
-    views = {peer: look(members, peer, login) for peer in members.peers}
+    me = group_hosts.spelled(view_of(instance.server.info(), group_hosts.own))
+    views = {peer: look(group_hosts, peer, login) for peer in group_hosts.peers}
     asked = Login(
         **{
             **vars(login),
@@ -264,8 +271,8 @@ def decision_of(instance: Instance, members: Members, params: dict) -> tuple[Dec
         }
     )
     name = params["primary_name"]
-    named = agreed(ask_sentinels(params["sentinels"], name, asked, members), name)
-    declared = members.of(Members.spelling(params["primary"])) if params["primary"] else None
+    named = agreed(ask_sentinels(params["sentinels"], name, asked, group_hosts), name)
+    declared = group_hosts.of(GroupHosts.spelling(params["primary"])) if params["primary"] else None
     decision = decide(me, list(views.values()), named, declared)
     if me.role == "primary" and decision.primary != me.address and not named and sentinel_listens(instance.server):
         raise Refusal(
@@ -275,14 +282,14 @@ def decision_of(instance: Instance, members: Members, params: dict) -> tuple[Dec
     return decision, me, {**views, me.address: me}
 
 
-def settings_of(instance: Instance, members: Members, params: dict) -> dict[str, str]:
+def settings_of(instance: Instance, group_hosts: GroupHosts, params: dict) -> dict[str, str]:
     """The directives, in normal form."""
     needed = params["min_replicas_to_write"]
-    needed = (1 if members.peers else 0) if needed is None else needed
-    if needed > len(members.peers):
+    needed = (1 if group_hosts.peers else 0) if needed is None else needed
+    if needed > len(group_hosts.peers):
         raise Problem(
-            "too_few_members", f"min_replicas_to_write is {needed}, and the set has {len(members.peers)} other members: no primary could take a write",
-            "as many replicas as that", "lower min_replicas_to_write, or add members",
+            "too_few_group_hosts", f"min_replicas_to_write is {needed}, and the group has {len(group_hosts.peers)} other group_hosts: no primary could take a write",
+            "as many replicas as that", "lower min_replicas_to_write, or add group_hosts",
         )  # fmt: skip
     there = int(normal("repl-backlog-size", instance.value("repl-backlog-size") or "1mb"))
     size = params["repl_backlog_size"]
@@ -297,7 +304,9 @@ def settings_of(instance: Instance, members: Members, params: dict) -> dict[str,
     }
 
 
-def text_of(instance: Instance, settings: dict, members: Members, me: View, primary: str) -> tuple[str, list[Change]]:
+def text_of(
+    instance: Instance, settings: dict, group_hosts: GroupHosts, me: View, primary: str
+) -> tuple[str, list[Change]]:
     """The file with the settings and the role that the server has, and the change of the role in it.
 
     What the process already follows is spelled as the process spells it: a restart is refused where the two differ (redis_service).
@@ -305,7 +314,7 @@ def text_of(instance: Instance, settings: dict, members: Members, me: View, prim
     text, path = edited(instance, settings), instance.path
     said = [entry for entry in instance.directives if entry.name == "replicaof"]
     now = " ".join(said[-1].args) if said and said[-1].text.lower() != "no one" else ""
-    wanted = "" if primary == members.own else " ".join(map(str, split_endpoint(primary)))
+    wanted = "" if primary == group_hosts.own else " ".join(map(str, split_endpoint(primary)))
     if wanted and primary == me.upstream:
         wanted = instance.live.get("replicaof") or wanted
     if now == wanted:
@@ -320,13 +329,20 @@ def text_of(instance: Instance, settings: dict, members: Members, me: View, prim
 
 
 def act(
-    instance: Instance, members: Members, me: View, primary: str, live: dict, text: str, needed: int, timeout: int
+    instance: Instance,
+    group_hosts: GroupHosts,
+    me: View,
+    primary: str,
+    live: dict,
+    text: str,
+    needed: int,
+    timeout: int,
 ) -> None:
     """Link, then settings, then the file; the primary waits for its replicas before it insists on them."""
     staged = stage(instance, text)
     try:
         if primary not in (me.address, me.upstream):
-            follow(instance.server, members, primary, timeout)
+            follow(instance.server, group_hosts, primary, timeout)
         if live.get("min-replicas-to-write", "0") != "0" and primary == me.address:
             wait_for_replicas(instance.server, needed, min(timeout, 120))
         if live:
@@ -339,38 +355,38 @@ def act(
 
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
-    members = Members(params["members"], params["address"] or "")
-    empty = params["baseline"] == "empty"
+    group_hosts = GroupHosts(params["group_hosts"], params["address"] or "")
+    empty = params["fresh_install"]
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
-    bare = empty and module.check_mode and not instance.running
-    if not instance.running and not bare:
+    fresh = empty and module.check_mode and not instance.running
+    if not instance.running and not fresh:
         raise Problem(
             "not_running", f"the server of {instance.path} does not run", "a running server: a stopped one cannot be asked for its part",
             "start it first (role redis_service)",
         )  # fmt: skip
-    if bare:
-        me = View(members.own, "primary")
-        declared = members.of(Members.spelling(params["primary"])) if params["primary"] else members.own
+    if fresh:
+        me = View(group_hosts.own, "primary")
+        declared = group_hosts.of(GroupHosts.spelling(params["primary"])) if params["primary"] else group_hosts.own
         decision, views = Decision(declared, "it is declared, and nothing existed yet"), {}
     else:
-        decision, me, views = decision_of(instance, members, params)
+        decision, me, views = decision_of(instance, group_hosts, params)
     primary = decision.primary
-    settings = settings_of(instance, members, params)
+    settings = settings_of(instance, group_hosts, params)
     joins = primary not in (me.address, me.upstream)
     if joins and views and primary in views:
-        prove_joinable(me, views[primary])
+        require_joinable(me, views[primary])
     needed = int(settings["min-replicas-to-write"])
     lower = int(instance.value("min-replicas-to-write") or 0) < needed
     waits = lower and not params["bound_writes"]
     now = {name: value for name, value in settings.items() if not (waits and name == "min-replicas-to-write")}
     if instance.running:
-        prove_known(instance, now)
-    text, file_changes = ("", []) if bare else text_of(instance, now, members, me, primary)
+        require_known(instance, now)
+    text, file_changes = ("", []) if fresh else text_of(instance, now, group_hosts, me, primary)
     config = plan_config(
         now, instance.directives, instance.path, instance.live if instance.running and not empty else None, None, empty
     )
     changes = [Change("live", "replicaof", me.upstream or "no one", primary, f"REPLICAOF {primary}")] if joins else []
-    if bare or empty:
+    if fresh or empty:
         file_changes = (
             [
                 Change(
@@ -387,11 +403,11 @@ def body(module: AnsibleModule) -> dict:
     changes += config.changes + file_changes
     if module.check_mode and params["pending"]:
         changes = [change for change in changes if change.name not in params["pending"]]
-    if not bare and text != instance.text:
-        prove_accepted(instance, text)
+    if not fresh and text != instance.text:
+        require_accepted(instance, text)
     if changes and not module.check_mode:
         live = plan_config(now, instance.directives, instance.path, instance.live, None).live
-        act(instance, members, me, primary, live, text, needed, params["timeout"])
+        act(instance, group_hosts, me, primary, live, text, needed, params["timeout"])
     rate, declared_rate = me.offset // max(me.uptime, 3600), memory_bytes(params["write_rate"], "write_rate")
     warnings = []
     if me.role == "primary" and rate > declared_rate:
@@ -402,7 +418,7 @@ def body(module: AnsibleModule) -> dict:
         changes,
         warnings=warnings,
         link_up=me.link_up or primary == me.address, pending=pending_names(changes), restart_required=[], primary=primary, because=decision.because, settled=not waits,
-        role="primary" if primary == me.address else "replica", at_risk=loss_window(needed, params["min_replicas_max_lag"]),
+        role="primary" if primary == me.address else "replica", crash_loss=loss_window(needed, params["min_replicas_max_lag"]),
     )  # fmt: skip
 
 

@@ -13,10 +13,10 @@ version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - Verifies the backup's hashes, copies it beside the data in the form that the server reads (AOF or RDB, whatever the backup is), loads that
-    copy with the server's own program and compares it, and only then stops the server, lets the copy and the data change places in one step
+  - Verifies the backup's hashes, copies it next to the data in the form that the server reads (AOF or RDB, whatever the backup is), loads that
+    copy with the server's own program and compares it, and only then stops the server, lets the copy and the data are switched at once in one step
     of the file system, starts the server and looks at its keys. If it does not come up as it should, the data goes back.
-  - What was there before is kept beside the data in a directory C(redisops-restore-TIME) until O(state=cleaned).
+  - What was there before is kept next to the data in a directory C(redisops-restore-TIME) until O(state=cleaned).
   - A run that was cut off leaves the old data or the new, never a mixture and never nothing.
   - In check mode it says what it would do, with figures, after the same checks.
 extends_documentation_fragment:
@@ -28,46 +28,46 @@ options:
       - V(present) restores O(backup).
       - V(rolled_back) puts back what the last restore replaced. What was there is kept in turn.
       - V(cleaned) deletes what restores have left to go back to.
-      - V(replica_held) lets no replica of a cluster take over while its primary is restored (live only; nothing on other servers);
-        V(replica_released) takes that back and waits until the replica has copied its primary.
+      - V(failover_blocked) lets no replica of a cluster take over while its primary is restored (live only; nothing on other servers);
+        V(failover_allowed) takes that back and waits until the replica has copied its primary.
     type: str
-    choices: [present, rolled_back, cleaned, replica_held, replica_released]
+    choices: [present, rolled_back, cleaned, failover_blocked, failover_allowed]
     default: present
   backup:
-    description: Label of a backup, V(latest_proven), V(latest) or V(oldest).
+    description: Label of a backup, V(latest_verified), V(latest) or V(oldest).
     type: str
-    default: latest_proven
+    default: latest_verified
   directory:
     description: Where backups are kept, on the managed host.
     type: path
     default: /var/backups/redis
-  set_name:
-    description: Name of the set that the backup is of. On a node of a cluster that of its shard is found by its slots.
+  group_name:
+    description: Name of the group that the backup is of. On a node of a cluster that of its shard is found by its slots.
     type: str
     default: redis
   to_time:
     description:
-      - In place of a backup, what the data was at the end of this second, out of the AOF's history (the live AOF, O(history), and backups by
+      - In place of a backup, what the data was at the end of this second, out of the AOF's archive (the live AOF, O(archive), and backups by
         method V(aof)). Seconds since 1970, or a time with its zone such as V(2026-11-24T22:00:00Z). It takes C(aof-timestamp-enabled yes) at that time.
       - A moment that is not there is refused, with the ranges that are.
     type: str
   undo_flush:
     description:
-      - In place of a backup, what the data was right before the newest FLUSHALL, FLUSHDB or SWAPDB in the AOF's history, to the byte. What
+      - In place of a backup, what the data was right before the newest FLUSHALL, FLUSHDB or SWAPDB in the AOF's archive, to the byte. What
         was written after it is not in it; it is kept with what was there, as the evidence.
     type: bool
     default: false
-  history:
-    description: Directories in which the AOF's history was kept.
+  archive:
+    description: Directories in which the AOF's archive was kept.
     type: list
     elements: path
     default: []
-  allow_unproven:
-    description: Whether a backup that was not proven may be restored. It is loaded and compared in any case, if O(rehearse=true).
+  allow_unverified:
+    description: Whether a backup that was not verified may be restored. It is loaded and compared in any case, if O(test_load=true).
     type: bool
     default: false
-  rehearse:
-    description: Whether the copy is loaded beside the running server first. That takes memory for both.
+  test_load:
+    description: Whether the copy is loaded next to the running server first. That takes memory for both.
     type: bool
     default: true
   config_file:
@@ -90,13 +90,13 @@ seealso:
 EXAMPLES = r"""
 - name: See what a restore would do
   redisops.recovery.redis_restore:
-    set_name: orders
+    group_name: orders
   check_mode: true
   register: plan
 
 - name: Restore a certain backup
   redisops.recovery.redis_restore:
-    set_name: orders
+    group_name: orders
     backup: 20261124T020000Z-rdb
 
 - name: Undo a FLUSHALL
@@ -105,7 +105,7 @@ EXAMPLES = r"""
 
 - name: Put back what was there before
   redisops.recovery.redis_restore:
-    set_name: orders
+    group_name: orders
     state: rolled_back
 """
 
@@ -157,7 +157,7 @@ plan:
   type: dict
 target:
   description:
-    - The server as it was found, C(role) (V(primary), V(replica), or null where it is stopped), C(slots) of its cluster's shard, and C(set_name)
+    - The server as it was found, C(role) (V(primary), V(replica), or null where it is stopped), C(slots) of its cluster's shard, and C(group_name)
       in which backups were looked for. With refusals as well.
   returned: O(state=present) with a backup
   type: dict
@@ -173,28 +173,28 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import store_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
-from ansible_collections.redisops.recovery.plugins.module_utils.cluster.failover_hold import set_hold
+from ansible_collections.redisops.recovery.plugins.module_utils.cluster.failover_hold import set_failover_hold
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.core.timestamps import moment_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import held, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive_dirs, archive_locked
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import (
+    archive_of,
     before_flush,
     frozen,
-    history_of,
     to_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     bring,
     bring_point,
-    prove_backup_fits,
-    prove_point_fits,
     put_back,
+    require_backup_fits,
+    require_point_fits,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -202,17 +202,17 @@ SPEC = {
     **connection_spec(),
     "state": {
         "type": "str",
-        "choices": ["present", "rolled_back", "cleaned", "replica_held", "replica_released"],
+        "choices": ["present", "rolled_back", "cleaned", "failover_blocked", "failover_allowed"],
         "default": "present",
     },
-    "backup": {"type": "str", "default": "latest_proven"},
+    "backup": {"type": "str", "default": "latest_verified"},
     "directory": {"type": "path", "default": "/var/backups/redis"},
-    "set_name": {"type": "str", "default": "redis"},
+    "group_name": {"type": "str", "default": "redis"},
     "to_time": {"type": "str"},
     "undo_flush": {"type": "bool", "default": False},
-    "history": {"type": "list", "elements": "path", "default": []},
-    "allow_unproven": {"type": "bool", "default": False},
-    "rehearse": {"type": "bool", "default": True},
+    "archive": {"type": "list", "elements": "path", "default": []},
+    "allow_unverified": {"type": "bool", "default": False},
+    "test_load": {"type": "bool", "default": True},
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "unit": {"type": "str", "default": "auto"},
     "timeout": {"type": "int", "default": 3600},
@@ -230,28 +230,28 @@ def chosen(params: dict, store: Store) -> Backup:
         raise Problem(
             "manifest_damaged", f"{backup.label}: {backup.problem}", "a whole manifest", "name another backup"
         )
-    if not backup.proven and not params["allow_unproven"]:
+    if not backup.verified and not params["allow_unverified"]:
         raise Refusal(
-            "not_proven",
-            f"{backup.label} was not proven ({backup.proof.get('state', 'taken')}: {backup.proof.get('why') or 'no proof was tried'})",
+            "not_verified",
+            f"{backup.label} was not verified ({backup.proof.get('state', 'taken')}: {backup.proof.get('why') or 'no proof was tried'})",
             "a backup that was loaded and compared",
-            "prove it (redis_backup, state: proven), name another one, or set allow_unproven: true",
+            "verify it (redis_backup, state: verified), name another one, or set allow_unverified: true",
         )
     return backup
 
 
-def shown(target: Target, set_name: str) -> dict:
+def shown(target: Target, group_name: str) -> dict:
     role = (
         {"slave": "replica", "master": "primary"}.get(target.instance.info.text("role"))
         if target.instance.running
         else None
     )
-    return {"role": role, "slots": list(target.slots), "set_name": set_name}
+    return {"role": role, "slots": list(target.slots), "group_name": group_name}
 
 
 def present(module: AnsibleModule) -> dict:
     target = target_of(module.params)
-    name = store_of(module.params["directory"], module.params["set_name"], target.slots).set_name
+    name = store_of(module.params["directory"], module.params["group_name"], target.slots).group_name
     try:
         return {**brought(module, target), "target": shown(target, name)}
     except Problem as problem:
@@ -262,13 +262,13 @@ def present(module: AnsibleModule) -> dict:
 def brought(module: AnsibleModule, target: Target) -> dict:
     """A backup in the place of the data."""
     params = module.params
-    store = store_of(params["directory"], params["set_name"], target.slots)
+    store = store_of(params["directory"], params["group_name"], target.slots)
     backup = chosen(params, store)
-    plan = prove_backup_fits(target, backup, store.set_name, params["rehearse"])
+    plan = require_backup_fits(target, backup, store.group_name, params["test_load"])
     words = [
-        f"verify {backup.label} and copy it beside the data",
-        *(["load the copy and compare it"] if params["rehearse"] else []),
-        f"stop {target.unit}, let the two change places, start it and look at its keys, else put the data back",
+        f"verify {backup.label} and copy it next to the data",
+        *(["load the copy and compare it"] if params["test_load"] else []),
+        f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back",
     ]
     changes = [
         Change("data", target.place.dir, target.told, f"{backup.label}: {plan['keys']} keys", word) for word in words
@@ -277,32 +277,34 @@ def brought(module: AnsibleModule, target: Target) -> dict:
     if module.check_mode:
         return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
     discard_unfinished(target.place)
-    done = bring(target, backup, params["rehearse"])
+    done = bring(target, backup, params["test_load"])
     return result_of(
         changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
     )
 
 
 def rewound(module: AnsibleModule) -> dict:
-    """Back in the AOF's history."""
+    """Back in the AOF's archive."""
     params, target = module.params, target_of(module.params)
     if params["to_time"] and params["undo_flush"]:
         raise Problem("invalid_value", "to_time and undo_flush are both set", "one of them", "take one out")
     at = moment_of(params["to_time"]) if params["to_time"] else None
     server = target.instance.server
     with contextlib.ExitStack() as until:
-        until.enter_context(held(kept_beside(target.place)))  # the host's timer may remove what is old while it is read
+        until.enter_context(
+            archive_locked(archive_dirs(target.place))
+        )  # the host's timer may remove what is old while it is read
         if not module.check_mode:
             until.enter_context(frozen(server, params["timeout"]))
             discard_unfinished(target.place)
-        store = store_of(params["directory"], params["set_name"], target.slots)
-        history = history_of(target.place, server, store, params["history"])
-        point = before_flush(history, target.host) if at is None else to_moment(history, at, target.host)
-        plan = prove_point_fits(target, point)
+        store = store_of(params["directory"], params["group_name"], target.slots)
+        archive = archive_of(target.place, server, store, params["archive"])
+        point = before_flush(archive, target.host) if at is None else to_moment(archive, at, target.host)
+        plan = require_point_fits(target, point)
         words = [
             f"put the AOF together as it was: {point.label}",
-            "load it beside the server",
-            f"stop {target.unit}, let the two change places, start it and look at its keys, else put the data back",
+            "load it next to the server",
+            f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back",
         ]
         changes = [Change("data", target.place.dir, target.told, point.label, words[0])]
         changes += [Change("data", target.place.dir, None, None, word) for word in words[1:]]
@@ -316,21 +318,21 @@ def rewound(module: AnsibleModule) -> dict:
 
 def rolled_back(module: AnsibleModule) -> dict:
     target = target_of(module.params)
-    found = [one for one in holders(target.place) if (one.swapped or one.stays) and one.label]
+    found = [one for one in rollback_copies(target.place) if (one.swapped or one.stays) and one.label]
     if not found:
         raise Problem(
             "nothing_to_bring_back",
-            f"beside {target.place.dir} lies nothing that a restore replaced",
+            f"next to {target.place.dir} lies nothing that a restore replaced",
             "an earlier restore that was not cleaned",
             "restore a backup",
         )
-    holder = found[-1]
-    words = f"stop {target.unit}, put back what {holder.path} holds, start it and look at its keys"
-    changes = [Change("data", target.place.dir, target.told, f"what was there before {holder.label}", words)]
-    plan = {"backup": holder.label, "from": holder.path}
+    rollback_copy = found[-1]
+    words = f"stop {target.unit}, put back what {rollback_copy.path} holds, start it and look at its keys"
+    changes = [Change("data", target.place.dir, target.told, f"what was there before {rollback_copy.label}", words)]
+    plan = {"backup": rollback_copy.label, "from": rollback_copy.path}
     if module.check_mode:
         return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
-    done = put_back(target, holder)
+    done = put_back(target, rollback_copy)
     return result_of(
         changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
     )
@@ -338,7 +340,7 @@ def rolled_back(module: AnsibleModule) -> dict:
 
 def cleaned(module: AnsibleModule) -> dict:
     target = target_of(module.params)
-    found = holders(target.place)
+    found = rollback_copies(target.place)
     changes = [Change("data", one.path, "kept", None, f"delete {one.path}") for one in found]
     if not module.check_mode:
         for one in found:
@@ -351,15 +353,15 @@ HELD = "/run/redisops"
 
 def _hold(module: AnsibleModule, wanted: bool) -> dict:
     target = target_of(module.params)
-    changes = set_hold(target.instance.server, wanted, HELD, module.params["timeout"], module.check_mode)
+    changes = set_failover_hold(target.instance.server, wanted, HELD, module.params["timeout"], module.check_mode)
     return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
 
 
-def replica_held(module: AnsibleModule) -> dict:
+def failover_blocked(module: AnsibleModule) -> dict:
     return _hold(module, True)
 
 
-def replica_released(module: AnsibleModule) -> dict:
+def failover_allowed(module: AnsibleModule) -> dict:
     return _hold(module, False)
 
 
@@ -370,8 +372,8 @@ def body(module: AnsibleModule) -> dict:
     ways = {
         "rolled_back": rolled_back,
         "cleaned": cleaned,
-        "replica_held": replica_held,
-        "replica_released": replica_released,
+        "failover_blocked": failover_blocked,
+        "failover_allowed": failover_allowed,
     }
     return ways.get(params["state"], present)(module)
 

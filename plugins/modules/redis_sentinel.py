@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_sentinel
-short_description: Declare what a Sentinel watches, live, and never touch what it remembers
+short_description: Declare what a Sentinel watches, live, and never touch its runtime state
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
@@ -17,11 +17,11 @@ description:
   - A running Sentinel is changed by C(SENTINEL SET), C(MONITOR), C(REMOVE), C(CONFIG SET) and C(ACL SETUSER) only, and writes its
     file itself. What it takes at its start only is written while it is stopped, and never where the others could not fail over
     meanwhile.
-  - What Sentinel remembers (its id, epochs, known replicas and Sentinels, who is primary now) is never touched. A failover is
+  - Sentinel's runtime state (its id, epochs, known replicas and Sentinels, who is primary now) is never touched. A failover is
     never undone. A primary that is watched already keeps its address.
   - Where a primary is not watched yet, the other Sentinels are asked for it, then its servers. The declaration counts only where
     nothing exists.
-  - Sentinel's login is tried on the primary before it is set, and its link is proven afterwards.
+  - Sentinel's login is tried on the primary before it is set, and its link is verified afterwards.
 extends_documentation_fragment:
   - redisops.recovery.connection
   - redisops.recovery.attributes
@@ -44,14 +44,14 @@ options:
         description: Sentinels that have to agree that the primary is down. Most of them, but not all.
         type: int
         required: true
-      members:
+      group_hosts:
         description:
           - Its servers, each as C(host) or C(host:port), or a host of the inventory. Needed where it is not watched yet; without it a
             name that nobody knows is an error.
         type: list
         elements: str
       primary:
-        description: Which of O(primaries[].members) is primary where nothing exists yet.
+        description: Which of O(primaries[].group_hosts) is primary where nothing exists yet.
         type: str
       down_after_milliseconds:
         description: Silence after which this Sentinel holds the primary for down.
@@ -74,13 +74,13 @@ options:
             its file, so that spaces, quotes and backslashes are refused.
         type: str
       notification_script:
-        description: Program that is told of warnings. Not given, it is left as it is; empty takes it away.
+        description: Program that is reported of warnings. Not given, it is left as it is; empty takes it away.
         type: path
       client_reconfig_script:
-        description: Program that is told of a new primary. Not given, it is left as it is; empty takes it away.
+        description: Program that is reported of a new primary. Not given, it is left as it is; empty takes it away.
         type: path
   sentinels:
-    description: All Sentinels of the set, this one among them, each as C(host) or C(host:port), or a host of the inventory.
+    description: All Sentinels of the group, this one among them, each as C(host) or C(host:port), or a host of the inventory.
     type: list
     elements: str
     required: true
@@ -114,7 +114,7 @@ options:
     elements: str
     default: []
   reset_after:
-    description: Seconds of silence after which a replica or a Sentinel is held for gone for good.
+    description: Seconds without an answer after which a replica or a Sentinel is considered removed.
     type: int
     default: 3600
   sentinel_user:
@@ -140,7 +140,7 @@ options:
     type: int
     default: 0
   users:
-    description: Users of Sentinel itself, beside C(default).
+    description: Users of Sentinel itself, next to C(default).
     type: list
     elements: dict
     default: []
@@ -242,13 +242,12 @@ options:
     type: list
     elements: str
     default: []
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Sentinel itself, so that the diff is told against a host without it; then, in check mode,
+      - Whether this run installed Sentinel itself. The diff is then reported against a host without it; in check mode,
         it may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait for the quorum, in seconds.
     type: int
@@ -265,7 +264,7 @@ EXAMPLES = r"""
     primaries:
       - name: orders
         quorum: 2
-        members: [redis-1, redis-2, redis-3]
+        group_hosts: [redis-1, redis-2, redis-3]
         primary: redis-1
         down_after_milliseconds: 5000
         auth_user: watch
@@ -327,7 +326,7 @@ pending:
 primaries:
   description: >-
     What is watched, by name. C(address), C(quorum), C(usable) Sentinels as C(SENTINEL CKQUORUM) counts them, C(can_fail_over),
-    C(flags), C(replicas) with address and flags, C(sentinels) beside this one, and C(because) for an address that this run looked up.
+    C(flags), C(replicas) with address and flags, C(sentinels) next to this one, and C(because) for an address that this run looked up.
   returned: success
   type: dict
 restart_required:
@@ -362,7 +361,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
     apply_access,
     plan_path_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import (
     await_quorum,
     judge_file,
@@ -374,11 +373,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect
     Sentinel,
     addresses_of,
     find_sentinel_unit,
-    prove_address,
-    prove_logins_of,
-    prove_scripts,
     read_sentinel,
     report_of,
+    require_address,
+    require_logins_of,
+    require_scripts,
     ring_of,
     watched_by,
 )
@@ -395,18 +394,18 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan im
     edit,
     options_of,
     plan_items,
-    prove_names,
-    prove_port,
-    prove_quiet,
-    prove_restartable,
+    require_names,
+    require_port,
+    require_quiet,
+    require_restartable,
     reset_changes,
     settings_of,
-    strangers,
+    undeclared,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.service import Service, read_service
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_apply import (
     planned_users,
-    prove_peers,
+    require_peers,
     set_users,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_plan import words_of_users
@@ -424,7 +423,7 @@ SPEC = {
         "options": {
             "name": {"type": "str", "required": True},
             "quorum": {"type": "int", "required": True},
-            "members": {"type": "list", "elements": "str"},
+            "group_hosts": {"type": "list", "elements": "str"},
             "primary": {"type": "str"},
             "down_after_milliseconds": {"type": "int", "default": 30000},
             "failover_timeout": {"type": "int", "default": 180000},
@@ -482,7 +481,7 @@ SPEC = {
     "restart": {"type": "str", "choices": ["if_needed", "never"], "default": "if_needed"},
     "properties": {"type": "dict", "default": {}},
     "pending": {"type": "list", "elements": "str", "default": []},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 120},
 }
 SYSTEM_UNITS = "/etc/systemd/system"
@@ -501,7 +500,7 @@ def find(params: dict, host: Host, login: Login, check: bool) -> tuple[Sentinel,
     path = params["config_file"]
     if unit and os.path.exists(path):
         return read_sentinel(path, login, host), unit, False
-    if check and params["baseline"] == "empty":
+    if check and params["fresh_install"]:
         return Sentinel(path, "", host), unit, True
     raise Problem(
         "sentinel_missing", f"there is no {path}" if unit else "systemd has no unit of a Sentinel", "an installed Sentinel",
@@ -522,10 +521,10 @@ class Work:
     """What is to be done, as it was planned."""
 
     declared: Declared
-    ring: Members
+    ring: GroupHosts
     sentinel: Sentinel
     service: Service
-    bare: bool
+    fresh: bool
     items: list[Item]
     users: AclPlan
     addresses: dict
@@ -552,17 +551,17 @@ def plan(params: dict, check: bool) -> tuple[Work, list[Change], list[str]]:
     ring = ring_of(params["sentinels"], params["address"], settings)
     declared = Declared(declared_of(params["primaries"], len(ring.all)), options_of(params), settings)
     login = login_of(params)
-    prove_port(settings, login.port, login.unix_socket)
-    sentinel, unit, bare = find(params, Host(), login, check)
-    empty = params["baseline"] == "empty" and not sentinel.running
+    require_port(settings, login.port, login.unix_socket)
+    sentinel, unit, fresh = find(params, Host(), login, check)
+    empty = params["fresh_install"] and not sentinel.running
     scripts = [one.options.get(script, "") for one in declared.primaries for script in SCRIPTS]
     service = read_service(sentinel, unit, params, scripts, SYSTEM_UNITS, empty)
-    now = sentinel.now([member for one in declared.primaries for member in one.members])
-    prove_names(params["reset"], now.names, "reset")
-    addresses, because = addresses_of(declared, now, ring, login, to_servers(params), bare)
-    others = strangers(declared, now)
+    now = sentinel.now([member for one in declared.primaries for member in one.group_hosts])
+    require_names(params["reset"], now.names, "reset")
+    addresses, because = addresses_of(declared, now, ring, login, to_servers(params), fresh)
+    others = undeclared(declared, now)
     items = plan_items(declared, now, addresses, others if params["purge"] and params["finish"] else [])
-    # Of a host that this run brought, the diff is told against nothing: check mode cannot know what the package would bring.
+    # Of a host that this run brought, the diff is reported against nothing: check mode cannot know what the package would bring.
     told = plan_items(declared, Now(), addresses, []) if empty else items
     reasons = [f"{item.option} is declared as {item.after or 'none'}" for item in items if not item.live]
     reasons = reasons + service.reasons if sentinel.running else []
@@ -570,7 +569,7 @@ def plan(params: dict, check: bool) -> tuple[Work, list[Change], list[str]]:
     if sentinel.running and not due:
         items = told = [item for item in items if item.live]
     users = users_plan(sentinel, params, check and bool(params["pending"]))
-    work = Work(declared, ring, sentinel, service, bare, items, users, addresses, because, reasons, due)
+    work = Work(declared, ring, sentinel, service, fresh, items, users, addresses, because, reasons, due)
     changes = changes_of(told, sentinel.running, sentinel.path) + service.changes
     if not empty:
         mode = mode_of(sentinel.path) & parse_mode(params["mode"])
@@ -578,20 +577,20 @@ def plan(params: dict, check: bool) -> tuple[Work, list[Change], list[str]]:
     return work, changes + service.process(sentinel.running, due, reasons), others
 
 
-def prove(work: Work, params: dict, forgotten: list[Change], check: bool) -> None:
+def require_safe(work: Work, params: dict, forgotten: list[Change], check: bool) -> None:
     """Everything that could be wrong, before anything is touched. Raises Problem or Refusal."""
     sentinel = work.sentinel
-    prove_address(sentinel, work.ring, work.declared.options, login_of(params))
-    prove_scripts(work.items, SCRIPTS)
-    prove_logins_of(work.declared, work.items, sentinel, work.addresses, to_servers(params))
+    require_address(sentinel, work.ring, work.declared.options, login_of(params))
+    require_scripts(work.items, SCRIPTS)
+    require_logins_of(work.declared, work.items, sentinel, work.addresses, to_servers(params))
     if work.due:
-        prove_restartable(sentinel.watched.values(), sentinel.tilt)
+        require_restartable(sentinel.watched.values(), sentinel.tilt)
     if forgotten:
-        prove_quiet([sentinel.watched[name] for name in params["reset"]], sentinel.tilt, "a reset")
+        require_quiet([sentinel.watched[name] for name in params["reset"]], sentinel.tilt, "a reset")
     if work.starts:
         judge_file(sentinel, work.made(sentinel.conf))
     if not check:  # last: who may have to log in again is asked to
-        prove_peers(sentinel.server, work.users)
+        require_peers(sentinel.server, work.users)
 
 
 def act(work: Work, params: dict, forgotten: list[Change]) -> tuple[Sentinel, list[str]]:
@@ -627,8 +626,8 @@ def body(module: AnsibleModule) -> dict:
     if check:
         changes = [change for change in changes if change.name not in params["pending"]]
     changes += work.users.changes + forgotten
-    if changes and not work.bare:
-        prove(work, params, forgotten, check)
+    if changes and not work.fresh:
+        require_safe(work, params, forgotten, check)
     sentinel = work.sentinel
     warnings = advice(work.declared.primaries, work.ring.all, params["failure_domains"] or {})
     if changes and not check:

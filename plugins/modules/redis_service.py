@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_service
-short_description: Keep a Redis service running, restarting it only when due and only after a proven save
+short_description: Keep a Redis service running, restarting it only when due and only after a verified save
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
@@ -17,7 +17,7 @@ description:
     and restart policy.
   - Whether a restart is due is seen by comparing the live process with its file and its unit, never remembered. A run that was cut
     off before its restart is finished by the next run.
-  - Before a restart it proves that the next process will load what this one holds. It saves and waits for the save to end well,
+  - Before a restart it verifies that the next process will load what this one holds. It saves and waits for the save to end well,
     pauses writes, looks again, restarts, waits for the data to be loaded and compares the keys. Where that cannot be shown it
     refuses and restarts nothing.
 extends_documentation_fragment:
@@ -78,13 +78,12 @@ options:
     type: str
     choices: [if_needed, never, always]
     default: if_needed
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+      - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
         check mode, the unit may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait, in seconds, for a save and for loading, each.
     type: int
@@ -179,14 +178,14 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import prove_aof_replays
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import require_aof_replays
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
     aof_in_use,
-    prove_rdb_is_known,
+    require_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access, apply_access
@@ -196,9 +195,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
-    prove_accepted,
     read_instance,
     refreshed,
+    require_accepted,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
     restart_server,
@@ -211,20 +210,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.collect 
     exposure_of,
     find_unit,
     process_of,
-    prove_last_word,
-    prove_paths,
+    require_last_word,
+    require_paths,
     sentinel_listens,
     unit_state,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     Pending,
     missing_keys,
-    prove_is_the_units,
-    prove_overrides,
-    prove_primary,
-    prove_restart,
-    prove_start,
-    prove_unit_file,
+    require_is_the_units,
+    require_overrides,
+    require_primary,
+    require_restart,
+    require_start,
+    require_unit_file,
     restart_reasons,
     unit_problem,
 )
@@ -250,7 +249,7 @@ SPEC = {
     "pending": {"type": "list", "elements": "str", "default": []},
     "pending_restart": {"type": "list", "elements": "str", "default": []},
     "restart": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "if_needed"},
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 NAMES = (*PERSISTENCE, *IMMUTABLE, *FITS, "replicaof")
@@ -264,9 +263,9 @@ def said_in_file(instance: Instance) -> dict:
 
 def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, params: dict) -> list[Change]:
     """What differs between the unit and its declaration."""
-    bare = params["baseline"] == "empty"
+    fresh = params["fresh_install"]
     changes = []
-    if now_text != text or bare:
+    if now_text != text or fresh:
         changes.append(
             Change(
                 "unit",
@@ -277,7 +276,9 @@ def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, param
             )
         )
     enabled = (
-        "no" if bare else ("yes" if state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias") else "no")
+        "no"
+        if fresh
+        else ("yes" if state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias") else "no")
     )
     if params["enabled"] != (enabled == "yes"):
         verb = "enable" if params["enabled"] else "disable"
@@ -292,36 +293,36 @@ def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, param
 def body(module: AnsibleModule) -> dict:
     params, host, login = module.params, Host(), login_of(module.params)
     unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
-    bare = params["baseline"] == "empty"
+    fresh = params["fresh_install"]
     data_mode = parse_mode(params["data_mode"], "data_mode")
     declared = {name: property_text(value) for name, value in {**params["properties"], **params["confinement"]}.items()}
     path = os.path.join(SYSTEM_UNITS, f"{unit}.service.d", params["drop_in"])
     text = render_drop_in(declared)
     state = unit_state(host, unit)
     problem = unit_problem(unit, state)
-    if problem and not (bare and module.check_mode):
+    if problem and not (fresh and module.check_mode):
         raise problem
-    prove_last_word(host, state, params["drop_in"], declared)
-    instance = read_instance(params["config_file"], login, host, params["timeout"], bare)
+    require_last_word(host, state, params["drop_in"], declared)
+    instance = read_instance(params["config_file"], login, host, params["timeout"], fresh)
     in_file = said_in_file(instance)
     overrides = command_line_overrides(state.get("ExecStart", ""))
     pending = (
         Pending(frozenset(params["pending"]), frozenset(params["pending_restart"])) if module.check_mode else Pending()
     )
-    # What comes before this in the same run proves and mends these; in check mode it has not done so yet.
-    mended = bool(pending.changes & {*PLACE, "appendonly"})
-    if not problem and not mended:
-        prove_overrides(overrides, in_file)
+    # What comes before this in the same run verifies and repairs these; in check mode it has not done so yet.
+    repaired = bool(pending.changes & {*PLACE, "appendonly"})
+    if not problem and not repaired:
+        require_overrides(overrides, in_file)
     if not problem:
-        prove_unit_file(state.get("ExecStart", ""), params["config_file"])
+        require_unit_file(state.get("ExecStart", ""), params["config_file"])
     now_text = host.read(path) or ""
     if instance.text:
-        prove_paths(instance, unit, state, now_text, declared)
+        require_paths(instance, unit, state, now_text, declared)
     changes = plan_unit(unit, state, path, text, now_text, params)
     unit_changes = list(changes)
     reasons: list[str] = []
     if instance.running:
-        prove_is_the_units(unit, state, instance.pid)
+        require_is_the_units(unit, state, instance.pid)
         given, confined = process_of(host, instance.pid)
         reasons = restart_reasons(
             in_file, instance.live, overrides, declared, given, host.open_files_ceiling(), pending
@@ -332,24 +333,24 @@ def body(module: AnsibleModule) -> dict:
 
     if instance.text and (due or not instance.running):
         # A line that was broken by hand shows here, and not when the old process is gone.
-        prove_accepted(instance, instance.text)
+        require_accepted(instance, instance.text)
 
-    def prove(info: Info) -> None:
+    def require_safe(info: Info) -> None:
         now = refreshed(instance)
         disk = scan(disk_of(now.live))
-        prove_rdb_is_known(host, info, disk)
+        require_rdb_is_known(host, info, disk)
         if info.flag("aof_enabled"):
-            prove_aof_replays(instance.server, info)
-        prove_primary(info, sentinel_listens(instance.server))
-        prove_restart(said_in_file(now), now.live, info, aof_in_use(host, instance.pid, disk), mended)
+            require_aof_replays(instance.server, info)
+        require_primary(info, sentinel_listens(instance.server))
+        require_restart(said_in_file(now), now.live, info, aof_in_use(host, instance.pid, disk), repaired)
 
     if due:
-        prove(instance.info)
+        require_safe(instance.info)
         words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
-    if not instance.running or bare:
-        if instance.text and in_file["dir"] and not mended:
-            prove_start(instance.path, in_file, scan(disk_of(in_file)))
+    if not instance.running or fresh:
+        if instance.text and in_file["dir"] and not repaired:
+            require_start(instance.path, in_file, scan(disk_of(in_file)))
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     result = result_of(changes, restart_required=reasons, restarted=False)
     if now_text != text and not problem:
@@ -358,12 +359,12 @@ def body(module: AnsibleModule) -> dict:
         return result
     began = time.time()
     if due:
-        save_before_restart(instance.server, prove, params["timeout"])
+        save_before_restart(instance.server, require_safe, params["timeout"])
     act(host, params, state, unit_changes, (unit, path, text))
     if "exposure" in result:
         result["exposure"]["after"] = exposure_of(host, unit)
     if due:
-        before, after = restart_server(host, unit, instance.server, login, prove, params["timeout"])
+        before, after = restart_server(host, unit, instance.server, login, require_safe, params["timeout"])
         rdb = disk_of(instance.live).rdb
         if os.path.exists(rdb) and os.stat(rdb).st_mtime >= int(began):
             status = os.stat(rdb)

@@ -8,27 +8,27 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_switchover
-short_description: Move the primary of a replicated set to another member, on purpose and without losing a write
+short_description: Move the primary of a replication group to another host of the group, on purpose and without losing a write
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - Checks first (one primary, a replica that is linked, level and of the same version, Sentinels with a quorum and at rest), then holds the
+  - Checks first (one primary, a replica that is linked, caught up and of the same version, Sentinels with a quorum and no failover under way), then holds the
     writes of the primary, waits until the replica has every byte, promotes it by Sentinel or by hand, and lets writes go on when the
     old primary is a replica. It tells for how long no server took writes.
-  - It asks and tells all members over the network, so it is run once for a set, on any host that reaches them.
+  - It asks and tells all hosts of the group over the network, so it is run once for a group, on any host that reaches them.
   - In check mode it does the checks, and says who would take over.
 extends_documentation_fragment:
   - redisops.recovery.connection
   - redisops.recovery.attributes
 options:
-  members:
-    description: The servers of the set, as in M(redisops.recovery.redis_replication).
+  group_hosts:
+    description: The servers of the group, as in M(redisops.recovery.redis_replication).
     type: list
     elements: str
     required: true
   address:
-    description: Which of O(members) the managed host is. It need not be one.
+    description: Which of O(group_hosts) the managed host is. It need not be one.
     type: str
   address_variables:
     description: Variables that hold the address of a host of the inventory; the first that is set counts, else its name.
@@ -36,13 +36,13 @@ options:
     elements: str
     default: [redis_replication_address, ansible_host]
   target:
-    description: Which of O(members) shall be primary. Not given, the replica with the best priority that lacks least.
+    description: Which of O(group_hosts) shall be primary. Not given, the replica with the best priority that lacks least.
     type: str
   away_from:
-    description: Do something only if this one of O(members) is primary now. Another one is left primary.
+    description: Do something only if this one of O(group_hosts) is primary now. Another one is left primary.
     type: str
   sentinels:
-    description: The Sentinels that watch the set. With none, the servers are told themselves.
+    description: The Sentinels that watch the group. With none, the servers are reported themselves.
     type: list
     elements: str
     default: []
@@ -57,11 +57,11 @@ options:
     description: Password for the Sentinels.
     type: str
   max_behind:
-    description: Bytes that a replica may be behind before writes are held.
+    description: Bytes that a replica may be behind before writes are paused.
     type: int
     default: 10485760
   timeout:
-    description: Longest wait, in seconds, until all other members are linked to the new primary.
+    description: Longest wait, in seconds, until all other hosts of the group are linked to the new primary.
     type: int
     default: 120
 seealso:
@@ -71,14 +71,14 @@ seealso:
 EXAMPLES = r"""
 - name: See whether a switch would work, and to whom
   redisops.recovery.redis_switchover:
-    members: [redis-1, redis-2, redis-3]
+    group_hosts: [redis-1, redis-2, redis-3]
     sentinels: [redis-1, redis-2, redis-3]
   check_mode: true
   run_once: true
 
 - name: Move the primary away from a host that needs maintenance
   redisops.recovery.redis_switchover:
-    members: [redis-1, redis-2, redis-3]
+    group_hosts: [redis-1, redis-2, redis-3]
     sentinels: [redis-1, redis-2, redis-3]
     away_from: redis-1
   run_once: true
@@ -119,7 +119,7 @@ code:
   type: str
   sample: target_unfit
 gap_ms:
-  description: Milliseconds from the moment writes were held until the new primary took them; null where nothing was switched.
+  description: Milliseconds from the moment writes were paused until the new primary took them; null where nothing was switched.
   returned: success
   type: int
 from_primary:
@@ -137,7 +137,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     endpoint,
@@ -152,14 +152,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.swit
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover_plan import (
     Candidate,
     choose,
-    prove_sentinels,
-    prove_set,
+    require_sentinels,
+    require_set,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, Server, connect
 
 SPEC = {
     **connection_spec(),
-    "members": {"type": "list", "elements": "str", "required": True},
+    "group_hosts": {"type": "list", "elements": "str", "required": True},
     "address": {"type": "str"},
     "address_variables": {"type": "list", "elements": "str", "default": ["redis_replication_address", "ansible_host"]},
     "target": {"type": "str"},
@@ -175,15 +175,15 @@ SPEC = {
 PREFERRED = 1
 
 
-def look_at(members: Members, login: Login) -> tuple[dict[str, Server], list[View]]:
-    """A connection to every member that answers, and everybody's view."""
+def look_at(group_hosts: GroupHosts, login: Login) -> tuple[dict[str, Server], list[View]]:
+    """A connection to every host of the group that answers, and everybody's view."""
     servers, views = {}, []
-    for member in members.all:
+    for member in group_hosts.all:
         try:
             servers[member] = connect(there(login, member), 5.0)
-            views.append(members.spelled(view_of(servers[member].info(), member)))
+            views.append(group_hosts.spelled(view_of(servers[member].info(), member)))
         except Problem as problem:
-            views.append(View(member, "unreachable", because=problem.saw))
+            views.append(View(member, "unreachable", because=problem.detected))
     return servers, views
 
 
@@ -199,7 +199,7 @@ def candidate(server: Server, view: View) -> Candidate:
 def switch(
     module: AnsibleModule,
     servers: dict,
-    members: Members,
+    group_hosts: GroupHosts,
     primary: View,
     views: list,
     target: Candidate,
@@ -209,19 +209,19 @@ def switch(
     """Hold, promote, release, and see everybody linked. Raises Problem."""
     params, chosen, name = module.params, target.view.address, module.params["primary_name"]
     rivals = [view.address for view in views if sentinels and view.link_up and view.upstream == primary.address]
-    work = Switch(servers, members, primary, target, rivals)
+    work = Switch(servers, group_hosts, primary, target, rivals)
     prefers = bool(sentinels) and target.priority != PREFERRED
     if prefers:
         work.command(chosen, "CONFIG", "SET", "replica-priority", PREFERRED)
     try:
-        if sentinels and not wait_for_priority(params["sentinels"], name, asked, members, chosen, PREFERRED):
+        if sentinels and not wait_for_priority(params["sentinels"], name, asked, group_hosts, chosen, PREFERRED):
             raise Problem(
                 "target_unseen", f"the Sentinels did not take notice of {target.view.address} in time; nothing has been switched",
                 "Sentinels that are linked to it", "see SENTINEL REPLICAS on each, then run again",
             )  # fmt: skip
         if sentinels:
             first = connect(there(asked, endpoint(*split_endpoint(sentinels[0].address, 26379))))
-        work.hold_until_level()
+        work.pause_until_caught_up()
         if sentinels:
             work.by_sentinel(first, name)
         else:
@@ -233,14 +233,14 @@ def switch(
     if loose:
         raise Problem(
             "link_down", f"{target.view.address} is primary, and {', '.join(loose)} {'is' if len(loose) == 1 else 'are'} not linked to it",
-            "every member linked", "look into their logs; run the role redis_replication",
+            "every host of the group linked", "look into their logs; run the role redis_replication",
         )  # fmt: skip
     return work
 
 
 def body(module: AnsibleModule) -> dict:
     params = module.params
-    members = Members(params["members"], params["members"][0] if params["members"] else "")
+    group_hosts = GroupHosts(params["group_hosts"], params["group_hosts"][0] if params["group_hosts"] else "")
     login = login_of(params)
     asked = Login(
         **{
@@ -250,15 +250,15 @@ def body(module: AnsibleModule) -> dict:
             "previous_password": None,
         }
     )
-    servers, views = look_at(members, login)
-    primary = prove_set(views)
-    leave = members.of(Members.spelling(params["away_from"])) if params["away_from"] else None
-    wanted = members.of(Members.spelling(params["target"])) if params["target"] else None
+    servers, views = look_at(group_hosts, login)
+    primary = require_set(views)
+    leave = group_hosts.of(GroupHosts.spelling(params["away_from"])) if params["away_from"] else None
+    wanted = group_hosts.of(GroupHosts.spelling(params["target"])) if params["target"] else None
     if leave not in (None, primary.address):
         return result_of([], gap_ms=None, from_primary=primary.address, to_primary=primary.address)
-    sentinels = read_sentinels(params["sentinels"], params["primary_name"], asked, members)
+    sentinels = read_sentinels(params["sentinels"], params["primary_name"], asked, group_hosts)
     if params["sentinels"]:
-        prove_sentinels(sentinels, len(params["sentinels"]), primary.address)
+        require_sentinels(sentinels, len(params["sentinels"]), primary.address)
     others = [
         candidate(servers[view.address], view) if view.address in servers else Candidate(view)
         for view in views
@@ -267,11 +267,11 @@ def body(module: AnsibleModule) -> dict:
     target = choose(primary, others, wanted, params["max_behind"])
     if target.view.address == primary.address:
         return result_of([], gap_ms=None, from_primary=primary.address, to_primary=primary.address)
-    words = f"hold writes on {primary.address}, wait until {target.view.address} has every byte, promote it, let writes go on"
+    words = f"pause writes on {primary.address}, wait until {target.view.address} has every byte, promote it, let writes go on"
     changes = [Change("set", "primary", primary.address, target.view.address, words)]
     gap, warnings = None, []
     if not module.check_mode:
-        done = switch(module, servers, members, primary, views, target, sentinels, asked)
+        done = switch(module, servers, group_hosts, primary, views, target, sentinels, asked)
         gap, warnings = done.gap_ms, done.warnings
     return result_of(
         changes, warnings=warnings, gap_ms=gap, from_primary=primary.address, to_primary=target.view.address

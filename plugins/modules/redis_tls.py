@@ -17,9 +17,9 @@ description:
     on the host, the directives in the configuration file, and what the live server serves are brought to one state.
   - Certificates are given, are kept on the host by somebody else, or are issued by a given authority. In the last case the private
     key is made on the host and never leaves it, and the authority's key never leaves the controller.
-  - Everything is proven before anything is touched. The key has to belong to the certificate, the certificate has to be valid now,
+  - Everything is verified before anything is touched. The key has to belong to the certificate, the certificate has to be valid now,
     lead to the authority and be for its purposes, and the server's user has to be able to read it.
-  - A new certificate is loaded without a restart and without cutting a connection. The server first reads copies beside the files
+  - A new certificate is loaded without a restart and without cutting a connection. The server first reads copies next to the files
     and shows by a handshake that it works; then the files change. Where a step fails, files and server go back.
   - Which certificate the live server serves is read from the server, so a run that was cut off is finished by the next one.
 extends_documentation_fragment:
@@ -141,13 +141,12 @@ options:
     elements: str
     choices: [TLSv1.2, TLSv1.3]
     default: [TLSv1.2, TLSv1.3]
-  baseline:
+  fresh_install:
     description:
-      - V(empty) tells the run that it installed Redis itself, so that the diff is told against a host without Redis; then, in
+      - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
         check mode, the file may be missing.
-    type: str
-    choices: [current, empty]
-    default: current
+    type: bool
+    default: false
   timeout:
     description: Longest wait for a server that is still loading, in seconds.
     type: int
@@ -161,7 +160,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Serve TLS beside the plain port, with a certificate from files on the controller
+- name: Serve TLS next to the plain port, with a certificate from files on the controller
   redisops.recovery.redis_tls:
     certificate_src: tls/{{ inventory_hostname }}.crt
     key_src: tls/{{ inventory_hostname }}.key.vault
@@ -290,9 +289,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import
     no_tls,
     own_addresses,
     primary_trouble,
-    prove_can_read,
-    prove_port_free,
-    prove_text,
+    require_can_read,
+    require_port_free,
+    require_text,
     served_certificate,
     server_user,
 )
@@ -311,10 +310,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import 
     declared_directives,
     describe,
     expiry_warnings,
-    foretell,
     hold_back_cluster_bus,
-    prove_combination,
-    prove_links,
+    predict,
+    require_combination,
+    require_links,
     set_live_order,
     shown,
 )
@@ -355,7 +354,7 @@ SPEC = {
         "choices": ["TLSv1.2", "TLSv1.3"],
         "default": ["TLSv1.2", "TLSv1.3"],
     },
-    "baseline": {"type": "str", "choices": ["current", "empty"], "default": "current"},
+    "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
 CONTROLLERS = ("certificate_src", "key_src", "ca_src", "ca_key", "ca_key_src", "ca_key_passphrase")
@@ -393,19 +392,19 @@ def access_of(params: dict) -> dict[str, Access]:
     }
 
 
-def served_change(served: Certificate | None, wanted: Certificate | None, foretold: str) -> list[Change]:
+def served_change(served: Certificate | None, wanted: Certificate | None, predicted: str) -> list[Change]:
     """The difference between the certificate that is served and the declared one."""
     if served is None or (wanted and served.fingerprint == wanted.fingerprint):
         return []
-    return [Change("live", "certificate", describe(served), foretold or describe(wanted), "load the certificate")]
+    return [Change("live", "certificate", describe(served), predicted or describe(wanted), "load the certificate")]
 
 
-def prove_ports(instance: Instance, wanted: dict) -> None:
+def require_ports(instance: Instance, wanted: dict) -> None:
     """Raises Problem for ports that cannot be."""
     port, bus = instance.value("port") or "6379", instance.value("cluster-port") or "0"
-    prove_combination(wanted, port, instance.value("cluster-enabled") == "yes", bus)
+    require_combination(wanted, port, instance.value("cluster-enabled") == "yes", bus)
     if wanted["tls-port"] not in (port, instance.live.get("tls-port")):
-        prove_port_free(instance.value("bind") or "", int(wanted["tls-port"]))
+        require_port_free(instance.value("bind") or "", int(wanted["tls-port"]))
 
 
 def body(module: AnsibleModule) -> dict:
@@ -416,7 +415,7 @@ def body(module: AnsibleModule) -> dict:
             "controller_only", f"{', '.join(stray)} reached the managed host", "the action of this collection, which keeps it",
             "call redisops.recovery.redis_tls by its full name",
         )  # fmt: skip
-    login, empty = login_of(params), params["baseline"] == "empty"
+    login, empty = login_of(params), params["fresh_install"]
     instance = read_instance(params["config_file"], login, host, params["timeout"], empty)
     absent = empty and not instance.text
     if instance.running and "tls-port" not in instance.live:
@@ -424,25 +423,25 @@ def body(module: AnsibleModule) -> dict:
     wanted = declared_directives(
         params, bool(instance.live.get("tls-key-file-pass") or effective(instance.directives, "tls-key-file-pass"))
     )
-    prove_ports(instance, wanted)
+    require_ports(instance, wanted)
     declared = declared_of(params, host, bool(instance.value("tls-client-cert-file")))
     found = read_material(declared.paths)
     choice = choose(declared, found, now)
     access = {} if absent else access_of(params)
     if not absent:
-        prove_can_read(declared, server_user(instance), access)
+        require_can_read(declared, server_user(instance), access)
     plan = plan_config(
         {name: normal(name, value) for name, value in wanted.items()}, instance.directives, instance.path,
         instance.live if instance.running else None, None, empty,
     )  # fmt: skip
     hold_back_cluster_bus(plan, instance.live, known_nodes(instance))
     links = links_without_tls(instance)
-    warnings = [*exposed_key(declared), prove_links(links) if "port" in plan.live else None]
+    warnings = [*exposed_key(declared), require_links(links) if "port" in plan.live else None]
     if "tls-replication" in plan.live and params["tls_replication"] and choice.leaf:
         warnings.append(primary_trouble(instance, choice, declared.passphrase))
     served = served_certificate(instance, found, declared.passphrase, login)
-    foretold = foretell(declared.names, choice.authorities[0], declared.valid_days) if choice.reasons else ""
-    serves = served_change(served, choice.leaf, foretold)
+    predicted = predict(declared.names, choice.authorities[0], declared.valid_days) if choice.reasons else ""
+    serves = served_change(served, choice.leaf, predicted)
     conf_access, conf_change = None, None
     if wanted.get("tls-key-file-pass") and not absent:  # a secret is about to stand in it
         conf_access, conf_change = plan_path_access(instance.path, None, None, os.stat(instance.path).st_mode & 0o770)
@@ -452,7 +451,7 @@ def body(module: AnsibleModule) -> dict:
     ]  # fmt: skip
     text = "" if absent else edited(instance, wanted)
     if text != instance.text:
-        prove_text(instance, wanted)
+        require_text(instance, wanted)
     leaf = choice.leaf
     if changes and not module.check_mode:
         if leaf is None:

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An action whose members, Sentinels and primary may be hosts of the inventory: they become addresses (controller)."""
+"""An action whose hosts of the group, Sentinels and primary may be hosts of the inventory: they become addresses (controller)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible_collections.redisops.recovery.plugins.plugin_utils.inventory_addresses import InventoryAddresses
 
-_LISTS = ("members", "sentinels")
+_LISTS = ("group_hosts", "sentinels")
 _NAMES = ("primary", "address", "target", "away_from")
 
 
@@ -37,7 +37,7 @@ class AddressedAction(ActionBase):
             if arguments.get(name):
                 arguments[name] = addresses.of(str(arguments[name]))
         # An address without a port is that of a member with one, where there is one.
-        arguments["address"] = addresses.member(arguments["address"], arguments.get("members"))
+        arguments["address"] = addresses.member(arguments["address"], arguments.get("group_hosts"))
         return {
             **result,
             **self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars),

@@ -57,13 +57,13 @@ class Authority:
                 "ca_key_mismatch", f"the authority's key does not belong to the first certificate of ca, {self.subject}",
                 "the key of the first one", "put the authority that issues first, or use its key",
             )  # fmt: skip
-        self._prove_it_may_sign()
+        self._require_it_may_sign()
 
     @property
     def subject(self) -> str:
         return self.certificate.subject.rfc4514_string()
 
-    def _prove_it_may_sign(self) -> None:
+    def _require_it_may_sign(self) -> None:
         try:
             authority = self.certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         except x509.ExtensionNotFound:
@@ -86,14 +86,14 @@ class Authority:
         """
         request = x509.load_pem_x509_csr(request_pem.encode())
         wanted = self._names_of(request)
-        strangers = [
+        undeclared = [
             str(entry.value)
             for entry in wanted
             if str(entry.value) not in names and not (any_address and isinstance(entry, x509.IPAddress))
         ]
-        if strangers or not request.is_signature_valid:
+        if undeclared or not request.is_signature_valid:
             raise Problem(
-                "request_refused", f"the host asks for a certificate that was not declared: {', '.join(strangers) or 'its signature is wrong'}",
+                "request_refused", f"the host asks for a certificate that was not declared: {', '.join(undeclared) or 'its signature is wrong'}",
                 "a request for the declared names", "find out what runs on that host",
             )  # fmt: skip
         now = datetime.datetime.now(datetime.timezone.utc)

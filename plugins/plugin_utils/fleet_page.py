@@ -40,7 +40,7 @@ def _bytes(value: t.Optional[float]) -> str:
 
 
 def _timeline(one: t.Mapping[str, t.Any], now: float) -> t.Optional[dict[str, t.Any]]:
-    """Points of a set's backups and drills on a line that ends now; None where there are none."""
+    """Points of a group's backups and drills on a line that ends now; None where there are none."""
     points = [(_epoch(row["time"]), "backup", row["status"], row["name"]) for row in one["backups"]]
     points += [(_epoch(row["time"]), "drill", "passed" if row["ok"] else "failed", "drill") for row in one["drills"]]
     points = [point for point in points if 0 <= now - point[0] <= _LONGEST]
@@ -62,7 +62,7 @@ def _timeline(one: t.Mapping[str, t.Any], now: float) -> t.Optional[dict[str, t.
 
 
 def _picture(one: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Where each node of a set's topology stands, and the lines between them."""
+    """Where each node of a group's topology stands, and the lines between them."""
     nodes, lines, row = [], [], 0
     for group in one["topology"]:
         top = row
@@ -103,7 +103,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 def render_html(report: t.Mapping[str, t.Any]) -> str:
     """One page without a link to the network; everything that hosts say is escaped."""
     now = _epoch(report["generated_at"])
-    pictures = {one["set"]: {"topology": _picture(one), "timeline": _timeline(one, now)} for one in report["sets"]}
+    pictures = {one["group"]: {"topology": _picture(one), "timeline": _timeline(one, now)} for one in report["groups"]}
     return (
         _environment(True)
         .get_template("report.html.j2")

@@ -11,7 +11,9 @@ import typing as t
 __all__ = ["SEVERITIES", "ago", "fleet_report"]
 
 #: The worst first, as redis_health_info has them.
-SEVERITIES = ("critical", "warning", "unknown", "note")
+#: How much a crash may cost, how old the last verified backup may be, how long a restore may take.
+OBJECTIVES = ("crash_loss", "rpo", "rto")
+SEVERITIES = ("critical", "warning", "unknown", "info")
 _STATUS = {0: "ok", 1: "warning", 2: "critical", 3: "unknown"}
 _RANK = {"critical": 0, "unknown": 1, "warning": 2, "ok": 3}
 
@@ -41,16 +43,16 @@ def _host(name: str, result: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     if "facts" not in result:
         because = str(result.get("msg") or "it did not answer").split("\n")[0]
         return {
-            "host": name, "set": result.get("set_name") or "", "role": None, "address": None, "status": "unknown", "version": None, "keys": None,
-            "memory": None, "uptime": None, "promise": None, "at_risk": {"known": False, "seconds": None, "text": "not known", "how": because},
+            "host": name, "group": result.get("group_name") or "", "role": None, "address": None, "status": "unknown", "version": None, "keys": None,
+            "memory": None, "uptime": None, "configured_durability": None, "crash_loss": {"known": False, "seconds": None, "text": "not known", "how": because},
             "last_save": None, "primary": None, "link": None, "lag": None, "findings": {}, "because": because,
         }  # fmt: skip
     facts, rows = result["facts"], result["findings"]
     replication = facts.get("replication") or {}
     return {
-        "host": name, "set": facts["set_name"], "role": facts["role"], "address": facts.get("address"), "status": _STATUS[result["status"]],
+        "host": name, "group": facts["group_name"], "role": facts["role"], "address": facts.get("address"), "status": _STATUS[result["status"]],
         "version": facts["version"], "keys": facts["keys_total"], "memory": facts["used_memory_bytes"], "uptime": facts["uptime_seconds"],
-        "promise": facts["promise"], "at_risk": result["at_risk"], "last_save": facts["last_save"], "primary": facts["primary"],
+        "configured_durability": facts["configured_durability"], "crash_loss": result["crash_loss"], "last_save": facts["last_save"], "primary": facts["primary"],
         "link": replication.get("link"), "lag": replication.get("lag_seconds"),
         "findings": {name: sum(1 for row in rows if row["severity"] == name) for name in SEVERITIES}, "because": "",
     }  # fmt: skip
@@ -64,79 +66,89 @@ def _findings(hosts: t.Sequence[str], results: t.Mapping[str, t.Mapping[str, t.A
         if "facts" not in result:
             because = str(result.get("msg") or "it did not answer").split("\n")[0]
             rows = [
-                {"severity": "unknown", "code": "host_unseen", "seen": f"not known, because {because}", "why": "nothing is known of this host",
+                {"severity": "unknown", "code": "host_unseen", "detected": f"not known, because {because}", "why": "nothing is known of this host",
                  "do": "see that Ansible reaches it, and that redis_health_info may look", "page": "docs/health.md"}
             ]  # fmt: skip
         else:
             rows = [row for row in result["findings"] if row["severity"] in SEVERITIES]
         for row in rows:
-            key = (row["severity"], row["code"], row["seen"])
+            key = (row["severity"], row["code"], row["detected"])
             merged.setdefault(key, {**row, "hosts": []})["hosts"].append(host)
     return sorted(merged.values(), key=lambda row: (SEVERITIES.index(row["severity"]), -len(row["hosts"]), row["code"]))
 
 
 def _verdict(measured: t.Optional[float], objective: float) -> str:
-    """``met``, ``missed``, or empty where nothing was promised or measured."""
+    """``met``, ``missed``, or empty where there is no objective or nothing was measured."""
     if not objective or measured is None:
         return ""
     return "met" if measured <= objective else "missed"
 
 
-def _risk_verdict(risk: t.Mapping[str, t.Any], objective: float) -> str:
+def _crash_loss_verdict(crash_loss: t.Mapping[str, t.Any], objective: float) -> str:
     """As _verdict; a loss without a bound misses every objective."""
-    if not risk["known"]:
+    if not crash_loss["known"]:
         return ""
-    return _verdict(float("inf") if risk["seconds"] is None else risk["seconds"], objective)
+    return _verdict(float("inf") if crash_loss["seconds"] is None else crash_loss["seconds"], objective)
 
 
-def _set(
+def _objectives(facts: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, float]:
+    """Seconds of each objective, the strictest that any of the hosts has; 0 for none."""
+    declared = [fact["objectives"] for fact in facts]
+    return {
+        name: min((one[f"{name}_seconds"] for one in declared if one[f"{name}_seconds"]), default=0)
+        for name in OBJECTIVES
+    }
+
+
+def _group(
     name: str,
     rows: t.Sequence[dict[str, t.Any]],
     results: t.Mapping[str, t.Any],
-    objectives: t.Mapping[str, float],
     now: float,
     names: t.Mapping[str, str],
 ) -> dict:
-    """A set as one line. What lies on any of its hosts is the set's; a proven backup is that of who shares data with its host."""
+    """A group as one line. What lies on any of its hosts is the group's; a verified backup is that of who shares data with its host."""
     facts = [results[row["host"]]["facts"] for row in rows if "facts" in results[row["host"]]]
+    objectives = _objectives(facts)
     primaries = [row for row in rows if row["role"] == "primary"]
     first = (primaries or list(rows))[0]
     backups = {one["name"]: one for one in (one for fact in facts for one in fact["backups"])}
-    # A set with several primaries (shards, or servers alone that share a name) is as safe as the one that is the worst off.
-    found = [_newest_proven(group, results) for group in _groups(rows, names)]
-    proven = min(found, key=lambda one: one["time"]) if all(found) else None
+    # A group with several primaries (shards, or servers alone that share a name) is as safe as the one that is the worst off.
+    found = [_newest_verified(group, results) for group in _groups(rows, names)]
+    verified = min(found, key=lambda one: one["time"]) if all(found) else None
     drills = sorted((one for fact in facts for one in fact["drills"]), key=lambda one: one["time"])
     saves = [row["last_save"] for row in primaries if row["last_save"]]
     drill = drills[-1] if drills else None
-    # The set loses what its primary loses; with several primaries (a cluster) the most.
-    risks = [row["at_risk"] for row in (primaries or rows)]
-    worst = max(risks, key=lambda one: (not one["known"], one["seconds"] is None, one["seconds"] or 0))
-    age = now - (_epoch(proven["time"]) or now) if proven else None
+    # The group loses what its primary loses; with several primaries (a cluster) the most.
+    losses = [row["crash_loss"] for row in (primaries or rows)]
+    worst = max(losses, key=lambda one: (not one["known"], one["seconds"] is None, one["seconds"] or 0))
+    age = now - (_epoch(verified["time"]) or now) if verified else None
     return {
-        "set": name,
+        "group": name,
         "status": min((row["status"] for row in rows), key=lambda status: _RANK[status]),
         "hosts": [row["host"] for row in rows],
         "primaries": [row["host"] for row in primaries],
         "keys": sum(row["keys"] or 0 for row in primaries) if primaries else None,
-        "promise": first["promise"],
+        "configured_durability": first["configured_durability"],
         "saved": min(saves, key=lambda one: one["time"]) if saves else None,
-        "proven": {**proven, "age_seconds": age, "verdict": _verdict(age, objectives["backup_age"])} if proven else None,
-        "at_risk": {**worst, "verdict": _risk_verdict(worst, objectives["at_risk"])},
+        "verified": {**verified, "age_seconds": age, "verdict": _verdict(age, objectives["rpo"])} if verified else None,
+        "crash_loss": {**worst, "verdict": _crash_loss_verdict(worst, objectives["crash_loss"])},
         "drill": {
             **drill,
             **{f"{kind}_verdict": _verdict(drill[f"{kind}_seconds"], objectives[kind]) for kind in ("rpo", "rto")},
         } if drill else None,
+        "objectives": objectives,
         "backups": sorted(backups.values(), key=lambda one: one["time"]),
         "drills": drills,
         "topology": _topology(rows, names),
     }  # fmt: skip
 
 
-def _newest_proven(hosts: t.Iterable[str], results: t.Mapping[str, t.Any]) -> t.Optional[dict[str, t.Any]]:
-    """The newest proven backup on any of ``hosts``."""
+def _newest_verified(hosts: t.Iterable[str], results: t.Mapping[str, t.Any]) -> t.Optional[dict[str, t.Any]]:
+    """The newest verified backup on any of ``hosts``."""
     facts = [results[host]["facts"] for host in hosts if "facts" in results[host]]
-    proven = [fact["last_proven_backup"] for fact in facts if fact["last_proven_backup"]]
-    return max(proven, key=lambda one: one["time"], default=None)
+    verified = [fact["last_verified_backup"] for fact in facts if fact["last_verified_backup"]]
+    return max(verified, key=lambda one: one["time"], default=None)
 
 
 def _groups(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) -> list[list[str]]:
@@ -182,38 +194,36 @@ def _topology(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) ->
 def fleet_report(
     results: t.Mapping[str, t.Mapping[str, t.Any]],
     drift: t.Optional[t.Sequence[t.Mapping[str, t.Any]]],
-    objectives: t.Mapping[str, float],
     now: float,
     addresses: t.Optional[t.Mapping[str, t.Sequence[str]]] = None,
 ) -> dict[str, t.Any]:
-    """``results``: of redis_health_info by host. ``objectives``: seconds of ``at_risk``, ``backup_age``, ``rpo``, ``rto``, 0 for none.
+    """``results``: of redis_health_info by host, each with the objectives that it was held to.
 
     ``drift``: rows of drift_table, None where nobody looked. ``now``: seconds since 1970. ``addresses``: what each host may be called.
     """
-    promised = {name: float(objectives.get(name) or 0) for name in ("at_risk", "backup_age", "rpo", "rto")}
     hosts = [_host(name, result) for name, result in results.items()]
     called = {
         **{host: host for host in results},
         **{name: host for host, found in (addresses or {}).items() for name in found},
     }
-    names = sorted({row["set"] for row in hosts if row["set"]})
-    unknown_set = [row for row in hosts if not row["set"]]
-    sets = [_set(name, [row for row in hosts if row["set"] == name], results, promised, now, called) for name in names]
-    if unknown_set:
-        sets.append(_set("(set not known)", unknown_set, results, promised, now, called))
-    sets.sort(key=lambda one: (_RANK[one["status"]], one["set"]))
+    names = sorted({row["group"] for row in hosts if row["group"]})
+    ungrouped = [row for row in hosts if not row["group"]]
+    groups = [_group(name, [row for row in hosts if row["group"] == name], results, now, called) for name in names]
+    if ungrouped:
+        groups.append(_group("(group not known)", ungrouped, results, now, called))
+    groups.sort(key=lambda one: (_RANK[one["status"]], one["group"]))
     return {
         "format": 1,
         "generated_at": _iso(now),
-        "objectives": promised,
+        "objectives": _objectives([one["facts"] for one in results.values() if "facts" in one]),
         "totals": {
-            "hosts": len(hosts), "sets": len(sets),
+            "hosts": len(hosts), "groups": len(groups),
             "status": {name: sum(1 for row in hosts if row["status"] == name) for name in ("critical", "warning", "unknown", "ok")},
-            "without_proven_backup": sum(1 for one in sets if one["proven"] is None),
-            "unbounded": sum(1 for one in sets if one["at_risk"]["known"] and one["at_risk"]["seconds"] is None),
+            "without_verified_backup": sum(1 for one in groups if one["verified"] is None),
+            "unbounded": sum(1 for one in groups if one["crash_loss"]["known"] and one["crash_loss"]["seconds"] is None),
         },
-        "sets": sets,
-        "hosts": sorted(hosts, key=lambda row: (_RANK[row["status"]], row["set"], row["host"])),
+        "groups": groups,
+        "hosts": sorted(hosts, key=lambda row: (_RANK[row["status"]], row["group"], row["host"])),
         "findings": _findings(list(results), results),
         "drift": None if drift is None else list(drift),
     }  # fmt: skip

@@ -36,8 +36,8 @@ class InventoryAddresses:
         return f"[{found}]{colon}{port}" if colon and ":" in found else f"{found}{colon}{port}"
 
     @staticmethod
-    def member(address: str, members: t.Any) -> str:
-        """The one of ``members`` that begins with ``address``, or ``address``."""
-        if isinstance(members, (list, tuple)) and address not in members:
-            return next((str(one) for one in members if str(one).rsplit(":", 1)[0] == address), address)
+    def member(address: str, group_hosts: t.Any) -> str:
+        """The one of ``group_hosts`` that begins with ``address``, or ``address``."""
+        if isinstance(group_hosts, (list, tuple)) and address not in group_hosts:
+            return next((str(one) for one in group_hosts if str(one).rsplit(":", 1)[0] == address), address)
         return address

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What backups and restores cost on this machine, each beside the plainest way to do the same. No test: it prints figures, and asserts nothing.
+"""What backups and restores cost on this machine, each next to the plainest way to do the same. No test: it prints figures, and asserts nothing.
 
     tests/bench/backup_bench.py [--megabytes 500] [--gigabytes 5] [--seconds 10] [--only throughput,latency,restore,memory] [--json]
 
@@ -101,7 +101,7 @@ class Bench:
         self.store.prepare()
 
     def params(self, **more: t.Any) -> dict[str, t.Any]:
-        return self.server.params(directory=str(self.home / "backups"), set_name="bench", **{"timeout": 3600, **more})
+        return self.server.params(directory=str(self.home / "backups"), group_name="bench", **{"timeout": 3600, **more})
 
     def saved(self) -> float:
         """Seconds for a BGSAVE by itself."""
@@ -112,7 +112,7 @@ class Bench:
         return time.monotonic() - began
 
     def taken(self, method: str) -> tuple[float, t.Any]:
-        """Seconds until a backup is taken (not proven), and the backup."""
+        """Seconds until a backup is taken (not verified), and the backup."""
         server = connect(Login(port=self.server.port), 3600)
         settings = Settings(self.store.root, "bench", method, timeout=3600.0)
         found: list[t.Any] = []
@@ -280,20 +280,20 @@ def restore(bench: Bench) -> dict[str, t.Any]:
     host = redis_restore.Host
     redis_restore.Host = lambda: host("/", Unit(bench.server).run)
     try:
-        for rehearse in (False, True):
+        for test_load in (False, True):
             results: list[t.Any] = []
             seconds = timed(
-                lambda rehearse=rehearse, results=results: results.append(
-                    conftest.call_module("redis_restore", **bench.params(unit="redis", rehearse=rehearse))
+                lambda test_load=test_load, results=results: results.append(
+                    conftest.call_module("redis_restore", **bench.params(unit="redis", test_load=test_load))
                 )
             )
             assert not results[0].failed, results[0].msg
             ratio, away = seconds / (plain + loads), results[0].seconds
-            found["rehearsed" if rehearse else "not_rehearsed"] = {
+            found["test-loaded" if test_load else "not_rehearsed"] = {
                 "restore_s": round(seconds, 2), "server_away_s": away, "restore_by_copy_and_load": round(ratio, 2),
             }  # fmt: skip
             say(
-                f"restore, {'rehearsed' if rehearse else 'not rehearsed'}: {seconds:.1f} s, the server away for {away:.1f} s; "
+                f"restore, {'test-loaded' if test_load else 'not test-loaded'}: {seconds:.1f} s, the server away for {away:.1f} s; "
                 f"copy {plain:.1f} s + Redis' own load {loads:.1f} s; ratio {ratio:.2f}"
             )
             conftest.call_module("redis_restore", **bench.params(unit="redis", state="cleaned"))
@@ -334,10 +334,10 @@ def through(home: pathlib.Path, size: int) -> None:
     with source.open("rb") as handle:
         assert scan_aof(handle).ends == "clean"
     os.unlink(source)
-    holder, owner = home / "holder", (os.geteuid(), os.getegid())
-    holder.mkdir()
+    rollback_copy, owner = home / "rollback_copy", (os.geteuid(), os.getegid())
+    rollback_copy.mkdir()
     place = Place(str(home), "dump.rdb", "appendonlydir", "appendonly.aof")
-    stage(str(home / "backup" / "data" / "huge"), str(holder), place, False, owner, "bench", 3600.0, "16")
+    stage(str(home / "backup" / "data" / "huge"), str(rollback_copy), place, False, owner, "bench", 3600.0, "16")
 
 
 def memory(home: pathlib.Path, gigabytes: int) -> dict[str, t.Any]:

@@ -15,7 +15,7 @@ from ansible_collections.redisops.recovery.plugins.plugin_utils.fleet_report imp
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.support.fleet import DRIFT, NOW, OBJECTIVES, addresses, fleet
+from tests.support.fleet import DRIFT, NOW, addresses, fleet
 
 #: Where screenshots go, to be looked at; by default with the test's own files.
 PICTURES = os.environ.get("REDISOPS_PICTURES")
@@ -43,9 +43,7 @@ def _chromium() -> t.Iterator[webdriver.Chrome]:
 def _page(chromium, tmp_path):
     def show(size: int, dark: bool = False) -> webdriver.Chrome:
         file = tmp_path / f"fleet-{size}.html"
-        file.write_text(
-            render_html(fleet_report(fleet(size), DRIFT, OBJECTIVES, NOW, addresses(size))), encoding="utf-8"
-        )
+        file.write_text(render_html(fleet_report(fleet(size), DRIFT, NOW, addresses(size))), encoding="utf-8")
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         chromium.get_log("browser")
@@ -107,9 +105,9 @@ def test_findings_are_shown_by_severity(page):
     browser = page(50)
     shown = {row[0] for row in rows(browser, "findings-table")}
     assert shown == {"critical", "warning", "unknown"}
-    browser.find_element(By.CSS_SELECTOR, 'input[data-severity="note"]').click()
-    assert {row[0] for row in rows(browser, "findings-table")} == {*shown, "note"}
-    for name in ("critical", "unknown", "note"):
+    browser.find_element(By.CSS_SELECTOR, 'input[data-severity="info"]').click()
+    assert {row[0] for row in rows(browser, "findings-table")} == {*shown, "info"}
+    for name in ("critical", "unknown", "info"):
         browser.find_element(By.CSS_SELECTOR, f'input[data-severity="{name}"]').click()
     assert {row[0] for row in rows(browser, "findings-table")} == {"warning"}
 
@@ -138,7 +136,7 @@ def test_a_set_opens_from_its_line_with_topology_and_timeline(page):
     assert len(inside.find_elements(By.CSS_SELECTOR, "rect.node")) == 3
     assert len(inside.find_elements(By.CSS_SELECTOR, "line.link.down")) == 1
     states = [point.get_attribute("class").split()[1] for point in inside.find_elements(By.CSS_SELECTOR, ".point")]
-    assert sorted(states) == ["failed", "failed", *["proven"] * 5]  # a backup and the drill failed
+    assert sorted(states) == ["failed", "failed", *["verified"] * 5]  # a backup and the drill failed
 
 
 CONTRAST = """

@@ -70,7 +70,7 @@ class _Countdown:
 
 
 def _from_collection() -> bool:
-    """Whether the wrapped function was called by the collection, and not for the throwaway server in its private directory."""
+    """Whether the wrapped function was called by the collection, and not for the temporary server in its private directory."""
     caller = sys._getframe(2).f_code.co_filename
     return "/plugins/module" in caller and not caller.endswith("/temporary_server.py")
 
@@ -236,7 +236,7 @@ def _sweep(tmp_path: pathlib.Path) -> t.Iterator[t.Callable[..., t.Iterator[tupl
             finally:
                 server.stop(signal.SIGKILL)
             if not cut.cut:
-                assert before > 1, "no effect was seen: the sweep would prove nothing"
+                assert before > 1, "no effect was seen: the sweep would verify nothing"
                 return
 
     yield points

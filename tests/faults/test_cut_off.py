@@ -229,7 +229,7 @@ def test_cut_off_anywhere_then_started_by_hand(sweep, persist, fresh, prepare, o
 
 
 def test_cut_off_while_redis_judges_the_file(persist, redis_server):
-    """The throwaway server, whose directory holds a copy of the file, ends with the run that started it."""
+    """The temporary server, whose directory holds a copy of the file, ends with the run that started it."""
     running_rdb_only(redis_server)
     report, report_in = os.pipe()
     child = os.fork()
@@ -248,17 +248,17 @@ def test_cut_off_while_redis_judges_the_file(persist, redis_server):
     os.close(report_in)
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     with open(report, encoding="utf-8") as handle:
-        throwaway = int(handle.read())
+        temporary_server = int(handle.read())
     time.sleep(1)
     try:
-        with open(f"/proc/{throwaway}/stat", encoding="utf-8") as handle:
+        with open(f"/proc/{temporary_server}/stat", encoding="utf-8") as handle:
             state = handle.read().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return
     if state == "Z":
         return  # it ended; where PID 1 is no init, nobody takes note
-    os.kill(throwaway, signal.SIGKILL)
-    raise AssertionError(f"the throwaway server, process {throwaway}, was still there")
+    os.kill(temporary_server, signal.SIGKILL)
+    raise AssertionError(f"the temporary server, process {temporary_server}, was still there")
 
 
 # --- redis_config -----------------------------------------------------------------------------------------------------

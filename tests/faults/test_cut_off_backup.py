@@ -16,7 +16,7 @@ RDB = "save 3600 1\nappendonly no\nenable-debug-command local\n"
 
 
 def place(server, **more):
-    return server.params(directory=str(server.home / "backups"), set_name="orders", **more)
+    return server.params(directory=str(server.home / "backups"), group_name="orders", **more)
 
 
 def back_up(call_module, server, method="rdb"):
@@ -92,9 +92,9 @@ def test_redis_backup_cut_off_anywhere(sweep, call_module, method):
             assert server.keys() == 200
             assert server.config("auto-aof-rewrite-percentage") == "100"
             info = call_module("redis_backup_info", directory=str(server.home / "backups"), verify=True)
-            assert {row["state"] for one in info.sets for row in one["backups"]} <= {"taken", "proven"}, point
+            assert {row["state"] for one in info.sets for row in one["backups"]} <= {"taken", "verified"}, point
             done = back_up(call_module, server, method)
-            assert (done.failed, done.state) == (False, "proven"), f"cut off {point}; run again: {done.msg}"
+            assert (done.failed, done.state) == (False, "verified"), f"cut off {point}; run again: {done.msg}"
             left = [
                 name
                 for name in os.listdir(server.home / "backups" / "orders")
@@ -112,7 +112,7 @@ def test_redis_restore_cut_off_anywhere(sweep, call_module, form):
 
     def prepare(server):
         filled(form)(server)
-        assert back_up(call_module, server).state == "proven"
+        assert back_up(call_module, server).state == "verified"
         digests["new"] = server.cli("DEBUG", "DIGEST")
         server.cli("FLUSHALL")
         server.fill(50, "other")

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""redis_repair killed before every effect: the files are the damaged ones or the mended ones, and a further run ends it."""
+"""redis_repair killed before every effect: the files are the damaged ones or the repaired ones, and a further run ends it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_cut_by_repair_cut_off_anywhere(sweep, call_module):
         assert cut.cut or not cut.result["failed"], cut.result
         try:
             seen.update(cut.effects)
-            raw = increment(server).read_bytes()  # the damaged one with all that it held, or the mended one
+            raw = increment(server).read_bytes()  # the damaged one with all that it held, or the repaired one
             assert (b"!3\r\n" in raw) == (b"last:4" in raw), point
             done = repair(call_module, server, allow_truncation=True)
             assert not done.failed, f"cut off {point}; run again: {done.msg}"

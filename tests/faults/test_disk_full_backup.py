@@ -14,7 +14,7 @@ from tests.faults.test_disk_full import MIB, small_disk
 from tests.integration.test_redis_restore import Unit
 
 CONF = 'save ""\nappendonly yes\nrdbcompression no\nenable-debug-command local\n'
-#: What is left free, from nothing to nearly enough: the directory, the data, what lies beside it, the manifest, the proof.
+#: What is left free, from nothing to nearly enough: the directory, the data, what lies next to it, the manifest, the proof.
 LEFT = [0, 4096, 16384, 256 * 1024, MIB, 1100 * 1024, 1160 * 1024]
 
 
@@ -31,8 +31,8 @@ def _unseen(monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.backup import create as backup_create
     from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
 
-    monkeypatch.setattr(backup_create, "prove_room", lambda *_args, **_more: None)
-    monkeypatch.setattr(restore_plan, "prove_fits", lambda *_args, **_more: None)
+    monkeypatch.setattr(backup_create, "require_room", lambda *_args, **_more: None)
+    monkeypatch.setattr(restore_plan, "require_fits", lambda *_args, **_more: None)
 
 
 def full(server):
@@ -48,11 +48,11 @@ def full(server):
 def test_where_backups_are_kept(redis_server, call_module, tmp_path, unseen, method):
     digest = full(redis_server)
     disk = tmp_path / "disk"
-    wanted = redis_server.params(directory=str(disk / "backups"), set_name="orders", sentinel_file="", method=method)
+    wanted = redis_server.params(directory=str(disk / "backups"), group_name="orders", sentinel_file="", method=method)
     ended = set()
 
     def rows():
-        found = call_module("redis_backup_info", directory=str(disk / "backups"), set_name="orders").sets
+        found = call_module("redis_backup_info", directory=str(disk / "backups"), group_name="orders").sets
         return {row["label"]: row["state"] for one in found for row in one["backups"]}
 
     with small_disk(disk, 8 * MIB):
@@ -65,8 +65,8 @@ def test_where_backups_are_kept(redis_server, call_module, tmp_path, unseen, met
             if done.failed:
                 assert getattr(done, "code", done.msg) in ("backup_write", "stream_failed"), (left, done.msg)
                 # nothing half passes for a backup
-                assert {label: state for label, state in after.items() if state == "proven"} == {
-                    label: state for label, state in before.items() if state == "proven"
+                assert {label: state for label, state in after.items() if state == "verified"} == {
+                    label: state for label, state in before.items() if state == "verified"
                 }, (left, done.msg)
             assert redis_server.cli("DEBUG", "DIGEST") == digest
             (disk / "filler").unlink()
@@ -75,7 +75,7 @@ def test_where_backups_are_kept(redis_server, call_module, tmp_path, unseen, met
                     assert not call_module("redis_backup", **{**wanted, "state": "absent", "backup": label}).failed
         done = call_module("redis_backup", **wanted)
         assert not done.failed, done.msg
-        assert done.state == "proven"
+        assert done.state == "verified"
         assert [
             path.name
             for path in (disk / "backups" / "orders").iterdir()
@@ -93,17 +93,19 @@ def test_where_redis_saves(redis_server, call_module, tmp_path, unseen):
         digest = full(redis_server)
         fill_but(redis_server.data, 64 * 1024)
         wanted = redis_server.params(
-            directory=str(tmp_path / "backups"), set_name="orders", sentinel_file="", method="rdb"
+            directory=str(tmp_path / "backups"), group_name="orders", sentinel_file="", method="rdb"
         )
         done = call_module("redis_backup", **wanted)
         assert (done.failed, done.code) == (True, "save_failed"), done.msg
         assert (
-            call_module("redis_backup_info", directory=str(tmp_path / "backups"), set_name="orders").sets[0]["backups"]
+            call_module("redis_backup_info", directory=str(tmp_path / "backups"), group_name="orders").sets[0][
+                "backups"
+            ]
             == []
         )
         assert redis_server.cli("DEBUG", "DIGEST") == digest
         (redis_server.data / "filler").unlink()
-        assert call_module("redis_backup", **wanted).state == "proven"
+        assert call_module("redis_backup", **wanted).state == "verified"
         redis_server.stop()
 
 
@@ -114,8 +116,8 @@ def test_where_the_data_goes_back(redis_server, call_module, tmp_path, unseen, m
     with small_disk(redis_server.data, 8 * MIB):
         redis_server.data.chmod(0o750)
         saved = full(redis_server)
-        wanted = redis_server.params(directory=str(tmp_path / "backups"), set_name="orders")
-        assert call_module("redis_backup", **wanted, sentinel_file="").state == "proven"
+        wanted = redis_server.params(directory=str(tmp_path / "backups"), group_name="orders")
+        assert call_module("redis_backup", **wanted, sentinel_file="").state == "verified"
         redis_server.cli("SET", "written", "after")
         digest = redis_server.cli("DEBUG", "DIGEST")
         unit, real = Unit(redis_server), redis_restore.Host
@@ -128,7 +130,7 @@ def test_where_the_data_goes_back(redis_server, call_module, tmp_path, unseen, m
             ended.add(done.failed)
             if done.failed:
                 # before the stop or after it: what runs is the data from before, whole
-                assert done.code in ("backup_write", "scratch_write", "restore_undone", "staged_differs"), (
+                assert done.code in ("backup_write", "temporary_server_files", "restore_undone", "staged_differs"), (
                     left,
                     done.code,
                     done.msg,
@@ -153,7 +155,7 @@ def test_a_clock_that_was_wrong(redis_server, call_module, tmp_path, monkeypatch
     from ansible_collections.redisops.recovery.plugins.modules import redis_backup
 
     digest = full(redis_server)
-    wanted = redis_server.params(directory=str(tmp_path / "backups"), set_name="orders", sentinel_file="")
+    wanted = redis_server.params(directory=str(tmp_path / "backups"), group_name="orders", sentinel_file="")
     with monkeypatch.context() as wrong:
         wrong.setattr(
             redis_backup, "run", lambda job, host, check: backup_job.run(job, host, check, lambda: time.time() + skew)
@@ -164,10 +166,10 @@ def test_a_clock_that_was_wrong(redis_server, call_module, tmp_path, monkeypatch
     redis_server.cli("SET", "written", "since")
     second = call_module("redis_backup", **wanted, max_age=3600)
     assert not second.failed, second.msg
-    assert (second.state, second.backup["keys"]) == ("proven", 1001)
-    pruned = call_module("redis_backup", **wanted, state="pruned", retention={"keep_within_days": 1})
+    assert (second.state, second.backup["keys"]) == ("verified", 1001)
+    pruned = call_module("redis_backup", **wanted, state="expired", retention={"keep_within_days": 1})
     assert not pruned.failed
-    info = call_module("redis_backup_info", directory=str(tmp_path / "backups"), set_name="orders", max_age=3600)
+    info = call_module("redis_backup_info", directory=str(tmp_path / "backups"), group_name="orders", max_age=3600)
     labels = [row["label"] for row in info.sets[0]["backups"]]
     assert second.backup["label"] in labels  # the newest by a right clock is not what goes
     if skew > 0:

@@ -29,7 +29,7 @@ def _past(redis_server):
 
 @pytest.fixture(name="folder")
 def _folder(redis_server):
-    return str(redis_server.data / "history")
+    return str(redis_server.data / "archive")
 
 
 @pytest.fixture(name="loaded")
@@ -271,14 +271,14 @@ def test_damage_is_never_staged(past, tmp_path):
     base, increment = next(copy.glob("*.base.rdb")), next(copy.glob("*.incr.aof"))
     good = base.read_bytes()
     base.write_bytes(good[:-12] + bytes([good[-12] ^ 1]) + good[-11:])
-    assert "redis-check-aof" in refused("cut_not_proven", [set_of(str(copy))], second, tmp_path / "new").saw
+    assert "redis-check-aof" in refused("cut_not_verified", [set_of(str(copy))], second, tmp_path / "new").detected
     base.write_bytes(good)
     data = increment.read_bytes()
     increment.write_bytes(data.replace(b"$100", b"$101"))
-    assert "damaged" in refused("history_gap", [set_of(str(copy))], last, tmp_path / "new").saw
+    assert "damaged" in refused("history_gap", [set_of(str(copy))], last, tmp_path / "new").detected
     have = [set_of(str(past.live))]
     lies = Host(run=lambda *args: Completed(0, "All AOF files and manifest are valid"))
-    assert "timestamps say" in refused("cut_not_proven", have, second, tmp_path / "new", host=lies).saw
+    assert "timestamps say" in refused("cut_not_verified", have, second, tmp_path / "new", host=lies).detected
     with pytest.raises(Problem) as caught:
         stage_at(have, second, str(tmp_path / "new"), NAME, Host(run=lambda *args: Completed(127, "")), OWNER)
     assert caught.value.code == "no_check_tool"
@@ -289,10 +289,10 @@ def test_files_that_move_under_the_reader(past, tmp_path):
     last = past.step(("SET", "b", "1"))
     have = [set_of(str(past.live))]
     past.rewrite()
-    refused("history_moved", have, last, tmp_path / "new")
+    refused("archive_moved", have, last, tmp_path / "new")
     with pytest.raises(Refusal) as caught:
         find_commands(have[0])
-    assert caught.value.code == "history_moved"
+    assert caught.value.code == "archive_moved"
 
 
 def test_a_link_in_place_of_a_file_is_not_followed(past, tmp_path):

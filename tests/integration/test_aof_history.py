@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""History that a rewrite would delete is kept by links, however the keeping is cut off, and read back as what it is."""
+"""Archive that a rewrite would delete is kept by links, however the keeping is cut off, and read back as what it is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _plain(redis_server):
 
 @pytest.fixture(name="folder")
 def _folder(redis_server):
-    return str(redis_server.data / "history")
+    return str(redis_server.data / "archive")
 
 
 def keep(past, folder, keep_seconds=DAY, now=None):
@@ -147,7 +147,7 @@ def test_a_folder_that_is_not_ours(plain, folder, tmp_path):
     os.symlink(elsewhere, folder)
     os.mkdir(plain.server.data / "theirs")
     os.chown(plain.server.data / "theirs", 12345, 12345)
-    inside, theirs = plain.live / "history", plain.server.data / "theirs"
+    inside, theirs = plain.live / "archive", plain.server.data / "theirs"
     for path, code in [(folder, "history_folder"), (inside, "history_folder"), (theirs, "history_folder")]:
         with pytest.raises(Refusal) as caught:
             keep(plain, str(path))

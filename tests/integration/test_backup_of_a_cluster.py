@@ -72,8 +72,8 @@ def _back_up(call_module, store):
         done = call_module(
             "redis_backup",
             **server.params(
-                directory=str(store), set_name="shop", sentinel_file="", address=address(server),
-                members=[address(one) for one in nodes], **options,
+                directory=str(store), group_name="shop", sentinel_file="", address=address(server),
+                group_hosts=[address(one) for one in nodes], **options,
             ),
         )  # fmt: skip
         assert not done.failed, done.msg
@@ -90,7 +90,7 @@ def _restore(call_module, monkeypatch, store):
 
     def run(server, check=False, **options):
         monkeypatch.setattr(redis_restore, "Host", lambda: real("/", Unit(server).run))
-        wanted = {"directory": str(store), "set_name": "shop", **options}
+        wanted = {"directory": str(store), "group_name": "shop", **options}
         return call_module("redis_restore", check=check, **server.params(unit="redis", **wanted))
 
     return run
@@ -112,7 +112,7 @@ def test_each_shard_is_backed_up_by_its_own_and_kept_apart(cluster, back_up, sto
     assert address(replica) in given.source
     assert (given.backup["slots"], own.backup["slots"]) == ([LOW], [HIGH])
     assert (given.backup["keys"], own.backup["keys"]) == (keys(low), keys(high))
-    assert (given.state, own.state) == ("proven", "proven")
+    assert (given.state, own.state) == ("verified", "verified")
     assert sorted(path.name for path in store.iterdir() if not path.name.startswith(".")) == [
         f"shop.{LOW}",
         f"shop.{HIGH}",
@@ -121,8 +121,8 @@ def test_each_shard_is_backed_up_by_its_own_and_kept_apart(cluster, back_up, sto
     # to keep one is to keep one of each shard
     newer = back_up(high, nodes, retention={"keep_last": 1})
     found = {
-        one["set"]: [row["label"] for row in one["backups"]]
-        for one in call_module("redis_backup_info", directory=str(store), set_name="shop").sets
+        one["group"]: [row["label"] for row in one["backups"]]
+        for one in call_module("redis_backup_info", directory=str(store), group_name="shop").sets
     }
     assert found == {f"shop.{LOW}": [given.backup["label"]], f"shop.{HIGH}": [newer.backup["label"]]}
 
@@ -140,7 +140,7 @@ def test_a_shard_goes_back_to_its_slots_and_to_no_others(cluster, back_up, resto
     # the other shard's backup is refused, and nothing is touched
     tree, pid = low.tree(), low.process.pid
     for check in (True, False):
-        wrong = restore(low, check=check, backup=labels[1], set_name=f"shop.{HIGH}")
+        wrong = restore(low, check=check, backup=labels[1], group_name=f"shop.{HIGH}")
         assert (wrong.failed, wrong.code) == (True, "no_backup")
     assert (low.tree(), low.process.pid, keys(low)) == (tree, pid, 0)
 
@@ -199,18 +199,18 @@ def test_a_replica_is_held_and_released_as_it_was(cluster, restore, tmp_path, mo
     def setting(server) -> str:
         return server.config("cluster-replica-no-failover")
 
-    foretold = restore(replica, check=True, state="replica_held")
-    assert (foretold.changed, setting(replica), (tmp_path / "run").exists()) == (True, "no", False)
-    done = restore(replica, state="replica_held")
-    assert (done.changed, done.diff, setting(replica)) == (True, foretold.diff, "yes")
-    assert not restore(replica, state="replica_held").changed
-    assert not restore(low, state="replica_held").changed  # a primary has nothing to be held from
+    predicted = restore(replica, check=True, state="failover_blocked")
+    assert (predicted.changed, setting(replica), (tmp_path / "run").exists()) == (True, "no", False)
+    done = restore(replica, state="failover_blocked")
+    assert (done.changed, done.diff, setting(replica)) == (True, predicted.diff, "yes")
+    assert not restore(replica, state="failover_blocked").changed
+    assert not restore(low, state="failover_blocked").changed  # a primary has nothing to be held from
     assert setting(low) == "no"
     replica.cli("CONFIG", "REWRITE")  # whatever the file says by now, what was before counts
-    assert restore(replica, state="replica_released").changed
+    assert restore(replica, state="failover_allowed").changed
     assert setting(replica) == "no"
-    assert not restore(replica, state="replica_released").changed
+    assert not restore(replica, state="failover_allowed").changed
     replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "yes")  # somebody's own wish stays
-    assert not restore(replica, state="replica_held").changed
-    assert not restore(replica, state="replica_released").changed
+    assert not restore(replica, state="failover_blocked").changed
+    assert not restore(replica, state="failover_allowed").changed
     assert setting(replica) == "yes"

@@ -53,8 +53,8 @@ def test_rules_and_dashboard_name_metrics_that_there_are():
 
 #: What the general rules leave out → the rule that tells it.
 OWN = {
-    "server_down": "RedisDown", "server_silent": "RedisDown", "no_persistence": "RedisAtRiskUnbounded", "rpo_missed": "RedisAtRiskTooMuch",
-    "backup_none": "RedisNoProvenBackup", "backup_unproven": "RedisNoProvenBackup", "backup_old": "RedisBackupTooOld",
+    "server_down": "RedisDown", "server_not_responding": "RedisDown", "no_persistence": "RedisAtRiskUnbounded", "crash_loss_too_large": "RedisAtRiskTooMuch",
+    "backup_none": "RedisNoVerifiedBackup", "backup_unverified": "RedisNoVerifiedBackup", "backup_old": "RedisBackupTooOld",
     "backup_failed": "RedisBackupFailed", "drill_none": "RedisNeverDrilled", "drill_old": "RedisDrillTooOld", "drill_failed": "RedisDrillFailed",
 }  # fmt: skip
 

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The throwaway server, whose directory belongs to the server's user: what that user puts there must not serve against root."""
+"""The temporary server, whose directory belongs to the server's user: what that user puts there must not serve against root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import redis
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import throwaway
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import temporary_server
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
 
 NOBODY = pwd.getpwnam("nobody")
@@ -38,7 +38,7 @@ def test_links_that_the_servers_user_plants_are_not_followed(tmp_path, monkeypat
     monkeypatch.setattr(os, "chown", chown)
     binary = shutil.which("redis-server")
     user = User(NOBODY.pw_uid, NOBODY.pw_gid, ())
-    with pytest.raises(Problem), throwaway(binary, "", "redis.conf", [], "/", user, "user default on nopass\n"):
+    with pytest.raises(Problem), temporary_server(binary, "", "redis.conf", [], "/", user, "user default on nopass\n"):
         pass
     assert planted
     after = victim.stat()
@@ -53,7 +53,7 @@ def test_a_throwaway_never_asks_anybody_for_a_copy(redis_server):
     before = int(redis_server.info("total_connections_received"))
     binary = shutil.which("redis-server")
     user = User(NOBODY.pw_uid, NOBODY.pw_gid, ())
-    with throwaway(binary, text, "redis.conf", RedisConf(text).directives(), "/", user) as socket:
+    with temporary_server(binary, text, "redis.conf", RedisConf(text).directives(), "/", user) as socket:
         time.sleep(2.5)  # replicationCron, which makes the connection, runs once a second
         assert redis.Redis(unix_socket_path=socket).ping()
     assert redis_server.info("sync_full") == "0"

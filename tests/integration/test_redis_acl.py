@@ -167,7 +167,7 @@ def _newer(monkeypatch):
     """As a Redis that replays its AOF as it should (8.4.4 and later)."""
     from ansible_collections.redisops.recovery.plugins.modules import redis_acl
 
-    monkeypatch.setattr(redis_acl, "prove_replays", lambda *_arguments: None)
+    monkeypatch.setattr(redis_acl, "require_replays", lambda *_arguments: None)
 
 
 @pytest.mark.usefixtures("newer")
@@ -348,7 +348,7 @@ def test_check_mode_foretells_both_halves(acl, redis_server, lines, password, ru
 @pytest.mark.usefixtures("newer")
 @pytest.mark.parametrize("default_user", ["off", "restricted", "keep"])
 def test_check_mode_foretells_both_halves_on_a_host_without_redis(acl, redis_server, default_user):
-    options = {"baseline": "empty", "default_user": default_user}
+    options = {"fresh_install": True, "default_user": default_user}
     text = redis_server.conf.read_text()
     redis_server.conf.unlink()
     told = both(acl, True, **options)

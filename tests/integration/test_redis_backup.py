@@ -26,7 +26,7 @@ AOF = 'save ""\nappendonly yes\naof-timestamp-enabled yes\n'
 
 
 def params(server, **more: t.Any) -> dict[str, t.Any]:
-    return server.params(directory=str(server.home / "backups"), set_name="orders", sentinel_file="", **more)
+    return server.params(directory=str(server.home / "backups"), group_name="orders", sentinel_file="", **more)
 
 
 def filled(server, extra: str = 'save ""\n'):
@@ -74,12 +74,12 @@ def digest_of_data(home: pathlib.Path, path: pathlib.Path, new_redis: t.Any) -> 
 def test_a_backup_is_taken_loaded_and_compared(redis_server, call_module, method):
     server = filled(redis_server, AOF)
     wanted = params(server, method=method)
-    foretold = call_module("redis_backup", check=True, **wanted)
+    predicted = call_module("redis_backup", check=True, **wanted)
     assert not (server.home / "backups").exists()
     done = call_module("redis_backup", **wanted)
     assert not done.failed, done.msg
-    assert (done.state, done.changed, foretold.changed) == ("proven", True, True)
-    assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
+    assert (done.state, done.changed, predicted.changed) == ("verified", True, True)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     manifest = manifest_of(done.directory)
     keys = {number: int(re.search(r"keys=(\d+)", server.info(f"db{number}")).group(1)) for number in (0, 3, 15)}
     assert {int(number): counts[0] for number, counts in manifest["keys"].items()} == keys
@@ -113,7 +113,7 @@ def test_under_a_load_of_writes_the_numbers_are_of_the_copy(redis_server, call_m
     with writing(server):
         done = call_module("redis_backup", **params(server, method=method))
     assert not done.failed, done.msg
-    assert done.state == "proven"
+    assert done.state == "verified"
     if method == "rdb":
         assert done.backup["exact"] is True
         assert keys_in_rdb(f"{done.directory}/data/dump.rdb") == done.backup["keys"]
@@ -136,13 +136,13 @@ def test_rewrites_meanwhile_do_an_aof_backup_no_harm(redis_server, call_module):
         stop.set()
         thread.join()
     assert [one.msg for one in results if one.failed] == []
-    assert [one.state for one in results] == ["proven"] * 5
+    assert [one.state for one in results] == ["verified"] * 5
     assert len({one.backup["label"] for one in results}) == 5
     assert {one.backup["digest"] for one in results} == {results[0].backup["digest"]}
     assert server.config("auto-aof-rewrite-percentage") == "100"
 
 
-def test_a_young_proven_backup_is_enough(redis_server, call_module):
+def test_a_young_verified_backup_is_enough(redis_server, call_module):
     server = filled(redis_server)
     first = call_module("redis_backup", **params(server, max_age=3600))
     second = call_module("redis_backup", **params(server, max_age=3600))
@@ -165,18 +165,20 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(redis_server, call_module)
         assert raw, file
         for place in {0, len(raw) // 2, len(raw) - 1}:
             path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
-            found = call_module("redis_backup_info", **info).sets[0]["backups"][0]
+            found = call_module("redis_backup_info", **info).groups[0]["backups"][0]
             assert (found["state"], file["path"] in found["differences"][0]) == ("damaged", True)
         path.write_bytes(raw)
     assert call_module("redis_backup_info", **info).status == 0
     (home / "data" / "more").write_text("x")
-    assert "data/more" in call_module("redis_backup_info", **info).sets[0]["backups"][0]["differences"][0]
+    assert "data/more" in call_module("redis_backup_info", **info).groups[0]["backups"][0]["differences"][0]
     (home / "data" / "more").unlink()
     (home / "acl" / "users.acl").unlink()
-    assert call_module("redis_backup_info", **info).sets[0]["backups"][0]["differences"] == ["acl/users.acl is missing"]
+    assert call_module("redis_backup_info", **info).groups[0]["backups"][0]["differences"] == [
+        "acl/users.acl is missing"
+    ]
 
 
-def test_a_copy_that_is_not_what_the_server_had_is_not_proven(redis_server, call_module, monkeypatch):
+def test_a_copy_that_is_not_what_the_server_had_is_not_verified(redis_server, call_module, monkeypatch):
     """Somebody's flipped bit between the read and the write, in a value of the AOF: hashes are right, redis-check-aof is content."""
     server = filled(redis_server, AOF + "aof-use-rdb-preamble no\n")
     server.cli("SET", "only", "value-of-the-only-key")
@@ -190,13 +192,13 @@ def test_a_copy_that_is_not_what_the_server_had_is_not_proven(redis_server, call
 
     monkeypatch.setattr(backup_copy.os, "pread", bent)
     done = call_module("redis_backup", **params(server, method="aof", sample=1000))
-    assert (done.failed, done.code) == (True, "backup_not_proven")
+    assert (done.failed, done.code) == (True, "backup_not_verified")
     assert "has another value" in done.msg
     found = call_module("redis_backup_info", directory=str(server.home / "backups"))
-    assert (found.status, found.sets[0]["backups"][0]["state"]) == (2, "failed")
+    assert (found.status, found.groups[0]["backups"][0]["state"]) == (2, "failed")
 
 
-def test_a_key_too_few_is_not_proven(redis_server, call_module):
+def test_a_key_too_few_is_not_verified(redis_server, call_module):
     server = filled(redis_server)
     done = call_module("redis_backup", **params(server))
     path = pathlib.Path(done.directory) / "manifest.json"
@@ -204,7 +206,7 @@ def test_a_key_too_few_is_not_proven(redis_server, call_module):
     content.pop("seal")
     content["keys"]["3"] = [51, 1]
     path.write_text(seal(content))
-    again = call_module("redis_backup", **params(server, state="proven"))
+    again = call_module("redis_backup", **params(server, state="verified"))
     assert (again.state, again.backup["differences"]) == (
         "failed", ["database 3 has 50 keys (1 with a time to live), and had 51 (1)"],
     )  # fmt: skip
@@ -237,20 +239,20 @@ def test_a_manifest_that_leads_elsewhere_is_refused(redis_server, call_module, n
     content["files"][0]["path"] = name
     path.write_text(seal(content))
     found = call_module("redis_backup_info", directory=str(server.home / "backups"), verify=True)
-    assert found.sets[0]["backups"][0]["state"] == "damaged"
+    assert found.groups[0]["backups"][0]["state"] == "damaged"
     assert "leads out" in found.text
-    again = call_module("redis_backup", **params(server, state="proven", backup=done.backup["label"]))
+    again = call_module("redis_backup", **params(server, state="verified", backup=done.backup["label"]))
     assert (again.failed, again.code) == (True, "manifest_damaged")
 
 
 # --- keep, delete --------------------------------------------------------------------------------------------------------
 
 
-def test_the_last_proven_backup_is_not_deleted(redis_server, call_module):
+def test_the_last_verified_backup_is_not_deleted(redis_server, call_module):
     server = filled(redis_server)
     first = call_module("redis_backup", **params(server)).backup["label"]
     refused = call_module("redis_backup", **params(server, state="absent", backup=first))
-    assert (refused.failed, refused.code) == (True, "last_proven")
+    assert (refused.failed, refused.code) == (True, "last_verified")
     assert call_module("redis_backup_info", directory=str(server.home / "backups")).status == 0
     call_module("redis_backup", **params(server))
     gone = call_module("redis_backup", **params(server, state="absent", backup="oldest"))
@@ -262,9 +264,9 @@ def test_a_backup_is_kept_and_released(redis_server, call_module):
     server = filled(redis_server)
     call_module("redis_backup", **params(server))
     for state, kept in (("kept", True), ("released", False)):
-        foretold = call_module("redis_backup", check=True, **params(server, state=state))
+        predicted = call_module("redis_backup", check=True, **params(server, state=state))
         done = call_module("redis_backup", **params(server, state=state))
-        assert (done.changed, done.backup["keep"], foretold.diff) == (True, kept, done.diff)
+        assert (done.changed, done.backup["pinned"], predicted.diff) == (True, kept, done.diff)
         assert not call_module("redis_backup", **params(server, state=state)).changed
 
 
@@ -274,11 +276,11 @@ def test_a_backup_is_kept_and_released(redis_server, call_module):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"set_name": "../up"}, "invalid_value"),
+        ({"group_name": "../up"}, "invalid_value"),
         ({"sample": -1}, "invalid_value"),
         ({"method": "aof"}, "aof_off"),
         ({"fork_headroom_percent": 100_000_000}, "fork_memory"),
-        ({"state": "proven"}, "no_backup"),
+        ({"state": "verified"}, "no_backup"),
         ({"login_port": 1}, "server_down"),
     ],
 )
@@ -313,7 +315,7 @@ def test_an_rdb_file_that_the_server_never_read_is_not_saved_over(redis_server, 
 def test_an_unknown_backup_is_named_with_those_there_are(redis_server, call_module):
     server = filled(redis_server)
     label = call_module("redis_backup", **params(server)).backup["label"]
-    done = call_module("redis_backup", **params(server, state="kept", backup="yesterday"))
+    done = call_module("redis_backup", **params(server, state="pinned", backup="yesterday"))
     assert (done.failed, done.code) == (True, "unknown_backup")
     assert label in done.msg
 
@@ -355,7 +357,7 @@ def test_a_user_that_may_only_save_takes_an_rdb_backup_without_a_sample(redis_se
     )
     done = call_module("redis_backup", **params(server, login_user="backup", login_password="secret"))
     assert not done.failed, done.msg
-    assert done.state == "proven"
+    assert done.state == "verified"
     assert "sample.json" not in {file["path"] for file in manifest_of(done.directory)["files"]}
     assert "users were not saved" in manifest_of(done.directory)["notes"][0]
 
@@ -371,15 +373,15 @@ def test_a_linked_replica_gives_the_backup_and_else_the_primary(new_redis, call_
     while "master_link_status:up" not in replica.cli("INFO", "replication"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    members = [f"127.0.0.1:{primary.port}", f"127.0.0.1:{replica.port}"]
-    there = {"members": members, "max_behind": 10_000_000}
-    first = call_module("redis_backup", **params(primary, address=members[0], **there))
-    second = call_module("redis_backup", **params(replica, address=members[1], **there))
-    assert (first.state, first.changed, second.state) == ("elsewhere", False, "proven")
+    group_hosts = [f"127.0.0.1:{primary.port}", f"127.0.0.1:{replica.port}"]
+    there = {"group_hosts": group_hosts, "max_behind": 10_000_000}
+    first = call_module("redis_backup", **params(primary, address=group_hosts[0], **there))
+    second = call_module("redis_backup", **params(replica, address=group_hosts[1], **there))
+    assert (first.state, first.changed, second.state) == ("elsewhere", False, "verified")
     assert first.source == second.source
-    assert members[1] in first.source
+    assert group_hosts[1] in first.source
     assert second.backup["source"] == "replica"
     replica.stop()
-    third = call_module("redis_backup", **params(primary, address=members[0], **there))
-    assert (third.state, third.backup["source"]) == ("proven", "primary")
-    assert f"{members[1]} does not answer" in third.source
+    third = call_module("redis_backup", **params(primary, address=group_hosts[0], **there))
+    assert (third.state, third.backup["source"]) == ("verified", "primary")
+    assert f"{group_hosts[1]} does not answer" in third.source

@@ -19,7 +19,7 @@ PASSWORD = "a long secret"
 
 
 def params(server, **more: t.Any) -> dict[str, t.Any]:
-    return server.params(directory=str(server.home / "backups"), set_name="orders", sentinel_file="", **more)
+    return server.params(directory=str(server.home / "backups"), group_name="orders", sentinel_file="", **more)
 
 
 def repository(server, name: str = "near", **more: t.Any) -> dict[str, t.Any]:
@@ -66,18 +66,18 @@ def older(server, label: str, days: float) -> str:
     return content["label"]
 
 
-def test_a_proven_backup_is_sent_and_comes_back_whole(server, call_module):
+def test_a_verified_backup_is_sent_and_comes_back_whole(server, call_module):
     wanted = params(server, repositories=[repository(server), repository(server, "far")])
-    foretold = call_module("redis_backup", check=True, **wanted)
+    predicted = call_module("redis_backup", check=True, **wanted)
     assert not (server.home / "repository-near").exists()
     done = call_module("redis_backup", **wanted)
     assert not done.failed, done.msg
-    assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert done.backup["repositories"] == ["far", "near"]
     label = done.backup["label"]
     for name in ("near", "far"):
         (snapshot,) = snapshots(server, name)
-        assert {"proven", f"label={label}", "redisops-set=orders"} <= set(snapshot["tags"])
+        assert {"verified", f"label={label}", "redisops-group=orders"} <= set(snapshot["tags"])
     assert PASSWORD not in json.dumps(vars(done))
 
     was = {
@@ -86,12 +86,12 @@ def test_a_proven_backup_is_sent_and_comes_back_whole(server, call_module):
         if path.is_file()
     }
     shutil.rmtree(server.home / "backups")
-    wanted = params(server, state="fetched", backup="latest_proven", repositories=[repository(server)])
-    foretold = call_module("redis_backup", check=True, **wanted)
+    wanted = params(server, state="fetched", backup="latest_verified", repositories=[repository(server)])
+    predicted = call_module("redis_backup", check=True, **wanted)
     assert not (server.home / "backups").exists()
     back = call_module("redis_backup", **wanted)
     assert not back.failed, back.msg
-    assert (foretold.diff, back.backup["label"], back.state) == (back.diff, label, "proven")
+    assert (predicted.diff, back.backup["label"], back.state) == (back.diff, label, "verified")
     now = {
         path.relative_to(back.directory): path.read_bytes()
         for path in pathlib.Path(back.directory).rglob("*")
@@ -100,8 +100,8 @@ def test_a_proven_backup_is_sent_and_comes_back_whole(server, call_module):
     was.pop(pathlib.Path("copies.json"))  # what was noted after it was sent
     assert now == was
     assert not call_module("redis_backup", **wanted).changed
-    again = call_module("redis_backup", **params(server, state="proven"))
-    assert (again.state, again.backup["digest"]) == ("proven", done.backup["digest"])
+    again = call_module("redis_backup", **params(server, state="verified"))
+    assert (again.state, again.backup["digest"]) == ("verified", done.backup["digest"])
 
 
 def test_one_repository_that_is_out_of_reach_stops_neither_the_backup_nor_the_others(server, call_module):
@@ -112,7 +112,7 @@ def test_one_repository_that_is_out_of_reach_stops_neither_the_backup_nor_the_ot
     assert PASSWORD not in done.msg
     assert len(snapshots(server)) == 1
     info = call_module("redis_backup_info", directory=str(server.home / "backups"))
-    assert (info.status, info.sets[0]["backups"][0]["repositories"]) == (0, ["near"])
+    assert (info.status, info.groups[0]["backups"][0]["repositories"]) == (0, ["near"])
 
 
 def test_a_wrong_password_is_told_and_nothing_is_sent(server, call_module):
@@ -161,7 +161,7 @@ def test_what_is_not_in_a_repository_is_not_fetched(server, call_module, backup,
     before = local(server)
     got = call_module(
         "redis_backup",
-        **{**params(server, state="fetched", backup=backup, repositories=[repository(server)]), "set_name": name},
+        **{**params(server, state="fetched", backup=backup, repositories=[repository(server)]), "group_name": name},
     )
     assert (got.failed, got.code) == (True, code)
     assert local(server) == before
@@ -171,7 +171,7 @@ def test_a_backup_that_failed_its_proof_is_sent_nowhere(server, call_module):
     done = call_module(
         "redis_backup", **params(server, repositories=[repository(server)], assertions=[{"key": "gone"}])
     )
-    assert (done.failed, done.code) == (True, "backup_not_proven")
+    assert (done.failed, done.code) == (True, "backup_not_verified")
     assert not (server.home / "repository-near").exists()
 
 
@@ -182,7 +182,7 @@ def test_what_was_tampered_with_in_between_is_not_taken_over(server, call_module
     raw = (home / "data/dump.rdb").read_bytes()
     (home / "data/dump.rdb").write_bytes(raw[:100] + b"!" + raw[101:])
     subprocess.run(
-        ["restic", "-r", str(server.home / "repository-near"), "backup", "--tag", "redisops-set=orders", "--tag", f"label={label}", "--tag", "proven", "."],
+        ["restic", "-r", str(server.home / "repository-near"), "backup", "--tag", "redisops-group=orders", "--tag", f"label={label}", "--tag", "verified", "."],
         cwd=home, check=True, capture_output=True, env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
     )  # fmt: skip
     shutil.rmtree(server.home / "backups")
@@ -201,28 +201,28 @@ def test_the_policy_decides_what_stays_here_and_there(server, call_module):
         label = call_module("redis_backup", **params(server, repositories=places)).backup["label"]
         labels.append(older(server, label, days))
     assert len(snapshots(server)) == 2
-    call_module("redis_backup", **params(server, state="kept", backup=labels[0]))
-    wanted = params(server, state="pruned", retention={"keep_last": 1})
+    call_module("redis_backup", **params(server, state="pinned", backup=labels[0]))
+    wanted = params(server, state="expired", retention={"keep_last": 1})
     before = local(server)
-    foretold = call_module("redis_backup", check=True, **wanted)
+    predicted = call_module("redis_backup", check=True, **wanted)
     assert local(server) == before
     done = call_module("redis_backup", **wanted)
-    assert (foretold.diff, foretold.actions, foretold.decisions) == (done.diff, done.actions, done.decisions)
+    assert (predicted.diff, predicted.actions, predicted.decisions) == (done.diff, done.actions, done.decisions)
     assert local(server) == [labels[0], labels[2]]  # the one that is marked, and the last
     assert "marked to be kept" in json.dumps(done.decisions)
     assert not call_module("redis_backup", **wanted).changed
 
 
-def test_the_last_proven_backup_outlives_every_policy(server, call_module):
-    proven = call_module("redis_backup", **params(server)).backup["label"]
-    proven = older(server, proven, 100)
+def test_the_last_verified_backup_outlives_every_policy(server, call_module):
+    verified = call_module("redis_backup", **params(server)).backup["label"]
+    verified = older(server, verified, 100)
     for days in (3, 2):
         failed = call_module("redis_backup", **params(server, assertions=[{"key": "gone"}]))
         assert failed.failed
         older(server, local(server)[-1], days)
-    call_module("redis_backup", **params(server, state="pruned", retention={"keep_last": 1}))
+    call_module("redis_backup", **params(server, state="expired", retention={"keep_last": 1}))
     left = local(server)
-    assert proven in left
+    assert verified in left
     assert len(left) == 2
 
 

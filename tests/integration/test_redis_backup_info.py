@@ -16,13 +16,13 @@ def _home(redis_server, call_module) -> dict:
     redis_server.fill(100)
     directory = str(redis_server.home / "backups")
     for name in ("orders", "sessions"):
-        call_module("redis_backup", **redis_server.params(directory=directory, set_name=name, sentinel_file=""))
+        call_module("redis_backup", **redis_server.params(directory=directory, group_name=name, sentinel_file=""))
     return {"directory": directory}
 
 
 def test_nothing_there_is_status_1(tmp_path, call_module):
     found = call_module("redis_backup_info", directory=str(tmp_path / "none"))
-    assert (found.changed, found.status, found.sets) == (False, 1, [])
+    assert (found.changed, found.status, found.groups) == (False, 1, [])
     assert not (tmp_path / "none").exists()
     (tmp_path / "empty" / "orders").mkdir(parents=True)
     assert call_module("redis_backup_info", directory=str(tmp_path / "empty")).status == 1
@@ -30,10 +30,10 @@ def test_nothing_there_is_status_1(tmp_path, call_module):
 
 def test_every_set_is_told(home, call_module):
     found = call_module("redis_backup_info", **home)
-    assert [(one["set"], one["status"]) for one in found.sets] == [("orders", 0), ("sessions", 0)]
+    assert [(one["group"], one["status"]) for one in found.groups] == [("orders", 0), ("sessions", 0)]
     assert found.status == 0
-    row = found.sets[0]["backups"][0]
-    assert (row["keys"], row["state"], row["exact"]) == (100, "proven", True)
+    row = found.groups[0]["backups"][0]
+    assert (row["keys"], row["state"], row["exact"]) == (100, "verified", True)
     assert row["bytes"] == sum(
         path.stat().st_size for path in pathlib.Path(home["directory"], "orders", row["label"]).rglob("*")
         if path.is_file() and path.name not in ("manifest.json", "proof.json")
@@ -42,27 +42,27 @@ def test_every_set_is_told(home, call_module):
     assert "100 keys" in found.text
 
 
-def test_an_old_one_is_status_3_and_an_unproven_one_2(home, call_module):
-    assert call_module("redis_backup_info", set_name="orders", max_age=3600, **home).status == 0
-    label = call_module("redis_backup_info", set_name="orders", **home).sets[0]["backups"][0]["label"]
+def test_an_old_one_is_status_3_and_an_unverified_one_2(home, call_module):
+    assert call_module("redis_backup_info", group_name="orders", max_age=3600, **home).status == 0
+    label = call_module("redis_backup_info", group_name="orders", **home).groups[0]["backups"][0]["label"]
     folder = pathlib.Path(home["directory"], "orders")
     os.unlink(folder / label / "proof.json")
     assert call_module("redis_backup_info", **home).status == 2
-    assert [one["status"] for one in call_module("redis_backup_info", **home).sets] == [2, 0]
+    assert [one["status"] for one in call_module("redis_backup_info", **home).groups] == [2, 0]
 
 
 def test_a_damaged_proof_proves_nothing(home, call_module):
-    label = call_module("redis_backup_info", set_name="orders", **home).sets[0]["backups"][0]["label"]
+    label = call_module("redis_backup_info", group_name="orders", **home).groups[0]["backups"][0]["label"]
     path = pathlib.Path(home["directory"], "orders", label, "proof.json")
     path.write_text(path.read_text().replace('"keys": 100', '"keys": 101'))
-    assert call_module("redis_backup_info", set_name="orders", **home).status == 2
+    assert call_module("redis_backup_info", group_name="orders", **home).status == 2
 
 
 def test_the_proof_of_another_backup_proves_nothing(home, call_module):
-    rows = {one["set"]: one["backups"][0]["label"] for one in call_module("redis_backup_info", **home).sets}
+    rows = {one["group"]: one["backups"][0]["label"] for one in call_module("redis_backup_info", **home).groups}
     places = {name: pathlib.Path(home["directory"], name, label, "proof.json") for name, label in rows.items()}
     places["orders"].write_text(places["sessions"].read_text())
-    assert call_module("redis_backup_info", set_name="orders", **home).status == 2
+    assert call_module("redis_backup_info", group_name="orders", **home).status == 2
 
 
 def test_the_room_of_a_directory_that_is_not_there_yet(call_module, tmp_path):

@@ -75,7 +75,7 @@ def params(server, **more):
     return server.params(
         **{
             "directory": str(server.home / "backups"),
-            "set_name": "orders",
+            "group_name": "orders",
             "sentinel_file": "",
             "login_password": "secret",
             **more,
@@ -83,17 +83,17 @@ def params(server, **more):
     )
 
 
-def test_the_program_is_installed_and_takes_a_proven_backup(redis_server, call_module, home):
+def test_the_program_is_installed_and_takes_a_verified_backup(redis_server, call_module, home):
     place, systemd = home
     redis_server.write_conf('save ""\nrequirepass secret\n')
     redis_server.password = "secret"
     redis_server.start().fill(123)
     wanted = params(redis_server)
-    foretold = call_module("redis_backup_schedule", check=True, **wanted)
+    predicted = call_module("redis_backup_schedule", check=True, **wanted)
     assert (files(place), systemd.did) == ({}, [])
     done = call_module("redis_backup_schedule", **wanted)
     assert not done.failed, done.msg
-    assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     timer = "redisops-backup-orders.timer"
     assert systemd.did == ["daemon-reload", f"enable {timer}", f"restart {timer}"]
     again = call_module("redis_backup_schedule", **wanted)
@@ -109,7 +109,7 @@ def test_the_program_is_installed_and_takes_a_proven_backup(redis_server, call_m
     ran = started(place, "backup")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     told = json.loads(ran.stdout)
-    assert (told["state"], told["backup"]["keys"]) == ("proven", 123)
+    assert (told["state"], told["backup"]["keys"]) == ("verified", 123)
     assert call_module("redis_backup_info", directory=str(redis_server.home / "backups")).status == 0
 
     redis_server.stop()
@@ -141,7 +141,7 @@ def test_a_drill_by_itself(redis_server, call_module, home):
     with subprocess.Popen(["flock", str(lock), "sh", "-c", "echo held; sleep 2"], stdout=subprocess.PIPE) as busy:
         assert busy.stdout.readline() == b"held\n"
         assert (
-            call_module("redis_drill", directory=str(redis_server.home / "backups"), set_name="orders").code
+            call_module("redis_drill", directory=str(redis_server.home / "backups"), group_name="orders").code
             == "backup_running"
         )
         ran = started(place, "drill")
@@ -157,18 +157,18 @@ def test_the_history_by_itself_outlives_a_rewrite(redis_server, call_module, hom
     place, systemd = home
     redis_server.write_conf('save ""\nappendonly yes\naof-timestamp-enabled yes\n')
     redis_server.start().fill(50)
-    wanted = params(redis_server, login_password=None, history_hours=48, history_min_free_percent=0)
-    foretold = call_module("redis_backup_schedule", check=True, **wanted)
+    wanted = params(redis_server, login_password=None, archive_hours=48, archive_min_free_percent=0)
+    predicted = call_module("redis_backup_schedule", check=True, **wanted)
     done = call_module("redis_backup_schedule", **wanted)
-    assert (foretold.failed, done.failed, foretold.diff) == (False, False, done.diff)
+    assert (predicted.failed, done.failed, predicted.diff) == (False, False, done.diff)
     assert systemd.on == {
-        f"redisops-{name}" for name in ("backup-orders.timer", "history-orders.timer", "history-orders.path")
+        f"redisops-{name}" for name in ("backup-orders.timer", "archive-orders.timer", "archive-orders.path")
     }
-    watched = (place / "system_units" / "redisops-history-orders.path").read_text()
+    watched = (place / "system_units" / "redisops-archive-orders.path").read_text()
     assert f"PathChanged={redis_server.data}/appendonlydir\n" in watched
-    ran = started(place, "history")
+    ran = started(place, "archive")
     assert (ran.returncode, json.loads(ran.stdout)["state"]) == (0, "kept"), ran.stdout + ran.stderr
-    assert json.loads(started(place, "history").stdout)["linked"] == []
+    assert json.loads(started(place, "archive").stdout)["linked"] == []
     redis_server.cli("FLUSHALL")
     redis_server.cli("BGREWRITEAOF")  # by now the live AOF knows nothing of the keys
     wait(
@@ -176,8 +176,8 @@ def test_the_history_by_itself_outlives_a_rewrite(redis_server, call_module, hom
             redis_server.info("aof_rewrite_in_progress") == "0" and redis_server.info("aof_rewrite_scheduled") == "0"
         )
     )
-    assert started(place, "history").returncode == 0
-    folder = redis_server.data / "redisops-aof-history"
+    assert started(place, "archive").returncode == 0
+    folder = redis_server.data / "redisops-aof-archive"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert len(list(folder.iterdir())) == 2
     assert any(b"FLUSHALL" in path.read_bytes() for path in folder.rglob("*.incr.aof"))
@@ -188,19 +188,19 @@ def test_the_history_by_itself_outlives_a_rewrite(redis_server, call_module, hom
     real = redis_restore.Host
     monkeypatch.setattr(redis_restore, "Host", lambda: real("/", Unit(redis_server).run))
     at = call_module(
-        "redis_restore", check=True, **redis_server.params(unit="redis", set_name="orders", undo_flush=True)
+        "redis_restore", check=True, **redis_server.params(unit="redis", group_name="orders", undo_flush=True)
     )
     assert at.plan["command"] == "FLUSHALL", at.msg
 
     # less room than is to stay free: all but the present one goes, and Redis is not touched
-    wanted["history_min_free_percent"] = 99
+    wanted["archive_min_free_percent"] = 99
     call_module("redis_backup_schedule", **wanted)
-    told = json.loads(started(place, "history").stdout)
+    told = json.loads(started(place, "archive").stdout)
     assert (told["state"], len(told["removed"]), len(list(folder.iterdir()))) == ("kept", 1, 1)
     assert redis_server.cli("PING") == "PONG"
 
     redis_server.write_conf('save ""\nappendonly no\n')
-    assert json.loads(started(place, "history").stdout)["state"] == "off"
+    assert json.loads(started(place, "archive").stdout)["state"] == "off"
 
 
 def test_drift_is_corrected_and_the_schedule_goes(redis_server, call_module, home):
@@ -228,12 +228,12 @@ def test_drift_is_corrected_and_the_schedule_goes(redis_server, call_module, hom
         {"on_calendar": "sometimes"},
         {"weight": 0},
         {"randomized_delay": -1},
-        {"set_name": "a/b"},
+        {"group_name": "a/b"},
         {"sample": -1},
         {"drill_on_calendar": "sometimes"},
         {"drill_repository": "vault"},
-        {"history_hours": -1},
-        {"history_min_free_percent": 100},
+        {"archive_hours": -1},
+        {"archive_min_free_percent": 100},
         {"window_days": 0},
     ],
 )

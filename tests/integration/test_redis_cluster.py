@@ -133,7 +133,7 @@ def refused(cluster, servers, code, others=(), **options):
         assert result.failed
         assert result.code == code, result.msg
         assert result.msg.startswith("Refused, nothing has been changed.") == (
-            code not in ("contradiction", "duplicate_member", "reshard_in_progress")
+            code not in ("contradiction", "duplicate_group_host", "reshard_in_progress")
         )
     assert picture([*servers, *others]) == before
     return result
@@ -513,7 +513,7 @@ def test_too_few_nodes(cluster, nodes):
     refused(cluster, nodes, "too_few_nodes", declared=nodes[:2], replicas_per_primary=0)
     refused(cluster, nodes, "too_few_nodes", replicas_per_primary=2)
     refused(cluster, nodes, "too_few_nodes", primaries=2)
-    refused(cluster, nodes, "duplicate_member", declared=[*nodes, nodes[0]])
+    refused(cluster, nodes, "duplicate_group_host", declared=[*nodes, nodes[0]])
 
 
 def test_a_node_that_holds_keys_or_does_not_answer(cluster, nodes, node):
@@ -682,8 +682,8 @@ def test_replicas_that_cannot_be_outside_their_primarys_domain(cluster, nodes):
     assert not done.failed, done.msg
     judged(nodes)
     found = next(one for one in done.findings if one["code"] == "same_failure_domain")
-    assert "rack-a" in found["saw"]
-    assert found["saw"].count(" of ") == 1
+    assert "rack-a" in found["detected"]
+    assert found["detected"].count(" of ") == 1
     assert any("same failure domain" in text for text in done.warned)
 
 
@@ -693,12 +693,12 @@ def test_what_is_no_node_and_what_does_not_run_yet(cluster, nodes, new_redis):
     rows = [*nodes[:5], plain]
     done = cluster(rows)
     assert (done.failed, done.code) == (True, "not_a_cluster_node")
-    told = cluster(rows, check=True, baseline="empty")
+    told = cluster(rows, check=True, fresh_install=True)
     assert not told.failed, told.msg
     assert sum(text.startswith("give ") for text in told.actions) == 3
     plain.stop()
-    assert cluster(rows, check=True, baseline="empty").actions == told.actions
-    assert cluster(rows, baseline="empty").failed
+    assert cluster(rows, check=True, fresh_install=True).actions == told.actions
+    assert cluster(rows, fresh_install=True).failed
     assert [role(one) for one in nodes] == ["primary"] * 6
 
 

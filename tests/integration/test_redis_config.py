@@ -286,7 +286,7 @@ def test_what_only_the_live_server_refuses(configure, edited, monkeypatch):
     """A value that passes every check before: still all or nothing."""
     from ansible_collections.redisops.recovery.plugins.modules import redis_config
 
-    monkeypatch.setattr(redis_config, "prove_bindable", lambda addresses: None)
+    monkeypatch.setattr(redis_config, "require_bindable", lambda addresses: None)
     before, config = edited.tree(), edited.cli("CONFIG", "GET", "*")
     result = configure({"maxmemory": "1gb", "bind": "203.0.113.9"})
     assert result.code == "value_rejected", result.msg

@@ -25,7 +25,7 @@ def _server(redis_server, call_module):
 
 
 def place(server, **more):
-    return {"directory": str(server.home / "backups"), "set_name": "orders", **more}
+    return {"directory": str(server.home / "backups"), "group_name": "orders", **more}
 
 
 def left(server) -> list[str]:
@@ -37,11 +37,11 @@ def test_a_drill_measures_and_reports(server, call_module, far):
     more = {"repository": repository(server), "backup": None} if far else {}
     server.stop()  # the live server is not needed
     before = server.tree()
-    foretold = call_module("redis_drill", check=True, **place(server, **more))
+    predicted = call_module("redis_drill", check=True, **place(server, **more))
     assert server.tree() == before
     done = call_module("redis_drill", **place(server, rpo_seconds=3600, rto_seconds=600, **more))
     assert not done.failed, done.msg
-    assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     report = json.loads(pathlib.Path(done.report_file).with_suffix(".json").read_text())
     assert report == done.report
     assert (report["keys"] > 300, report["differences"], report["missed"]) == (True, [], [])
@@ -84,7 +84,7 @@ def test_a_flipped_bit_and_a_broken_assertion_fail_it(server, call_module):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"set_name": "sessions"}, "no_backup"),
+        ({"group_name": "sessions"}, "no_backup"),
         ({"backup": "20200101T000000Z-rdb"}, "no_backup"),
         ({"window_days": 0}, "invalid_value"),
         ({"rto_seconds": -1}, "invalid_value"),

@@ -605,7 +605,7 @@ def test_no_nft(world, call):
     assert "apt-get install nftables" in result.msg
     assert world.snapshot() == before
     del world.answers["nft"]
-    assert call().diff == checked.diff  # what check mode foretold without nft
+    assert call().diff == checked.diff  # what check mode predicted without nft
 
 
 def test_a_kernel_without_nftables(world, call):
@@ -640,7 +640,7 @@ def test_a_listing_that_is_not_understood_leaves_the_earlier_table(world, call, 
     call()
     good = net.table()
     monkeypatch.setattr(firewall_apply, "same_table", lambda *_tables: False)
-    result = call(peers=["10.99.1.7"], rehearse=True)
+    result = call(peers=["10.99.1.7"], commit_confirm=True)
     assert (result.failed, result.code) == (True, "table_not_taken")
     assert net.table() == good
     assert list((world.root / "run/redisops").iterdir()) == []
@@ -679,7 +679,7 @@ def test_another_firewall_that_admits_them(world, call, tool, recorded, port):
     assert done.changed
 
 
-# --- rehearsal ---------------------------------------------------------------------------------------------------------
+# --- commit-confirm ---------------------------------------------------------------------------------------------------------
 
 
 def wait_until(true: t.Callable[[], bool], seconds: float = 10) -> None:
@@ -707,8 +707,8 @@ def test_a_rollback_that_nobody_stops_fires(world, call, net, clock):
     call(rollback_seconds=0)
     net.nft("add element inet redisops redis_ipv4 { 10.99.7.7 }")  # by hand; the way back leads exactly there
     files, earlier = world.snapshot()[0], net.table()
-    first = call(rehearse=True, rollback_seconds=2, peers=["10.99.1.7"])
-    assert first.rehearsal["seconds"] == 2
+    first = call(commit_confirm=True, rollback_seconds=2, peers=["10.99.1.7"])
+    assert first.commit_confirm["seconds"] == 2
     assert "peers_ipv4" in net.table()
     assert {
         name: text for name, text in world.snapshot()[0].items() if "/run/" not in name
@@ -716,7 +716,7 @@ def test_a_rollback_that_nobody_stops_fires(world, call, net, clock):
     wait_until(lambda: left_in_run(world) == [])
     assert net.table() == earlier
     assert "table ip docker" in net.nft("list", "tables")
-    late = call(confirm=first.rehearsal["id"], peers=["10.99.1.7"])
+    late = call(confirm=first.commit_confirm["id"], peers=["10.99.1.7"])
     assert (late.failed, late.code) == (True, "rolled_back")
     assert net.table() == earlier
     assert call(peers=["10.99.1.7"], rollback_seconds=0).changed
@@ -724,7 +724,7 @@ def test_a_rollback_that_nobody_stops_fires(world, call, net, clock):
 
 
 def test_the_first_rollback_of_all_deletes_the_table(world, call, net, clock):
-    call(rehearse=True, rollback_seconds=2)
+    call(commit_confirm=True, rollback_seconds=2)
     assert "redis_ipv4" in net.table()
     wait_until(lambda: left_in_run(world) == [])
     assert net.nft("list", "ruleset") == ""
@@ -733,8 +733,8 @@ def test_the_first_rollback_of_all_deletes_the_table(world, call, net, clock):
 
 def test_what_is_confirmed_stays(world, call, net, clock):
     checked = call(check=True)
-    first = call(rehearse=True, rollback_seconds=3)
-    second = call(confirm=first.rehearsal["id"], rollback_seconds=3)
+    first = call(commit_confirm=True, rollback_seconds=3)
+    second = call(confirm=first.commit_confirm["id"], rollback_seconds=3)
     assert not second.failed, second.msg
     assert (first.diff, first.actions) == (checked.diff, checked.actions)
     good = net.table()
@@ -748,16 +748,16 @@ def test_what_is_confirmed_stays(world, call, net, clock):
 def test_a_rehearsal_that_was_cut_off_is_taken_over(world, call, net):
     call(services=[{**REDIS, "sources": ["10.99.2.2"]}], rollback_seconds=0)
     earlier = net.table()
-    first = call(rehearse=True, rollback_seconds=60)
+    first = call(commit_confirm=True, rollback_seconds=60)
     checked = call(check=True, rollback_seconds=2)
-    taken = call(rehearse=True, rollback_seconds=2)
+    taken = call(commit_confirm=True, rollback_seconds=2)
     assert (checked.changed, checked.diff, checked.actions) == (True, taken.diff, taken.actions)
-    assert "rehearsal" in taken.diff["before"]
-    assert call(confirm=first.rehearsal["id"]).code == "rolled_back"
+    assert "commit_confirm" in taken.diff["before"]
+    assert call(confirm=first.commit_confirm["id"]).code == "rolled_back"
     wait_until(lambda: left_in_run(world) == [])
     assert net.table() == earlier  # what was there before the first of the two
-    again = call(rehearse=True, rollback_seconds=60)
-    assert not call(confirm=again.rehearsal["id"]).failed
+    again = call(commit_confirm=True, rollback_seconds=60)
+    assert not call(confirm=again.commit_confirm["id"]).failed
     assert not call().changed
 
 
@@ -765,8 +765,8 @@ def test_dynamic_elements_do_not_hinder_the_way_back(world, call, net, listen):
     listen(6379)
     call(rate_limit=50, rollback_seconds=0)
     assert reaches(net.friend, "10.99.1.1", 6379)
-    first = call(rehearse=True, rollback_seconds=2)
-    assert first.rehearsal["id"]
+    first = call(commit_confirm=True, rollback_seconds=2)
+    assert first.commit_confirm["id"]
     assert "rate_ipv4" not in net.table()
     wait_until(lambda: left_in_run(world) == [])
     assert "limit rate over 50/second" in net.table()
@@ -777,20 +777,20 @@ def test_a_rollback_that_cannot_be_armed(world, call, net, monkeypatch):
     world.answers["systemd-run"] = Completed(1, "Failed to start transient timer unit")
     world.answers["sh -c setsid"] = Completed(127, "setsid: not found")
     before = net.nft("list", "ruleset")
-    result = call(rehearse=True, peers=["10.99.1.7"])
+    result = call(commit_confirm=True, peers=["10.99.1.7"])
     assert (result.failed, result.code) == (True, "rollback_not_armed")
     assert net.nft("list", "ruleset") == before
     assert left_in_run(world) == []
 
 
 def test_a_table_that_nft_cannot_list_is_not_lost_in_a_rehearsal(world, call, net):
-    """nft 1.0.6 crashes on a table that a newer nft has loaded: without a way back there is no rehearsal."""
+    """nft 1.0.6 crashes on a table that a newer nft has loaded: without a way back there is no commit-confirm."""
     call(peers=["10.99.1.7"])
     before = net.nft("list", "ruleset")
     for line in ("nft -j list", "nft list", "nft -s list"):
         world.answers[line] = Completed(-11, "")
     assert call(check=True).changed
-    result = call(rehearse=True)
+    result = call(commit_confirm=True)
     assert (result.failed, result.code) == (True, "rollback_not_armed")
     assert net.nft("list", "ruleset") == before
     assert left_in_run(world) == []
@@ -799,8 +799,8 @@ def test_a_table_that_nft_cannot_list_is_not_lost_in_a_rehearsal(world, call, ne
 def test_nothing_live_to_change_needs_no_rehearsal(world, call):
     call()
     (world.root / FILE).unlink()
-    done = call(rehearse=True)
-    assert not hasattr(done, "rehearsal")
+    done = call(commit_confirm=True)
+    assert not hasattr(done, "commit_confirm")
     assert (world.root / FILE).exists()
 
 

@@ -18,7 +18,7 @@ from ansible.plugins.connection import local
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.needs_root
 
-#: Behind Ansible's own local connection: a log of what it did, and a host that is gone once it is connected to anew.
+#: AfterCorruption Ansible's own local connection: a log of what it did, and a host that is gone once it is connected to anew.
 WATCHED = """
 import os as _os
 from ansible.errors import AnsibleConnectionFailure as _Failure
@@ -69,7 +69,9 @@ class Play:
             "app3": {"ansible_host": "10.30.0.3"},
         }
         groups = {"redis": ["r1", "r2", "r3"], "application": ["app1", "app2"]}
-        children = {name: {"hosts": {host: hosts[host] for host in members}} for name, members in groups.items()}
+        children = {
+            name: {"hosts": {host: hosts[host] for host in group_hosts}} for name, group_hosts in groups.items()
+        }
         (home / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
         play = {"name": "Guard", "hosts": "redis", "gather_facts": False, "roles": ["redisops.recovery.redis_firewall"]}
         (home / "play.yml").write_text(yaml.safe_dump([play]))
@@ -129,8 +131,8 @@ def test_check_run_again(play):
     assert (checked["changed"], did) == (True, ["exec"])
     assert play.snapshot() == empty
     done, did = play.run("--diff")
-    assert (done["changed"], done["rehearsed"], did) == (True, True, ["exec", "reset", "exec"])
-    assert "rehearsal" not in done
+    assert (done["changed"], done["commit_confirmed"], did) == (True, True, ["exec", "reset", "exec"])
+    assert "commit_confirm" not in done
     assert (checked["diff"], checked["actions"]) == (done["diff"], done["actions"])
     assert done["services"] == {
         "redis": {"ports": [6379], "sources": ["10.20.0.0/24", "10.30.0.1", "10.30.0.2/31"]},
@@ -159,13 +161,13 @@ def test_a_host_that_cannot_be_reached_again_puts_the_old_table_back(play):
         time.sleep(0.1)
     assert "10.66.0.0" not in play.file.read_text()
     done, did = play.run(redis_firewall_redis_sources=["10.66.0.0/16"])  # the next run finishes the work
-    assert (done["changed"], done["rehearsed"]) == (True, True)
+    assert (done["changed"], done["commit_confirmed"]) == (True, True)
     assert "10.66.0.0/16" in play.nft("list", "table", "inet", "redisops")
 
 
 def test_without_a_rehearsal_and_without_sources(play):
     done, did = play.run(redis_firewall_rollback_seconds=0)
-    assert (done["changed"], done["rehearsed"], did) == (True, False, ["exec"])
+    assert (done["changed"], done["commit_confirmed"], did) == (True, False, ["exec"])
     before = play.snapshot()
     for variables, code in (
         ({"redis_firewall_redis_groups": ["aplication"]}, "unknown_inventory_group"),

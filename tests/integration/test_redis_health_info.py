@@ -89,7 +89,7 @@ def _ask(redis_server, call_module) -> t.Callable[..., types.SimpleNamespace]:
 
 def rows(done: types.SimpleNamespace, *severities: str) -> dict[str, str]:
     """code → what was seen, of the findings with one of ``severities``."""
-    return {row["code"]: row["seen"] for row in done.findings if row["severity"] in severities}
+    return {row["code"]: row["detected"] for row in done.findings if row["severity"] in severities}
 
 
 def bad(done: types.SimpleNamespace) -> dict[str, str]:
@@ -110,16 +110,16 @@ def test_a_default_server_is_ok_and_stays_as_it_is(redis_server, ask):
     redis_server.fill(100)
     redis_server.cli("SAVE")
     before = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*"), redis_server.keys()
-    foretold, done = ask(check=True), ask()
+    predicted, done = ask(check=True), ask()
     assert (done.status, done.status_text, bad(done)) == (0, "ok", {})
-    assert [row["code"] for row in foretold.findings] == [row["code"] for row in done.findings]
+    assert [row["code"] for row in predicted.findings] == [row["code"] for row in done.findings]
     assert (redis_server.tree(), redis_server.cli("CONFIG", "GET", "*"), redis_server.keys()) == before
     assert done.facts["keys_total"] == int(redis_server.cli("DBSIZE")) == 100
     assert done.facts["version"] == "Redis " + redis_server.info("redis_version")
-    assert done.facts["promise"] == "RDB (3600 1 300 100 60 10000)"
+    assert done.facts["configured_durability"] == "RDB (3600 1 300 100 60 10000)"
     assert (done.facts["role"], done.facts["primary"]) == ("primary", f"127.0.0.1:{redis_server.port}")
-    assert done.at_risk["seconds"] == 0
-    assert done.reached == {"critical": False, "warning": False, "unknown": False, "note": True}
+    assert done.crash_loss["seconds"] == 0
+    assert done.reached == {"critical": False, "warning": False, "unknown": False, "info": True}
     assert done.text.startswith(
         f"redis at 127.0.0.1:{redis_server.port} (Redis {redis_server.info('redis_version')}, primary): OK"
     )
@@ -129,7 +129,7 @@ def test_every_finding_has_its_page(redis_server, ask):
     redis_server.start()
     headings = (ROOT / "docs" / "findings.md").read_text()
     for row in ask().findings:
-        assert set(row) == {"code", "severity", "seen", "why", "do", "page"}
+        assert set(row) == {"code", "severity", "detected", "why", "do", "page"}
         assert row["page"] == f"docs/findings.md#{row['code']}"
         assert f"### `{row['code']}`" in headings
 
@@ -138,14 +138,14 @@ def test_an_aof_bounds_what_is_at_risk(redis_server, ask):
     redis_server.write_conf("appendonly yes\n")
     redis_server.start()
     redis_server.fill(100)
-    done = ask(rpo_seconds=2)
+    done = ask(crash_loss_seconds=2)
     assert (done.status, bad(done)) == (0, {})
-    assert (done.at_risk["seconds"], done.at_risk["known"]) == (2, True)
-    assert done.facts["promise"] == "AOF everysec + RDB (3600 1 300 100 60 10000)"
+    assert (done.crash_loss["seconds"], done.crash_loss["known"]) == (2, True)
+    assert done.facts["configured_durability"] == "AOF everysec + RDB (3600 1 300 100 60 10000)"
     assert done.facts["last_save"]["source"] == "manifest"
-    assert "rpo_missed" in rows(ask(rpo_seconds=1), "critical")
+    assert "crash_loss_too_large" in rows(ask(crash_loss_seconds=1), "critical")
     redis_server.cli("CONFIG", "SET", "appendfsync", "always")
-    assert ask().at_risk["seconds"] == 0
+    assert ask().crash_loss["seconds"] == 0
 
 
 def test_the_age_of_a_save_is_that_of_its_file(redis_server, ask):
@@ -159,16 +159,16 @@ def test_the_age_of_a_save_is_that_of_its_file(redis_server, ask):
     assert int(redis_server.info("rdb_last_save_time")) > time.time() - 60
     done = ask()
     assert "was written 3.0 d ago; INFO counts from the start" in rows(done, "ok")["rdb_age"]
-    assert done.at_risk["seconds"] == 0
+    assert done.crash_loss["seconds"] == 0
     redis_server.cli("SET", "one", "more")
-    done = ask(rpo_seconds=86400)
-    assert abs(done.at_risk["seconds"] - 3 * 86400) < 60
-    assert done.at_risk["writes"] == 1
-    assert "rpo_missed" in rows(done, "critical")
+    done = ask(crash_loss_seconds=86400)
+    assert abs(done.crash_loss["seconds"] - 3 * 86400) < 60
+    assert done.crash_loss["writes"] == 1
+    assert "crash_loss_too_large" in rows(done, "critical")
     assert done.facts["last_save"]["age_seconds"] >= 3 * 86400
     redis_server.cli("BGSAVE")
     wait(lambda: redis_server.info("rdb_changes_since_last_save") == "0")
-    assert ask(rpo_seconds=86400).at_risk["seconds"] == 0
+    assert ask(crash_loss_seconds=86400).crash_loss["seconds"] == 0
 
 
 # --- servers that are not ---------------------------------------------------------------------------------------------
@@ -180,8 +180,8 @@ def test_nothing_kept(redis_server, ask):
     redis_server.fill(5)
     done = ask()
     assert "5 keys are in memory only" in rows(done, "critical")["no_persistence"]
-    assert (done.at_risk["seconds"], done.at_risk["known"], done.at_risk["text"]) == (None, True, "all keys")
-    assert "no_persistence" in rows(ask(allow_no_persistence=True), "note")
+    assert (done.crash_loss["seconds"], done.crash_loss["known"], done.crash_loss["text"]) == (None, True, "all keys")
+    assert "no_persistence" in rows(ask(allow_no_persistence=True), "info")
 
 
 def test_a_start_that_would_come_up_empty(redis_server, ask):
@@ -206,7 +206,7 @@ def test_files_that_went_away(redis_server, ask):
     done = ask()
     assert increment.name in rows(done, "critical")["aof_incomplete"]
     assert "a start would fail" in rows(done, "critical")["next_start"]
-    assert done.at_risk["seconds"] is None  # only an RDB file would count, and there is none
+    assert done.crash_loss["seconds"] is None  # only an RDB file would count, and there is none
     (redis_server.home / "aside").rename(increment)
     manifest = next((redis_server.data / "appendonlydir").glob("*.manifest"))
     kept = manifest.read_text()
@@ -252,7 +252,7 @@ def test_a_save_that_was_killed_is_tied_to_its_cause(redis_server, host, ask):
     redis_server.cli("CONFIG", "SET", "rdb-key-save-delay", "0")
     redis_server.cli("BGSAVE")
     wait(lambda: redis_server.info("rdb_last_bgsave_status") == "ok")
-    assert "(over since)" in rows(ask(), "note")["save_killed"]
+    assert "(over since)" in rows(ask(), "info")["save_killed"]
 
 
 def test_a_save_that_fails_refuses_writes(redis_server, ask):
@@ -287,10 +287,10 @@ def test_a_server_that_is_down_is_a_finding(redis_server, ask):
     done = ask()
     assert redis_server.tree() == before
     assert (done.status, done.findings[0]["code"]) == (2, "server_down")
-    assert "nothing listens" in done.findings[0]["seen"]
-    assert "the log names no cause" in done.findings[0]["seen"]
+    assert "nothing listens" in done.findings[0]["detected"]
+    assert "the log names no cause" in done.findings[0]["detected"]
     assert "would load the RDB file" in rows(done, "ok")["next_start"]
-    assert (done.at_risk["seconds"], done.at_risk["known"]) == (None, False)
+    assert (done.crash_loss["seconds"], done.crash_loss["known"]) == (None, False)
     assert (done.facts["role"], done.facts["keys_total"], done.facts["replication"]) == (None, None, None)
     assert done.facts["last_save"]["source"] == "file"
     assert "overcommit" in rows(done, "ok")
@@ -299,7 +299,7 @@ def test_a_server_that_is_down_is_a_finding(redis_server, ask):
 def test_a_server_that_was_stopped_says_so(redis_server, ask):
     redis_server.start()
     redis_server.stop()
-    assert "(server_stopped)" in ask().findings[0]["seen"]
+    assert "(server_stopped)" in ask().findings[0]["detected"]
 
 
 DAMAGES = {
@@ -324,7 +324,7 @@ def test_a_server_that_does_not_start_says_why(redis_server, ask, code):
     DAMAGES[code](redis_server)
     fail_to_start(redis_server)
     done = ask()
-    assert f"the log says why ({code})" in done.findings[0]["seen"]
+    assert f"the log says why ({code})" in done.findings[0]["detected"]
     row = next(row for row in done.findings if row["code"] == code)
     assert (row["severity"], bool(row["do"])) == ("critical", True)
     assert done.log[-1]["source"] == "server"
@@ -341,7 +341,7 @@ def test_what_a_start_writes_before_it_has_a_log_stands_in_the_journal(redis_ser
     ]
     host.printed["journalctl"] = Completed(0, "".join(f"{stamp} h redis-server[7]: {line}\n" for line in lines))
     done = ask(unit="redis-server")
-    assert "the log says why (config_error)" in done.findings[0]["seen"]
+    assert "the log says why (config_error)" in done.findings[0]["detected"]
     assert "the journal of redis-server" in rows(done, "ok")["log_unread"]
     assert "geheim" not in json.dumps(vars(done))
 
@@ -354,7 +354,7 @@ def test_a_server_that_hangs(redis_server, ask, monkeypatch):
         done = ask()
     finally:
         redis_server.process.send_signal(signal.SIGCONT)
-    assert (done.status, done.findings[0]["code"]) == (2, "server_silent")
+    assert (done.status, done.findings[0]["code"]) == (2, "server_not_responding")
 
 
 def test_a_server_that_is_busy_with_a_script(redis_server, ask):
@@ -364,7 +364,7 @@ def test_a_server_that_is_busy_with_a_script(redis_server, ask):
         ["redis-cli", "-p", str(redis_server.port), "EVAL", "while true do end", "0"], stdout=subprocess.DEVNULL
     )
     wait(lambda: "BUSY" in redis_server.raw("PING"))
-    assert ask().findings[0]["code"] == "server_silent"
+    assert ask().findings[0]["code"] == "server_not_responding"
     redis_server.cli("SCRIPT", "KILL")
     script.wait(10)
     assert bad(ask()) == {}
@@ -383,8 +383,8 @@ def test_another_program_at_the_port(redis_server, ask):
 
         threading.Thread(target=answer, daemon=True).start()
         done = ask(login_port=other.getsockname()[1])
-    assert done.findings[0]["code"] == "server_silent"
-    assert "does not answer as Redis does" in done.findings[0]["seen"]
+    assert done.findings[0]["code"] == "server_not_responding"
+    assert "does not answer as Redis does" in done.findings[0]["detected"]
 
 
 def test_a_certificate_that_is_not_there(redis_server, ask):
@@ -422,7 +422,7 @@ def test_a_user_that_may_do_less(redis_server, ask):
     assert done.status == 3
     assert "CONFIG" in seen["facts_missing"]
     assert seen["no_persistence"].startswith("not known, because ")
-    assert (done.at_risk["seconds"], done.at_risk["known"]) == (None, False)
+    assert (done.crash_loss["seconds"], done.crash_loss["known"]) == (None, False)
     assert done.facts["keys_total"] == 5
     redis_server.cli("ACL", "SETUSER", "none", "on", ">n", "-@all", "+ping")
     done = ask(login_user="none", login_password="n")
@@ -485,7 +485,7 @@ def test_without_permission_nothing_is_guessed(redis_server, host, ask, tmp_path
         assert seen[code].startswith("not known, because "), seen
     assert "Permission denied" in seen["log_unread"]
     assert (done.status, rows(done, "critical", "warning")) == (3, {})
-    assert done.at_risk["seconds"] == 2  # the policy's bound does not need the files
+    assert done.crash_loss["seconds"] == 2  # the policy's bound does not need the files
 
 
 def test_a_proc_that_shows_nothing(redis_server, host, ask):
@@ -645,8 +645,8 @@ def test_only_since(redis_server, ask):
     seen = ask(log_since="2019-12-31T00:00:00Z")
     # the server became ready since, so it is over
     assert (
-        "last at 2020-01-0" in rows(seen, "note")["save_failed"]
-        or "last at 2019-12-31" in rows(seen, "note")["save_failed"]
+        "last at 2020-01-0" in rows(seen, "info")["save_failed"]
+        or "last at 2019-12-31" in rows(seen, "info")["save_failed"]
     )
 
 
@@ -730,7 +730,7 @@ def test_config_that_lacks_what_is_asked_for(redis_server, ask):
     done = ask(login_port=told.port)
     told.listener.close()
     assert "no_persistence" in rows(done, "unknown")
-    assert done.at_risk["known"] is False
+    assert done.crash_loss["known"] is False
     assert not rows(done, "critical")
 
 
@@ -828,7 +828,7 @@ def test_a_node_of_a_cluster(redis_server, ask):
     wait(lambda: "cluster_state:ok" in redis_server.cli("CLUSTER", "INFO"))
     done = ask()
     assert "16384 slots assigned" in rows(done, "ok")["cluster_state"]
-    assert done.facts["set_name"] == "redis"
+    assert done.facts["group_name"] == "redis"
 
 
 # --- backups and drills -----------------------------------------------------------------------------------------------
@@ -838,33 +838,37 @@ def test_backups_and_drills(redis_server, host, ask, call_module):
     redis_server.start()
     redis_server.fill(20)
     directory = str(redis_server.home / "backups")
-    assert "no backup on this host" in rows(ask(), "note")["backup_none"]
+    assert "no backup on this host" in rows(ask(), "info")["backup_none"]
     assert "backup_none" in rows(ask(backup_directory=directory), "warning")
-    assert "backup_none" in rows(ask(max_backup_age=60), "warning")
+    assert "backup_none" in rows(ask(rpo_seconds=60), "warning")
     host.texts["/etc/redisops/backup-redis.json"] = json.dumps(
-        {"settings": {"directory": directory}, "members": ["a", "b"]}
+        {"settings": {"directory": directory}, "group_hosts": ["a", "b"]}
     )
-    assert "another member of the set may have them" in rows(ask(), "note")["backup_none"]
-    taken = call_module("redis_backup", **redis_server.params(directory=directory, set_name="redis", sentinel_file=""))
+    assert "another host of the group may have them" in rows(ask(), "info")["backup_none"]
+    taken = call_module(
+        "redis_backup", **redis_server.params(directory=directory, group_name="redis", sentinel_file="")
+    )
     assert not taken.failed, taken.msg
-    drilled = call_module("redis_drill", directory=directory, set_name="redis", rpo_seconds=3600, rto_seconds=600)
+    drilled = call_module(
+        "redis_drill", directory=directory, group_name="redis", crash_loss_seconds=3600, rto_seconds=600
+    )
     assert not drilled.failed, drilled.msg
-    done = ask(max_backup_age=3600, max_drill_age=3600)  # the schedule says where they are
+    done = ask(rpo_seconds=3600, max_drill_age=3600)  # the schedule says where they are
     assert bad(done) == {}
     label = next(name for name in os.listdir(f"{directory}/redis") if name[0].isdigit())
-    assert done.facts["last_proven_backup"]["name"] == label
-    assert [row["status"] for row in done.facts["backups"]] == ["proven"]
+    assert done.facts["last_verified_backup"]["name"] == label
+    assert [row["status"] for row in done.facts["backups"]] == ["verified"]
     assert (done.facts["drills"][0]["ok"], done.facts["drills"][0]["rto_seconds"] > 0) == (True, True)
     report = next(pathlib.Path(directory, "redis", "drills").glob("*.json"))
     content = json.loads(report.read_text())
     report.write_text(json.dumps({**content, "at": time.time() - 9000, "missed": ["RTO (time) is 9 s"]}))
     assert "RTO (time) is 9 s" in rows(ask(), "warning")["drill_failed"]
     report.write_text(json.dumps({**content, "at": time.time() - 9000}))
-    assert "drill_old" in rows(ask(max_drill_age=3600), "note")  # another member may have held a newer one
+    assert "drill_old" in rows(ask(max_drill_age=3600), "info")  # another host of the group may have held a newer one
     report.write_text("no report")
     assert "drill_none" in rows(ask(max_drill_age=3600), "warning")
     os.unlink(f"{directory}/redis/{label}/proof.json")
-    assert "there is no proven backup" in rows(ask(), "warning")["backup_unproven"]
+    assert "there is no verified backup" in rows(ask(), "warning")["backup_unverified"]
 
 
 # --- what is asked for ------------------------------------------------------------------------------------------------
@@ -872,7 +876,13 @@ def test_backups_and_drills(redis_server, host, ask, call_module):
 
 @pytest.mark.parametrize(
     "options",
-    [{"log_since": "yesterday"}, {"rpo_seconds": -1}, {"sample_seconds": 61.0}, {"set_name": "../x"}, {"max_lag": -5}],
+    [
+        {"log_since": "yesterday"},
+        {"crash_loss_seconds": -1},
+        {"sample_seconds": 61.0},
+        {"group_name": "../x"},
+        {"max_lag": -5},
+    ],
 )
 def test_what_cannot_be_is_refused(redis_server, call_module, options):
     done = call_module("redis_health_info", login_port=redis_server.port, **{"sample_seconds": 0.0, **options})
@@ -889,7 +899,7 @@ def test_the_playbook(redis_server, tmp_path):
     hosts = {
         "one": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False,
-            "redis_monitoring_rpo_seconds": 0, "redis_server_login": {"login_port": redis_server.port}, "redis_server_config_file": str(redis_server.conf),
+            "redis_objective_crash_loss_seconds": 0, "redis_server_login": {"login_port": redis_server.port}, "redis_server_config_file": str(redis_server.conf),
         },
         "two": {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False,
@@ -898,7 +908,7 @@ def test_the_playbook(redis_server, tmp_path):
     }  # fmt: skip
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("dmesg", "journalctl"):  # what the kernel of this machine saw is none of this test's
+    for name in ("dmesg", "journalctl"):  # what the kernel of this machine detected is none of this test's
         (tools / name).write_text("#!/bin/sh\necho nothing\n")
         (tools / name).chmod(0o755)
     inventory = tmp_path / "inventory.yml"
@@ -921,6 +931,6 @@ def test_the_playbook(redis_server, tmp_path):
     assert "CRITICAL server_down: nothing listens" in done.stdout
     assert "two: critical; see above" in done.stdout
     assert "one: " not in done.stdout.split("End with an error")[1].split("PLAY RECAP")[0].replace("[one]", "")
-    done = play("-e", "redisops_health_fail_on=never", "-e", "redis_monitoring_rpo_seconds=1", "--check")
+    done = play("-e", "redisops_health_fail_on=never", "-e", "redis_objective_crash_loss_seconds=1", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "CRITICAL rpo_missed" in done.stdout
+    assert "CRITICAL crash_loss_too_large" in done.stdout

@@ -50,7 +50,7 @@ def params(server, **more):
 @pytest.fixture(name="metrics")
 def _metrics(call_module, redis_server, home, tmp_path):
     def run(check=False, **options):
-        options = {"login_password": "secret", "set_name": "orders", **options}
+        options = {"login_password": "secret", "group_name": "orders", **options}
         return call_module(
             "redis_metrics", check=check,
             **params(
@@ -99,12 +99,12 @@ def alone() -> str:
 def test_the_timer_writes_what_is(secured, metrics, home, tmp_path, call_module):
     place, systemd = home
     secured.fill(40)
-    foretold = metrics(check=True, rpo_seconds=5, max_backup_age=93600)
+    predicted = metrics(check=True, crash_loss_seconds=5, rpo_seconds=93600)
     assert (files(place), systemd.did) == ({}, [])
-    done = metrics(rpo_seconds=5, max_backup_age=93600)
+    done = metrics(crash_loss_seconds=5, rpo_seconds=93600)
     assert not done.failed, done.msg
-    assert (foretold.diff, foretold.actions) == (done.diff, done.actions)
-    assert not metrics(rpo_seconds=5, max_backup_age=93600).changed
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
+    assert not metrics(crash_loss_seconds=5, rpo_seconds=93600).changed
     assert systemd.on == {"redisops-metrics-orders.timer"}
     holding = {path: mode for path, (text, mode) in files(place).items() if "secret" in text and path.endswith(".json")}
     assert list(holding.values()) == [0o600]
@@ -115,21 +115,24 @@ def test_the_timer_writes_what_is(secured, metrics, home, tmp_path, call_module)
     found = samples(file)
     assert file.stat().st_mode & 0o777 == 0o644
     assert (found["redisops_up"], found["redisops_keys"]) == (1, 40)
-    assert (found['redisops_promise{kind="aof"}'], found['redisops_promise{kind="rdb"}']) == (1, 1)
-    assert 0 < found["redisops_at_risk_seconds"] <= 30
-    assert found['redisops_objective_seconds{kind="at_risk"}'] == 5
+    assert (
+        found['redisops_configured_durability{kind="aof"}'],
+        found['redisops_configured_durability{kind="rdb"}'],
+    ) == (1, 1)
+    assert 0 < found["redisops_crash_loss_seconds"] <= 30
+    assert found['redisops_objective_seconds{kind="crash_loss"}'] == 5
     assert abs(time.time() - found["redisops_metrics_timestamp_seconds"]) < 60
-    assert "redisops_backup_last_proven_timestamp_seconds" not in found
+    assert "redisops_backup_last_verified_timestamp_seconds" not in found
 
     backup = call_module(
         "redis_backup",
         **secured.params(
-            directory=str(secured.home / "backups"), set_name="orders", sentinel_file="", login_password="secret"
+            directory=str(secured.home / "backups"), group_name="orders", sentinel_file="", login_password="secret"
         ),
     )
     assert written(place).returncode == 0
     found = samples(file)
-    assert found["redisops_backup_last_proven_timestamp_seconds"] == pytest.approx(backup.backup["at"], abs=0.01)
+    assert found["redisops_backup_last_verified_timestamp_seconds"] == pytest.approx(backup.backup["at"], abs=0.01)
     assert (found["redisops_backup_status"], found["redisops_backup_keys"], found["redisops_backup_expected"]) == (
         0,
         40,
@@ -142,14 +145,15 @@ def test_the_timer_writes_what_is(secured, metrics, home, tmp_path, call_module)
     down = samples(file)
     assert (down["redisops_up"], "redisops_keys" in down) == (0, False)
     assert (
-        down["redisops_backup_last_proven_timestamp_seconds"] == found["redisops_backup_last_proven_timestamp_seconds"]
+        down["redisops_backup_last_verified_timestamp_seconds"]
+        == found["redisops_backup_last_verified_timestamp_seconds"]
     )
     assert down['redisops_finding{code="server_down",severity="critical"}'] == 1
     secured.start()
     assert written(place).returncode == 0
     assert (
-        samples(file)["redisops_backup_last_proven_timestamp_seconds"]
-        == found["redisops_backup_last_proven_timestamp_seconds"]
+        samples(file)["redisops_backup_last_verified_timestamp_seconds"]
+        == found["redisops_backup_last_verified_timestamp_seconds"]
     )
 
     gone = metrics(state="absent")
@@ -165,7 +169,10 @@ def test_an_aof_only_server_has_no_rdb_to_be_too_old(redis_server, metrics, home
     assert not metrics(login_password=None).failed
     assert written(place).returncode == 0
     found = samples(tmp_path / "textfile" / "redisops-orders.prom")
-    assert (found['redisops_promise{kind="rdb"}'], "redisops_last_save_timestamp_seconds" in found) == (0, False)
+    assert (found['redisops_configured_durability{kind="rdb"}'], "redisops_last_save_timestamp_seconds" in found) == (
+        0,
+        False,
+    )
 
 
 def test_a_refusal_is_an_answer_and_what_it_hides_is_told(secured, metrics, home, tmp_path):
@@ -176,7 +183,7 @@ def test_a_refusal_is_an_answer_and_what_it_hides_is_told(secured, metrics, home
     found = samples(tmp_path / "textfile" / "redisops-orders.prom")
     assert found["redisops_up"] == 1
     assert found['redisops_finding{code="server_unseen",severity="unknown"}'] == 1
-    assert "redisops_at_risk_unbounded" not in found
+    assert "redisops_crash_loss_unbounded" not in found
     assert not metrics(login_user="nobody").failed
     assert written(place).returncode == 0
     assert samples(tmp_path / "textfile" / "redisops-orders.prom")["redisops_up"] == 1
@@ -194,7 +201,7 @@ def test_a_pure_cache_has_no_risk_that_could_be_bounded(redis_server, metrics, h
     assert not metrics(login_password=None, allow_no_persistence=allowed).failed
     assert written(place).returncode == 0
     found = samples(tmp_path / "textfile" / "redisops-orders.prom")
-    assert found.get("redisops_at_risk_unbounded") == (None if allowed else 1)
+    assert found.get("redisops_crash_loss_unbounded") == (None if allowed else 1)
     assert ('redisops_finding{code="no_persistence",severity="critical"}' in found) is not allowed
 
 
@@ -219,12 +226,12 @@ def test_what_the_schedule_names_is_expected_and_who_shares_backups_has_one_grou
     wanted = monitoring_job.Metrics.parse((place / "settings" / "metrics-orders.json").read_text())
     file = tmp_path / "textfile" / "redisops-orders.prom"
 
-    def scheduled(members: tuple[str, ...], *names: str) -> dict[str, float]:
+    def scheduled(group_hosts: tuple[str, ...], *names: str) -> dict[str, float]:
         places = tuple(Elsewhere(Repository(name, f"/srv/{name}", "secret"), Policy()) for name in names)
-        job = Job(Settings(str(secured.home / "backups"), "orders"), Login(), members, repositories=places)
+        job = Job(Settings(str(secured.home / "backups"), "orders"), Login(), group_hosts, repositories=places)
         (tmp_path / "backup-orders.json").write_text(job.render())
         monitoring_job.run(wanted, Host(), time.time())
-        return samples(file, "orders" if len(members) > 1 else alone())
+        return samples(file, "orders" if len(group_hosts) > 1 else alone())
 
     found = scheduled((), "vault", "cellar")
     expected = {name for name in found if name.startswith("redisops_backup_repository_expected")}
@@ -232,11 +239,11 @@ def test_what_the_schedule_names_is_expected_and_who_shares_backups_has_one_grou
     assert scheduled(("10.0.0.1", "10.0.0.2"))["redisops_backup_expected"] == 1
     assert not [name for name in scheduled(("10.0.0.1",)) if "repository" in name]
 
-    # a repository that is declared no more lags behind nothing that was promised
+    # a repository that is declared no more lags behind nothing of the objectives
     backup = call_module(
         "redis_backup",
         **secured.params(
-            directory=str(secured.home / "backups"), set_name="orders", sentinel_file="", login_password="secret"
+            directory=str(secured.home / "backups"), group_name="orders", sentinel_file="", login_password="secret"
         ),
     )
     label = secured.home / "backups" / "orders" / backup.backup["label"]
@@ -256,11 +263,11 @@ def test_what_the_schedule_names_is_expected_and_who_shares_backups_has_one_grou
 
 def test_the_group_of_a_shard_is_its_own():
     from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Backups
-    from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import group_of
+    from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import backup_group_of
 
-    assert group_of(Backups("shop.0-5460", "/b", elsewhere=True), "shop", "host1") == "shop.0-5460"
-    assert group_of(Backups("shop.0-5460", "/b"), "shop", "host1") == "shop.0-5460@host1"
-    assert group_of(None, "redis", "host1") == "redis@host1"
+    assert backup_group_of(Backups("shop.0-5460", "/b", elsewhere=True), "shop", "host1") == "shop.0-5460"
+    assert backup_group_of(Backups("shop.0-5460", "/b"), "shop", "host1") == "shop.0-5460@host1"
+    assert backup_group_of(None, "redis", "host1") == "redis@host1"
 
 
 def env_of(place: pathlib.Path, unit: str = "prometheus-redis-exporter") -> pathlib.Path:
@@ -302,11 +309,11 @@ def test_a_login_that_is_not_wanted_any_more_is_taken_away(secured, metrics, hom
     theirs.write_text("[Service]\nEnvironmentFile=/etc/other.env\n")
     systemd.did.clear()
     before = files(place)
-    foretold = metrics(check=True, **then)
+    predicted = metrics(check=True, **then)
     assert (files(place), systemd.did) == (before, [])
     done = metrics(**then)
     assert not done.failed, done.msg
-    assert (foretold.changed, foretold.actions) == (True, done.actions)
+    assert (predicted.changed, predicted.actions) == (True, done.actions)
     assert (env_of(place).exists(), drop_in_of(place).exists(), foreign.exists(), theirs.exists()) == (
         False,
         False,
@@ -325,7 +332,7 @@ def test_two_sets_on_a_host_have_an_exporter_each(secured, metrics, home):
     place, systemd = home
     assert not metrics(exporter_unit="one").failed
     first = env_of(place, "one").read_text()
-    other = {"set_name": "carts", "exporter_unit": "two", "login_user": "carts"}
+    other = {"group_name": "carts", "exporter_unit": "two", "login_user": "carts"}
     assert not metrics(**other).failed
     assert env_of(place, "one").read_text() == first
     assert 'REDIS_USER="carts"' in env_of(place, "two").read_text()
@@ -386,7 +393,7 @@ def test_the_exporter_gets_the_tls_files_or_is_refused_if_it_cannot_read_them(se
 )  # fmt: skip
 def test_what_cannot_be_is_refused_and_nothing_changed(redis_server, call_module, home, tmp_path, change, code):
     place, systemd = home
-    wanted = {"set_name": "orders", "textfile_directory": str(tmp_path / "textfile"), **change}
+    wanted = {"group_name": "orders", "textfile_directory": str(tmp_path / "textfile"), **change}
     for check in (True, False):
         done = call_module("redis_metrics", check=check, **params(redis_server, **wanted))
         assert (done.failed, done.code) == (True, code)

@@ -69,7 +69,7 @@ def test_rdb_only_server_with_data_gets_an_aof_and_loses_nothing(persist, redis_
     done = settled(persist)
     assert done.changed
     assert any("CONFIG SET appendonly yes" in action for action in done.actions)
-    assert done.at_risk["seconds"] == 2
+    assert done.crash_loss["seconds"] == 2
     assert redis_server.config("appendonly") == "yes"
     assert redis_server.config("save") == "900 1 300 10 60 10000"
     assert modes(redis_server) == {0o660}
@@ -97,11 +97,11 @@ def test_file_says_aof_but_the_live_server_has_none(persist, redis_server):
     redis_server.start().fill(100)
     redis_server.write_conf("appendonly yes\n")
     done = settled(persist)
-    assert "until the AOF is proven" in "\n".join(done.actions)
+    assert "until the AOF is verified" in "\n".join(done.actions)
     assert redis_server.restart(signal.SIGKILL).keys() == 100
 
 
-def test_aof_turned_on_by_hand_is_written_to_the_file_once_proven(persist, redis_server):
+def test_aof_turned_on_by_hand_is_written_to_the_file_once_verified(persist, redis_server):
     redis_server.write_conf(RDB_ONLY)
     redis_server.start().fill(100)
     redis_server.cli("CONFIG", "SET", "appendonly", "yes")
@@ -141,7 +141,7 @@ def test_every_directive_is_set_live_and_in_the_file(persist, redis_server):
         stop_writes_on_bgsave_error=False, rdbchecksum=True,
     )  # fmt: skip
     assert done.restart_required == ["rdbchecksum"]
-    assert done.at_risk["seconds"] == 0
+    assert done.crash_loss["seconds"] == 0
     expected = {
         "save": "60 5 30 50", "appendfsync": "always", "auto-aof-rewrite-percentage": "50",
         "auto-aof-rewrite-min-size": "1048576", "aof-load-truncated": "no", "aof-timestamp-enabled": "yes",
@@ -187,7 +187,7 @@ def test_drift_of_modes_is_corrected(persist, redis_server):
     assert modes(redis_server) == {0o660}
 
 
-def test_aof_is_turned_off_only_after_a_proven_save(persist, redis_server):
+def test_aof_is_turned_off_only_after_a_verified_save(persist, redis_server):
     redis_server.write_conf("appendonly yes\nsave 900 1\n")
     redis_server.start().fill(100)
     done = settled(persist, appendonly=False)
@@ -424,14 +424,14 @@ def test_data_of_an_earlier_installation_is_not_left(persist, redis_server):
     redis_server.start().fill(100)
     redis_server.stop()
     (redis_server.home / "new").mkdir()
-    refused(persist, redis_server, "place_has_data", baseline="empty", dir=str(redis_server.home / "new"))
+    refused(persist, redis_server, "place_has_data", fresh_install=True, dir=str(redis_server.home / "new"))
 
 
 # --- what a save would replace ----------------------------------------------------------------------------------------
 
 
 def beside(redis_server, keys=100):
-    """What `sed -i s/appendonly no/appendonly yes/` and a restart leave: an empty server_connection beside its data."""
+    """What `sed -i s/appendonly no/appendonly yes/` and a restart leave: an empty server_connection next to its data."""
     redis_server.write_conf(RDB_ONLY)
     redis_server.start().fill(keys)
     redis_server.stop()
@@ -509,7 +509,7 @@ def test_a_save_whose_child_was_told_to_end_is_no_proof(redis_server):
     killer = threading.Thread(target=end_the_child)
     killer.start()
     with pytest.raises(Problem) as caught:
-        persistence_apply.proven_save(server_connection.connect(server_connection.Login(port=redis_server.port)), 20)
+        persistence_apply.verified_save(server_connection.connect(server_connection.Login(port=redis_server.port)), 20)
     killer.join()
     assert caught.value.code == "save_failed", caught.value.message()
     assert not (redis_server.data / "dump.rdb").exists()

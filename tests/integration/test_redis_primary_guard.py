@@ -51,7 +51,12 @@ def _guard(call_module, new_redis, tmp_path, monkeypatch):
 
         def set_up(self, check=False, **options):
             own = f"127.0.0.1:{self.primary.port}"
-            options = {"members": [own, f"127.0.0.1:{self.replica.port}"], "address": own, "unit": "redis", **options}
+            options = {
+                "group_hosts": [own, f"127.0.0.1:{self.replica.port}"],
+                "address": own,
+                "unit": "redis",
+                **options,
+            }
             return call_module(
                 "redis_primary_guard",
                 check=check,

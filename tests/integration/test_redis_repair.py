@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""redis_repair on servers whose files were damaged: each kind of damage, each rung, each refusal. redis-cli and DEBUG DIGEST judge."""
+"""redis_repair on servers whose files were damaged: each kind of damage, each method, each refusal. redis-cli and DEBUG DIGEST judge."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _unit(redis_server, monkeypatch):
 def _repair(call_module, unit):
     def run(check=False, **options):
         return call_module(
-            "redis_repair", check=check, **unit.server.params(unit="redis", directory=str(unit.server.home / "backups"), set_name="orders", **options)
+            "redis_repair", check=check, **unit.server.params(unit="redis", directory=str(unit.server.home / "backups"), group_name="orders", **options)
         )  # fmt: skip
 
     return run
@@ -58,7 +58,7 @@ def _back_up(call_module, unit):
     def run(server=None, **options):
         server = server or unit.server
         done = call_module(
-            "redis_backup", **server.params(directory=str(unit.server.home / "backups"), set_name="orders", sentinel_file="", **options)
+            "redis_backup", **server.params(directory=str(unit.server.home / "backups"), group_name="orders", sentinel_file="", **options)
         )  # fmt: skip
         assert not done.failed, done.msg
         return done.backup["label"]
@@ -80,18 +80,18 @@ def does_not_start(server) -> None:
 
 
 def taken(repair, unit, expected, **options):
-    """Check, run, run again: the same plan, and nothing left to mend."""
+    """Check, run, run again: the same plan, and nothing left to repair."""
     before = unit.server.tree()
-    foretold = repair(check=True, **options)
-    assert not foretold.failed, foretold.msg
+    predicted = repair(check=True, **options)
+    assert not predicted.failed, predicted.msg
     assert unit.server.tree() == before
     done = repair(**options)
     assert not done.failed, done.msg
-    assert (done.rung, done.diff, done.actions, done.loses) == (
+    assert (done.method, done.diff, done.actions, done.loses) == (
         expected,
-        foretold.diff,
-        foretold.actions,
-        foretold.loses,
+        predicted.diff,
+        predicted.actions,
+        predicted.loses,
     )
     again = repair()
     assert (again.failed, again.changed, again.state, again.running) == (False, False, "good", True)
@@ -155,14 +155,14 @@ def flip_in_base(server, number=2) -> None:
     change(path, at, b"P\x00lermo")
 
 
-# --- nothing to mend -------------------------------------------------------------------------------------------------------
+# --- nothing to repair -------------------------------------------------------------------------------------------------------
 
 
 def test_good_files_are_left_alone(repair, unit, aof_server):
     for check in (True, False):
         before = aof_server.tree()
         done = repair(check=check)
-        assert (done.failed, done.changed, done.state, done.running, done.rung, done.ladder) == (
+        assert (done.failed, done.changed, done.state, done.running, done.method, done.methods) == (
             False,
             False,
             "good",
@@ -379,9 +379,9 @@ def test_a_live_memory_that_no_file_holds_is_not_ended_for_a_backup(repair, back
     flip_in_base(aof_server)
     later(aof_server, 5, 10)
     told = refused(repair, unit, "doubtful_source")
-    assert "name rung: backup" in told.msg
+    assert "name method: backup" in told.msg
     assert there(aof_server) == set(range(15))
-    assert taken(repair, unit, "backup", rung="backup").source == label
+    assert taken(repair, unit, "backup", method="backup").source == label
 
 
 def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit, aof_server, monkeypatch):
@@ -462,8 +462,8 @@ def test_without_any_copy_it_says_so_and_touches_nothing(repair, unit, rdb_serve
     path = rdb_server.data / "dump.rdb"
     path.write_bytes(path.read_bytes()[:-60])
     told = refused(repair, unit, "no_way_left")
-    assert "there is no proven backup" in told.msg
-    refused(repair, unit, "rung_not_possible", rung="truncation", allow_truncation=True)
+    assert "there is no verified backup" in told.msg
+    refused(repair, unit, "rung_not_possible", method="truncation", allow_truncation=True)
 
 
 def test_a_cut_that_loses_less_is_not_passed_over_for_an_old_backup(repair, back_up, unit, aof_server):
@@ -475,7 +475,7 @@ def test_a_cut_that_loses_less_is_not_passed_over_for_an_old_backup(repair, back
     os.utime(path, (time.time() + 600,) * 2)
     told = refused(repair, unit, "truncation_not_allowed")
     assert label in told.msg
-    done = taken(repair, unit, "backup", rung="backup")
+    done = taken(repair, unit, "backup", method="backup")
     assert done.source == label
     assert there(aof_server) == set(range(10))
 
@@ -509,8 +509,8 @@ def test_a_backup_of_a_server_that_had_lost_its_data_is_taken_only_by_name(repai
     rdb_server.stop()
     path.write_bytes(raw[:-60])
     told = refused(repair, unit, "doubtful_source")
-    assert f"{label}, the newest proven one; it has 3 keys" in told.msg
-    assert taken(repair, unit, "backup", rung="backup").keys["after"] == 3
+    assert f"{label}, the newest verified one; it has 3 keys" in told.msg
+    assert taken(repair, unit, "backup", method="backup").keys["after"] == 3
 
 
 def test_the_damaged_rdb_of_a_running_server_is_kept_though_its_stop_saves_over_it(repair, back_up, unit, rdb_server):
@@ -519,7 +519,7 @@ def test_the_damaged_rdb_of_a_running_server_is_kept_though_its_stop_saves_over_
     path = rdb_server.data / "dump.rdb"
     bad = path.read_bytes()[:-60]
     path.write_bytes(bad)
-    taken(repair, unit, "backup", rung="backup")
+    taken(repair, unit, "backup", method="backup")
     assert [one.read_bytes() for one in rdb_server.data.glob("redisops-damaged-*/dump.rdb")] == [bad]
 
 
@@ -535,8 +535,8 @@ def test_what_stands_behind_the_damage_was_written_as_well(repair, back_up, unit
                 % (now + 100 * (number - 19), begin, number)
             )
     told = refused(repair, unit, "truncation_not_allowed")
-    assert [one["loses"]["seconds"] for one in told.ladder if one["rung"] == "truncation"] == [200]
-    assert [one["loses"]["seconds"] >= 299 for one in told.ladder if one["rung"] == "backup"] == [True]
+    assert [one["loses"]["seconds"] for one in told.methods if one["method"] == "truncation"] == [200]
+    assert [one["loses"]["seconds"] >= 299 for one in told.methods if one["method"] == "backup"] == [True]
     taken(repair, unit, "truncation", allow_truncation=True)
     assert there(aof_server) == {*range(10), 20}
 
@@ -552,7 +552,7 @@ def test_a_backup_on_another_member_has_to_be_brought(repair, unit, rdb_server):
     refused(repair, unit, "invalid_value", elsewhere=[{"label": "x", "at": "today", "host": "redis-2"}])
 
 
-# --- the AOF's history -----------------------------------------------------------------------------------------------------
+# --- the AOF's archive -----------------------------------------------------------------------------------------------------
 
 
 def test_a_damaged_base_is_taken_from_a_backup_and_every_command_since_is_kept(repair, back_up, unit, aof_server):
@@ -562,7 +562,7 @@ def test_a_damaged_base_is_taken_from_a_backup_and_every_command_since_is_kept(r
     aof_server.stop()
     flip_in_base(aof_server)
     does_not_start(aof_server)
-    done = taken(repair, unit, "history")
+    done = taken(repair, unit, "archive")
     assert (done.cause["code"], done.loses) == (
         "aof_base_unreadable",
         {"bytes": 0, "commands": 0, "seconds": 0},
@@ -579,7 +579,7 @@ def test_damage_in_what_a_backup_has_too_costs_nothing(repair, back_up, unit, ao
     aof_server.stop()
     path = aof(aof_server, 2)
     change(path, start_of(path.read_bytes(), 4), b"!!!!")
-    done = taken(repair, unit, "history")
+    done = taken(repair, unit, "archive")
     assert done.loses == {"bytes": 0, "commands": 0, "seconds": 0}
     assert digest(aof_server) == was
 
@@ -591,7 +591,7 @@ def test_a_file_that_the_manifest_names_and_is_not_there_comes_from_the_kept_his
     aof_server.stop()
     aof(aof_server, 2, gone).unlink()
     does_not_start(aof_server)
-    done = taken(repair, unit, "history")
+    done = taken(repair, unit, "archive")
     assert done.cause["code"] == "aof_file_missing"
     assert [row["verdict"] for row in done.files].count("missing") == 1
     assert digest(aof_server) == was
@@ -602,7 +602,7 @@ def archive(server) -> None:
     from ansible_collections.redisops.recovery.plugins.module_utils.pitr import archive as pitr_archive
 
     place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
-    pitr_archive.archive(place, pitr_archive.kept_beside(place), 86400, time.time())
+    pitr_archive.archive(place, pitr_archive.archive_dirs(place), 86400, time.time())
 
 
 def test_an_earlier_base_and_all_since_stand_in_for_a_damaged_one(repair, unit, aof_server):
@@ -612,7 +612,7 @@ def test_an_earlier_base_and_all_since_stand_in_for_a_damaged_one(repair, unit, 
     was = digest(aof_server)
     aof_server.stop()
     flip_in_base(aof_server, 3)
-    done = taken(repair, unit, "history")
+    done = taken(repair, unit, "archive")
     assert done.loses == {"bytes": 0, "commands": 0, "seconds": 0}
     assert digest(aof_server) == was
 
@@ -624,8 +624,10 @@ def test_history_with_a_cut_is_a_cut(repair, back_up, unit, aof_server):
     flip_in_base(aof_server)
     path = aof(aof_server, 2)
     path.write_bytes(path.read_bytes()[:-40])
-    assert "history" in [one["rung"] for one in refused(repair, unit, "truncation_not_allowed").ladder if one["needs"]]
-    done = taken(repair, unit, "history", allow_truncation=True)
+    assert "archive" in [
+        one["method"] for one in refused(repair, unit, "truncation_not_allowed").methods if one["needs"]
+    ]
+    done = taken(repair, unit, "archive", allow_truncation=True)
     assert done.loses["commands"] == 1
     assert there(aof_server) == set(range(14))
 
@@ -639,10 +641,10 @@ def test_a_file_that_is_shorter_than_its_copy_does_not_lose_nothing(repair, back
     raw = path.read_bytes()
     path.write_bytes(raw[: start_of(raw, 5) + 20])
     unknown = {"bytes": None, "commands": None, "seconds": None}
-    seen = {one["rung"]: one for one in repair(check=True).ladder}
-    assert (seen["history"]["loses"], seen["truncation"]["loses"]) == (unknown, unknown)
-    assert "cut short" in seen["history"]["because"]
-    assert taken(repair, unit, "history", rung="history", allow_truncation=True).loses == unknown
+    seen = {one["method"]: one for one in repair(check=True).methods}
+    assert (seen["archive"]["loses"], seen["truncation"]["loses"]) == (unknown, unknown)
+    assert "cut short" in seen["archive"]["because"]
+    assert taken(repair, unit, "archive", method="archive", allow_truncation=True).loses == unknown
     assert there(aof_server) == set(range(10))
 
 
@@ -655,7 +657,7 @@ def test_what_was_kept_before_other_data_came_does_not_lead_to_it(repair, unit, 
     raw = path.read_bytes()
     path.unlink()
     path.write_bytes(raw[:-60])  # another file than the kept one, which is whole
-    taken(repair, unit, "snapshot", rung="snapshot")
+    taken(repair, unit, "snapshot", method="snapshot")
     for number in range(2):
         later(aof_server, 5, 100 + 10 * number)
         rewrite(aof_server)
@@ -706,7 +708,7 @@ def test_the_rdb_beside_a_broken_aof_is_what_is_left(repair, unit, aof_server):
     assert there(aof_server) == set(range(10))
 
 
-# --- another member --------------------------------------------------------------------------------------------------------
+# --- another host of the group --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(name="replica")
@@ -722,8 +724,11 @@ def _replica(aof_server, new_redis):
     return replica
 
 
-def members(server, replica) -> dict:
-    return {"members": [f"127.0.0.1:{server.port}", f"127.0.0.1:{replica.port}"], "address": f"127.0.0.1:{server.port}"}
+def group_hosts(server, replica) -> dict:
+    return {
+        "group_hosts": [f"127.0.0.1:{server.port}", f"127.0.0.1:{replica.port}"],
+        "address": f"127.0.0.1:{server.port}",
+    }
 
 
 def dead(server, replica) -> str:
@@ -741,7 +746,7 @@ def dead(server, replica) -> str:
 def test_a_promoted_replica_gives_its_data(repair, unit, aof_server, replica):
     was = dead(aof_server, replica)
     replica.cli("REPLICAOF", "NO", "ONE")
-    done = taken(repair, unit, "replica", **members(aof_server, replica))
+    done = taken(repair, unit, "replica", **group_hosts(aof_server, replica))
     assert done.source == f"127.0.0.1:{replica.port}"
     assert digest(aof_server) == was
     labels = [name for name in os.listdir(aof_server.home / "backups" / "orders") if name.endswith("-stream")]
@@ -753,11 +758,11 @@ def test_a_replica_without_its_primary_gives_it_by_a_backup_on_its_own_host(repa
     # The last write is not within the last second: a replica does not tell it more exactly.
     for path in (aof(aof_server, 2), aof(aof_server, 2, "base.rdb")):
         os.utime(path, (time.time() - 5,) * 2)
-    told = refused(repair, unit, "replica_cannot_stream", **members(aof_server, replica))
+    told = refused(repair, unit, "replica_cannot_stream", **group_hosts(aof_server, replica))
     assert told.source == f"127.0.0.1:{replica.port}"
     assert told.address == f"127.0.0.1:{aof_server.port}"
     label = back_up(replica, method="rdb")
-    done = taken(repair, unit, "backup", **members(aof_server, replica))
+    done = taken(repair, unit, "backup", **group_hosts(aof_server, replica))
     assert (done.source, done.loses["seconds"]) == (label, 0)
     assert digest(aof_server) == was
 
@@ -770,15 +775,15 @@ def test_a_replica_of_an_empty_primary_is_no_source(repair, back_up, unit, aof_s
     replica.cli("FLUSHALL")
     if left:
         replica.fill(left)
-        told = refused(repair, unit, "doubtful_source", **members(aof_server, replica))
+        told = refused(repair, unit, "doubtful_source", **group_hosts(aof_server, replica))
         assert f"with {left} keys" in told.msg
         assert label in told.msg
-        done = taken(repair, unit, "replica", rung="replica", **members(aof_server, replica))
+        done = taken(repair, unit, "replica", method="replica", **group_hosts(aof_server, replica))
         assert done.keys["after"] == left
     else:
-        done = taken(repair, unit, "backup", **members(aof_server, replica))
-        rung = next(one for one in done.ladder if one["rung"] == "replica")
-        assert (rung["possible"], "never had data" in rung["because"]) == (False, True)
+        done = taken(repair, unit, "backup", **group_hosts(aof_server, replica))
+        method = next(one for one in done.methods if one["method"] == "replica")
+        assert (method["possible"], "never had data" in method["because"]) == (False, True)
 
 
 def test_the_rdb_beside_the_aof_tells_how_many_keys_there_were(repair, unit, aof_server, replica):
@@ -793,7 +798,7 @@ def test_the_rdb_beside_the_aof_tells_how_many_keys_there_were(repair, unit, aof
     replica.cli("REPLICAOF", "NO", "ONE")
     replica.cli("FLUSHALL")
     replica.fill(3)
-    assert "with 3 keys" in refused(repair, unit, "doubtful_source", **members(aof_server, replica)).msg
+    assert "with 3 keys" in refused(repair, unit, "doubtful_source", **group_hosts(aof_server, replica)).msg
 
 
 # --- what goes wrong on the way ---------------------------------------------------------------------------------------------

@@ -27,8 +27,10 @@ def _servers(new_redis):
 
 @pytest.fixture(name="replicate")
 def _replicate(call_module, servers):
-    def run(server, check=False, primary=None, members=None, **options):
-        options["members"] = [one if isinstance(one, str) else f"127.0.0.1:{one.port}" for one in members or servers]
+    def run(server, check=False, primary=None, group_hosts=None, **options):
+        options["group_hosts"] = [
+            one if isinstance(one, str) else f"127.0.0.1:{one.port}" for one in group_hosts or servers
+        ]
         options["primary"] = primary if isinstance(primary, str) else f"127.0.0.1:{(primary or servers[0]).port}"
         return call_module(
             "redis_replication", check=check, **server.params(address=f"127.0.0.1:{server.port}", **options)
@@ -82,7 +84,7 @@ def test_bare_servers_become_a_set_and_stay_one(replicate, servers):
         again = replicate(server, bound_writes=False)
         assert (again.changed, again.actions, again.settled) == (False, [], True)
         assert (server.config("min-replicas-to-write"), server.config("min-replicas-max-lag")) == ("1", "10")
-    assert "11 seconds" in again.at_risk
+    assert "11 seconds" in again.crash_loss
     first.cli("SET", "k", "v")
     assert first.cli("WAIT", "2", "5000") == "2"
     # the file has the role: a restart keeps it
@@ -124,8 +126,8 @@ def test_a_new_server_joins_and_an_emptied_one_comes_back(replicate, servers, ne
     join(replicate, servers)
     servers[0].fill(50)
     fourth = new_redis("d").start()
-    members = [*servers, fourth]
-    done = replicate(fourth, members=members, primary=fourth)  # whatever is declared
+    group_hosts = [*servers, fourth]
+    done = replicate(fourth, group_hosts=group_hosts, primary=fourth)  # whatever is declared
     assert not done.failed, done.msg
     assert role(fourth) == f"replica of {servers[0].port}"
     assert fourth.keys() == 50
@@ -193,9 +195,9 @@ def test_a_primary_without_its_replicas_is_not_bound(replicate, servers, monkeyp
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"min_replicas_to_write": 3}, "too_few_members"),
-        ({"members": ["127.0.0.1:1", "127.0.0.1:1x"]}, "invalid_value"),
-        ({"members": ["no-such-host.invalid:6379"]}, "unresolved_member"),
+        ({"min_replicas_to_write": 3}, "too_few_group_hosts"),
+        ({"group_hosts": ["127.0.0.1:1", "127.0.0.1:1x"]}, "invalid_value"),
+        ({"group_hosts": ["no-such-host.invalid:6379"]}, "unresolved_group_host"),
         ({"primary": "127.0.0.1:1"}, "no_primary"),
         ({"repl_backlog_size": "lots"}, "invalid_value"),
     ],
@@ -206,7 +208,7 @@ def test_bad_declarations(replicate, servers, options, code):
 
 def test_the_same_server_twice_is_told(replicate, servers):
     port = servers[0].port
-    refused(replicate, servers[0], "duplicate_member", members=[f"127.0.0.1:{port}", f"localhost:{port}"])
+    refused(replicate, servers[0], "duplicate_group_host", group_hosts=[f"127.0.0.1:{port}", f"localhost:{port}"])
 
 
 def test_a_stopped_server_is_not_guessed_about(replicate, servers):
@@ -221,23 +223,23 @@ def test_a_host_that_is_127_0_1_1_to_itself_knows_itself(monkeypatch):
     names = {"redis-1": {"127.0.1.1"}, "redis-2": {"192.0.2.2"}}
     monkeypatch.setattr(act, "_ips", lambda host: frozenset(names.get(host, {host})))
     monkeypatch.setattr(act, "_is_here", lambda ip: ip in ("192.0.2.1", "127.0.1.1"))
-    members = act.Members(["redis-1", "redis-2"], "redis-2")
-    assert members.of("192.0.2.1:6379") == "redis-1:6379"
-    assert members.of("192.0.2.2:6379") == "redis-2:6379"
-    assert members.of("192.0.2.1:6380") == "192.0.2.1:6380"
-    assert members.of("192.0.2.3:6379") == "192.0.2.3:6379"
-    assert members.of("redis-1:no-port") == "redis-1:no-port"
+    group_hosts = act.GroupHosts(["redis-1", "redis-2"], "redis-2")
+    assert group_hosts.of("192.0.2.1:6379") == "redis-1:6379"
+    assert group_hosts.of("192.0.2.2:6379") == "redis-2:6379"
+    assert group_hosts.of("192.0.2.1:6380") == "192.0.2.1:6380"
+    assert group_hosts.of("192.0.2.3:6379") == "192.0.2.3:6379"
+    assert group_hosts.of("redis-1:no-port") == "redis-1:no-port"
 
 
 def test_the_file_spells_the_primary_as_the_process_does(replicate, servers, call_module):
     join(replicate, servers)
-    members = [f"localhost:{server.port}" for server in servers]
+    group_hosts = [f"localhost:{server.port}" for server in servers]
     replica = servers[1]
     replica.conf.write_text(replica.conf.read_text().replace("replicaof 127.0.0.1", "replicaof localhost"))
     assert f"replicaof localhost {servers[0].port}" in replica.conf.read_text()
 
     def call(check=False):
-        options = replica.params(members=members, primary=members[0], address=members[1])
+        options = replica.params(group_hosts=group_hosts, primary=group_hosts[0], address=group_hosts[1])
         return call_module("redis_replication", check=check, **options)
 
     told, done = call(check=True), call()
@@ -265,18 +267,18 @@ def test_a_replicaof_line_with_an_ipv6_address_is_understood(new_redis, call_mod
     for server in (one, other):
         server.write_conf("bind 127.0.0.1 ::1\n")
         server.start()
-    members = [f"[::1]:{one.port}", f"[::1]:{other.port}"]
+    group_hosts = [f"[::1]:{one.port}", f"[::1]:{other.port}"]
 
     def run(server, address):
         return call_module(
             "redis_replication",
-            **server.params(members=members, address=address, primary=members[0], min_replicas_to_write=0),
+            **server.params(group_hosts=group_hosts, address=address, primary=group_hosts[0], min_replicas_to_write=0),
         )
 
-    assert not run(one, members[0]).failed
-    assert run(other, members[1]).changed
+    assert not run(one, group_hosts[0]).failed
+    assert run(other, group_hosts[1]).changed
     assert f"replicaof ::1 {one.port}" in other.conf.read_text()
-    again = run(other, members[1])
+    again = run(other, group_hosts[1])
     assert (again.failed, again.changed, again.actions) == (False, False, [])
 
 

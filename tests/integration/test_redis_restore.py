@@ -63,7 +63,7 @@ def _unit(redis_server, monkeypatch):
 def _restore(call_module, unit):
     def run(check=False, **options):
         return call_module(
-            "redis_restore", check=check, **unit.server.params(unit="redis", directory=str(unit.server.home / "backups"), set_name="orders", **options)
+            "redis_restore", check=check, **unit.server.params(unit="redis", directory=str(unit.server.home / "backups"), group_name="orders", **options)
         )  # fmt: skip
 
     return run
@@ -73,7 +73,7 @@ def _restore(call_module, unit):
 def _back_up(call_module, unit):
     def run(**options):
         done = call_module(
-            "redis_backup", **unit.server.params(directory=str(unit.server.home / "backups"), set_name="orders", sentinel_file="", **options)
+            "redis_backup", **unit.server.params(directory=str(unit.server.home / "backups"), group_name="orders", sentinel_file="", **options)
         )  # fmt: skip
         assert not done.failed, done.msg
         return done
@@ -103,8 +103,8 @@ def test_a_backup_is_restored_and_taken_back(restore, back_up, unit, form, metho
     other = server.cli("DEBUG", "DIGEST")
     before, pid = server.tree(), server.process.pid
 
-    foretold = restore(check=True)
-    assert not foretold.failed, foretold.msg
+    predicted = restore(check=True)
+    assert not predicted.failed, predicted.msg
     assert (server.tree(), server.process.pid, unit.did) == (before, pid, [])
     done = restore()
     assert not done.failed, done.msg
@@ -112,7 +112,7 @@ def test_a_backup_is_restored_and_taken_back(restore, back_up, unit, form, metho
     assert {(path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) for path in files} <= {
         (os.getuid(), os.getgid(), 0o660)
     }
-    assert (foretold.diff, foretold.actions, foretold.plan) == (done.diff, done.actions, done.plan)
+    assert (predicted.diff, predicted.actions, predicted.plan) == (done.diff, done.actions, done.plan)
     assert server.cli("DEBUG", "DIGEST") == saved
     assert (done.plan["backup"], done.keys["before"]) == (label, 7)
     assert server.cli("FCALL", "one", "0") == "1"
@@ -216,11 +216,11 @@ def test_a_damaged_backup_is_refused_and_the_file_named(restore, unit, saved):
     assert "data/dump.rdb was changed" in refused(restore, unit, "backup_damaged").msg
 
 
-def test_an_unproven_backup_is_refused_unless_asked_for(restore, unit, saved):
+def test_an_unverified_backup_is_refused_unless_asked_for(restore, unit, saved):
     os.unlink(pathlib.Path(saved.directory) / "proof.json")
-    refused(restore, unit, "not_proven", backup="latest")
+    refused(restore, unit, "not_verified", backup="latest")
     unit.server.cli("FLUSHALL")
-    assert not restore(backup="latest", allow_unproven=True).failed
+    assert not restore(backup="latest", allow_unverified=True).failed
     assert unit.server.keys() == 100
 
 
@@ -230,12 +230,12 @@ def test_a_backup_of_another_set_is_refused(restore, unit, saved):
     path = unit.server.home / "backups" / "orders" / saved.backup["label"] / "manifest.json"
     content = unseal(path.read_text(), "x")
     content.pop("seal")
-    path.write_text(seal({**content, "set_name": "sessions"}))
-    refused(restore, unit, "wrong_set", backup="latest", allow_unproven=True)
+    path.write_text(seal({**content, "group_name": "sessions"}))
+    refused(restore, unit, "wrong_set", backup="latest", allow_unverified=True)
     path.write_text(seal({**content, "slots": ["0-100"]}))
-    refused(restore, unit, "slots_differ", backup="latest", allow_unproven=True)
+    refused(restore, unit, "slots_differ", backup="latest", allow_unverified=True)
     path.write_text(seal({**content, "used_memory": 1 << 50}))
-    refused(restore, unit, "memory", backup="latest", allow_unproven=True)
+    refused(restore, unit, "memory", backup="latest", allow_unverified=True)
 
 
 def test_a_maxmemory_that_would_evict_is_refused(restore, unit, saved):
@@ -265,7 +265,7 @@ def test_a_newer_redis_file_is_not_brought(restore, unit, saved, monkeypatch):
     ]  # fmt: skip
     (home / "manifest.json").write_text(seal(content))
     pid = unit.server.process.pid
-    done = restore(backup="latest", allow_unproven=True)
+    done = restore(backup="latest", allow_unverified=True)
     assert (done.failed, done.code) == (True, "does_not_load")
     assert "format version 99" in done.msg
     assert (unit.did, unit.server.process.pid, unit.server.keys()) == ([], pid, 100)

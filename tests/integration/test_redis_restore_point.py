@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""redis_restore back in the AOF's history: to a second, and to right before a FLUSHALL. DEBUG DIGEST and redis-cli judge."""
+"""redis_restore back in the AOF's archive: to a second, and to right before a FLUSHALL. DEBUG DIGEST and redis-cli judge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, archive_dirs
 
 from tests.integration.test_redis_restore import (  # noqa: F401, they are fixtures
     _back_up,
@@ -54,12 +54,12 @@ def test_a_flushall_is_undone_to_the_byte_and_that_is_undone(restore, unit, serv
     server.fill(5, "after")
     present = digest(server)
     before, pid = server.tree(), server.process.pid
-    foretold = restore(check=True, undo_flush=True)
-    assert not foretold.failed, foretold.msg
+    predicted = restore(check=True, undo_flush=True)
+    assert not predicted.failed, predicted.msg
     assert (server.tree(), server.process.pid, unit.did) == (before, pid, [])
     done = restore(undo_flush=True)
     assert not done.failed, done.msg
-    assert (foretold.diff, foretold.actions, foretold.plan) == (done.diff, done.actions, done.plan)
+    assert (predicted.diff, predicted.actions, predicted.plan) == (done.diff, done.actions, done.plan)
     assert (done.plan["command"], done.plan["commands_after"] >= 5, done.keys["before"]) == ("FLUSHALL", True, 5)
     assert digest(server) == saved
     assert server.config("auto-aof-rewrite-percentage") == "100"
@@ -93,15 +93,15 @@ def test_one_goes_back_to_a_second_through_a_rewrite(restore, back_up, server):
         state = digest(server)
         seen[next_second()] = state
         if number == 0:
-            back_up(method="aof")  # its history outlives the rewrite
+            back_up(method="aof")  # its archive outlives the rewrite
             server.cli("BGREWRITEAOF")
             while "aof_rewrite_in_progress:1" in server.cli("INFO", "persistence"):
                 time.sleep(0.05)
             next_second()
     server.cli("FLUSHALL")
     for second, state in seen.items():
-        foretold = restore(check=True, to_time=str(second))
-        assert not foretold.failed, foretold.msg
+        predicted = restore(check=True, to_time=str(second))
+        assert not predicted.failed, predicted.msg
         done = restore(to_time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second)))
         assert not done.failed, done.msg
         assert digest(server) == state
@@ -126,7 +126,7 @@ def test_one_goes_back_to_a_second_through_a_rewrite(restore, back_up, server):
 )
 def test_what_is_not_there_is_refused(restore, unit, server, options, code):
     done = refused(restore, unit, code, **options)
-    if code.endswith("_history"):
+    if code.endswith("_archive"):
         assert done.ranges
         assert str(done.ranges[0][0]) in done.msg
 
@@ -163,7 +163,7 @@ def test_between_a_backup_and_its_restore_the_data_was_another(restore, back_up,
     between = next_second()
     next_second()
     place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
-    archive(place, kept_beside(place), 3600, time.time())  # as the host's timer does
+    archive(place, archive_dirs(place), 3600, time.time())  # as the host's timer does
     assert not restore(backup=label).failed
     assert server.cli("GET", "k") == "1"
     server.restart()  # Redis reads what says so as well
@@ -184,7 +184,7 @@ def test_between_a_backup_and_its_restore_the_data_was_another(restore, back_up,
     assert not back.failed, back.msg
     assert server.cli("GET", "k") == "3"
     # while the other data was there, it was the other data
-    shutil.rmtree(kept_beside(place))
+    shutil.rmtree(archive_dirs(place))
     wrong = restore(check=True, to_time=str(between))
     assert wrong.failed, wrong.plan
     assert wrong.code in ("before_history", "history_gap"), wrong.msg
@@ -196,23 +196,23 @@ def test_nobody_removes_the_history_while_it_is_read(restore, server, monkeypatc
 
     place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
     server.cli("SET", "k", "1")
-    archive(place, kept_beside(place), 3600, time.time())
+    archive(place, archive_dirs(place), 3600, time.time())
     real, busy = redis_restore.before_flush, []
 
-    def look(history, host):
-        lock = subprocess.run(["flock", "-n", "-x", kept_beside(place), "true"], check=False)
+    def look(archive, host):
+        lock = subprocess.run(["flock", "-n", "-x", archive_dirs(place), "true"], check=False)
         busy.append(lock.returncode)
-        return real(history, host)
+        return real(archive, host)
 
     monkeypatch.setattr(redis_restore, "before_flush", look)
     server.cli("FLUSHALL")
     assert not restore(undo_flush=True).failed
     assert busy == [1]
-    assert subprocess.run(["flock", "-n", "-x", kept_beside(place), "true"], check=False).returncode == 0
+    assert subprocess.run(["flock", "-n", "-x", archive_dirs(place), "true"], check=False).returncode == 0
 
 
 def test_until_the_swap_the_data_was_another(restore, back_up, server, monkeypatch):
-    """A copy may be rehearsed for minutes, while the server takes writes; those seconds are not the backup's either."""
+    """A copy may be test-loaded for minutes, while the server takes writes; those seconds are not the backup's either."""
     from ansible_collections.redisops.recovery.plugins.module_utils.restore import apply as restore_apply
 
     place = Place(str(server.data), "dump.rdb", "appendonlydir", "appendonly.aof")
@@ -220,22 +220,22 @@ def test_until_the_swap_the_data_was_another(restore, back_up, server, monkeypat
     label = back_up(method="rdb").backup["label"]
     real, seconds = restore_apply.check_staged, []
 
-    def rehearse(*arguments):
+    def test_load(*arguments):
         real(*arguments)
         next_second()
-        server.cli("SET", "k", "written during the rehearsal")
+        server.cli("SET", "k", "written during the test-load")
         seconds.append(next_second())
         next_second()
-        archive(place, kept_beside(place), 3600, time.time())
+        archive(place, archive_dirs(place), 3600, time.time())
 
-    monkeypatch.setattr(restore_apply, "check_staged", rehearse)
+    monkeypatch.setattr(restore_apply, "check_staged", test_load)
     next_second()  # what is staged is younger than the AOF that is there
     assert not restore(backup=label).failed
     assert server.cli("GET", "k") == "1"
     monkeypatch.setattr(restore_apply, "check_staged", real)
     done = restore(to_time=str(seconds[0]))
     assert not done.failed, done.msg
-    assert server.cli("GET", "k") == "written during the rehearsal"
+    assert server.cli("GET", "k") == "written during the test-load"
 
 
 def test_a_copy_that_ends_within_a_command_says_it_as_well(restore, back_up, server):
@@ -251,7 +251,7 @@ def test_a_copy_that_ends_within_a_command_says_it_as_well(restore, back_up, ser
     last.update(size=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
     del manifest["seal"]
     (folder / "manifest.json").write_text(seal(manifest))
-    assert not restore(backup=label, allow_unproven=True).failed
+    assert not restore(backup=label, allow_unverified=True).failed
     assert server.cli("GET", "k") == "1"
     files = sorted((server.data / "appendonlydir").glob("*.incr.aof"))
     assert files[0].read_bytes() == whole

@@ -159,7 +159,7 @@ def _declare(call_module, servers, sentinels, monkeypatch):
         monkeypatch.setattr(redis_sentinel, "SYSTEM_UNITS", str(sentinel.home / "units"))
         own = options.pop("primary_options", {})
         entry = {
-            "name": "m", "quorum": 2, "members": [f"127.0.0.1:{server.port}" for server in servers],
+            "name": "m", "quorum": 2, "group_hosts": [f"127.0.0.1:{server.port}" for server in servers],
             "primary": f"127.0.0.1:{servers[0].port}", "down_after_milliseconds": 5000, "failover_timeout": 10000, **own,
         }  # fmt: skip
         given = {
@@ -374,9 +374,9 @@ def test_a_first_run_over_a_host_without_sentinel(declare, sentinels):
     first.conf.unlink()
     result = declare(first)
     assert (result.failed, result.code) == (True, "sentinel_missing")
-    told = ok(declare(first, check=True, baseline="empty", finish=False))
+    told = ok(declare(first, check=True, fresh_install=True, finish=False))
     first.conf.write_text(text)
-    done = ok(declare(first, baseline="empty", finish=False))
+    done = ok(declare(first, fresh_install=True, finish=False))
     assert (told.diff, told.actions) == (done.diff, done.actions)
     assert not ok(declare(first, finish=False)).changed
 
@@ -390,7 +390,7 @@ def login_for_sentinel(servers, password="watch-1"):
         server.cli("ACL", "SETUSER", "watch", "reset", "on", ">" + password, *rules.split())
 
 
-def test_a_login_is_proven_set_and_rotated(declare, servers, watching):
+def test_a_login_is_verified_set_and_rotated(declare, servers, watching):
     login_for_sentinel(servers)
     first = watching[0]
     options = {"auth_user": "watch", "auth_password": "watch-1"}
@@ -503,7 +503,7 @@ def test_users_that_would_lock_somebody_out(declare, watching, options, code):
         ({"primary_options": {"quorum": 4}}, "quorum_too_large"),
         ({"primary_options": {"quorum": 0}}, "invalid_value"),
         ({"primary_options": {"name": "bad name"}}, "invalid_value"),
-        ({"primary_options": {"name": "typo", "members": None}}, "unknown_primary_name"),
+        ({"primary_options": {"name": "typo", "group_hosts": None}}, "unknown_primary_name"),
         ({"primary_options": {"name": "typo"}}, "unknown_primary_name"),
         ({"reset": ["typo"]}, "unknown_primary_name"),
         ({"primary_options": {"down_after_milliseconds": 0}}, "invalid_value"),
@@ -538,7 +538,7 @@ def test_an_address_that_another_sentinel_announces(declare, watching):
 
 def test_the_same_sentinel_twice(declare, watching):
     port = watching[0].port
-    refused(declare, watching[0], "duplicate_member", sentinels=[f"127.0.0.1:{port}", f"localhost:{port}"])
+    refused(declare, watching[0], "duplicate_group_host", sentinels=[f"127.0.0.1:{port}", f"localhost:{port}"])
 
 
 def test_two_primaries_of_which_nobody_knows_which(declare, servers, sentinels):
@@ -719,7 +719,7 @@ def _play(servers, sentinels, tmp_path):
         ],
         "redis_sentinel_primaries": [
             {
-                "name": "m", "quorum": 2, "members": [f"s{number}:{server.port}" for number, server in enumerate(servers)],
+                "name": "m", "quorum": 2, "group_hosts": [f"s{number}:{server.port}" for number, server in enumerate(servers)],
                 "primary": f"s0:{servers[0].port}", "down_after_milliseconds": 5000,
             }
         ],

@@ -68,7 +68,7 @@ def ask(port, *words):
 @pytest.fixture(name="switch")
 def _switch(call_module, servers):
     def run(check=False, **options):
-        options.setdefault("members", [f"127.0.0.1:{server.port}" for server in servers])
+        options.setdefault("group_hosts", [f"127.0.0.1:{server.port}" for server in servers])
         return call_module("redis_switchover", check=check, **options)
 
     return run
@@ -198,7 +198,7 @@ def test_sentinels_have_to_be_fit(switch, servers, sentinels):
 def test_a_replica_that_cannot_follow_lets_writes_go_on(switch, servers, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.replication import switchover
 
-    monkeypatch.setattr(switchover, "LEVEL_SECONDS", 1.0)
+    monkeypatch.setattr(switchover, "CATCH_UP_SECONDS", 1.0)
     target = servers[1]
     real = switchover.Switch._view
     monkeypatch.setattr(
@@ -206,7 +206,7 @@ def test_a_replica_that_cannot_follow_lets_writes_go_on(switch, servers, monkeyp
         lambda self, address: real(self, address) if address != self.target else switchover.View(address, "replica", offset=-1),
     )  # fmt: skip
     done = switch(target=f"127.0.0.1:{target.port}")
-    assert done.code == "target_not_level", done.msg
+    assert done.code == "target_not_caught_up", done.msg
     assert servers[0].cli("SET", "k", "v") == "OK"
     assert role(servers[0]) == "primary"
 
@@ -226,17 +226,17 @@ class FakeSentinel:
 @pytest.fixture(name="work")
 def _work(servers, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.replication import switchover as act
-    from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
     from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover_plan import Candidate
     from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 
     monkeypatch.setattr(act, "PROMOTE_SECONDS", 4.0)
     names = [f"127.0.0.1:{server.port}" for server in servers]
-    members = Members(names, names[0])
+    group_hosts = GroupHosts(names, names[0])
     links = {name: connect(Login(port=server.port)) for name, server in zip(names, servers)}
-    views = [members.spelled(act.view_of(links[name].info(), name)) for name in names]
-    work = act.Switch(links, members, views[0], Candidate(views[1]), names[1:])
-    work.hold_until_level()
+    views = [group_hosts.spelled(act.view_of(links[name].info(), name)) for name in names]
+    work = act.Switch(links, group_hosts, views[0], Candidate(views[1]), names[1:])
+    work.pause_until_caught_up()
     return work
 
 
@@ -265,7 +265,7 @@ def test_writes_stay_held_while_somebody_may_yet_be_promoted(work, servers):
     with pytest.raises(Problem) as caught:
         work.by_sentinel(FakeSentinel(lambda: "OK", "master,failover_in_progress"), "m")
     assert caught.value.code == "switch_unfinished"
-    assert "holds writes" in caught.value.saw
+    assert "pauses writes" in caught.value.detected
     assert (role(servers[0]), takes_writes(servers[0])) == ("primary", False)
 
 
@@ -274,7 +274,7 @@ def test_writes_go_on_where_nobody_was_promoted(work, servers):
 
     with pytest.raises(Problem) as caught:
         work.by_sentinel(FakeSentinel(lambda: "OK"), "m")
-    assert "writes go on" in caught.value.saw
+    assert "writes go on" in caught.value.detected
     assert takes_writes(servers[0])
 
 

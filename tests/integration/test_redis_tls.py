@@ -88,7 +88,7 @@ class Tls:
         return self.call("redis_tls", check=check, **self.params(**more))
 
     def settled(self, **more):
-        """Check, run, run again: check foretold the run, and the second run changes nothing."""
+        """Check, run, run again: check predicted the run, and the second run changes nothing."""
         told = self.run(check=True, **more)
         assert not told.failed, told.msg
         done = self.run(**more)
@@ -410,7 +410,7 @@ class CutOff(BaseException):
     """The run ends here as if it had been killed: no exception handler of the code runs on."""
 
 
-STEPS = ["put_beside", "first set", "put_in_place", "second set", "conf"]
+STEPS = ["put_next_to", "first set", "put_in_place", "second set", "conf"]
 
 
 def cut(patch, step):
@@ -439,7 +439,7 @@ def cut(patch, step):
         patch.setattr(owner, name, lambda self, *args, **more: None)
     patch.setattr(StagedFile, "discard", lambda self: None)
     where = {
-        "put_beside": (certificates.Files, "put_beside"),
+        "put_next_to": (certificates.Files, "put_next_to"),
         "first set": (tls_apply._Live, "set"),
         "put_in_place": (certificates.Files, "put_in_place"),
         "second set": (tls_apply._Live, "set", 2),
@@ -535,12 +535,12 @@ def test_where_a_step_fails_everything_goes_back(tls, given, ca, pair, monkeypat
         new = pki.server(ca)
         wanted.update(certificate=new.pem, key=new.key, tls_auth_clients="no")
     before = tls.picture()
-    real, calls = tls_apply._Live.prove, []
+    real, calls = tls_apply._Live.verify, []
 
     def fails(self):
         calls.append(1)
         if len(calls) == (1 if place == "first proof" else 2):
-            raise Problem("tls_not_proven", "pretended")
+            raise Problem("tls_not_verified", "pretended")
         return real(self)
 
     def changed_meanwhile(self):
@@ -552,7 +552,7 @@ def test_where_a_step_fails_everything_goes_back(tls, given, ca, pair, monkeypat
 
             patch.setattr(Files, "set_access", changed_meanwhile)
         else:
-            patch.setattr(tls_apply._Live, "prove", fails)
+            patch.setattr(tls_apply._Live, "verify", fails)
         result = tls.run(**wanted)
     assert result.failed
     assert tls.picture() == before
@@ -572,7 +572,7 @@ def test_a_server_that_serves_something_else_is_found_out(tls, given, pair, monk
     with monkeypatch.context() as patch:
         patch.setattr(tls_apply, "greet", lambda *args: dataclasses.replace(real(*args), certificate=b"another"))
         result = tls.run(**given)
-    assert result.code == "tls_not_proven", result.msg
+    assert result.code == "tls_not_verified", result.msg
     assert tls.picture() == before
 
 
@@ -628,7 +628,7 @@ def test_taking_over_the_number_goes_back_where_it_fails(tls, given, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(tls_apply, "greet", lambda *args: tls_handshake.Seen(trouble="pretended"))
         result = tls.run(**given, tls_only=True)
-    assert result.code == "tls_not_proven", result.msg
+    assert result.code == "tls_not_verified", result.msg
     assert tls.picture() == before
 
 
@@ -686,7 +686,7 @@ def test_replication_over_tls_and_the_way_there(tls, primary, given, ca):
     # The plain port of a primary does not close under its replica.
     result = primary.refused("plain_links", **given, tls_only=True)
     assert "replicas 127.0.0.1:" in result.msg
-    # 1. TLS beside the plain port, everywhere
+    # 1. TLS next to the plain port, everywhere
     primary.settled(**given)
     tls.settled(**given)
     # 2. replicas speak TLS: the link stays until it breaks, and that is said
@@ -1196,10 +1196,10 @@ def test_check_mode_on_a_bare_host_tells_what_the_run_does(tls, given):
     """Check mode comes before Redis is installed; the run finds the file that the package brought."""
     conf = tls.server.conf.read_text()
     tls.server.conf.unlink()
-    told = tls.run(check=True, **given, baseline="empty", group="not-there-yet")
+    told = tls.run(check=True, **given, fresh_install=True, group="not-there-yet")
     assert not told.failed, told.msg
     tls.server.conf.write_text(conf)
-    done = tls.run(**given, baseline="empty")
+    done = tls.run(**given, fresh_install=True)
     assert not done.failed, done.msg
     assert (told.diff, told.actions, told.pending) == (done.diff, done.actions, done.pending)
     assert tls.run(**given).changed is False

@@ -66,11 +66,11 @@ class Pair:
                 "ansible_python_interpreter": sys.executable,
                 "ansible_become": False,
                 "redis_replication_address": f"127.0.0.1:{server.port}",
-                "redis_replication_members": ["r1", "r2"],
+                "redis_group_hosts": ["r1", "r2"],
                 "redis_server_config_file": str(server.conf),
                 "redis_server_login": {"login_port": server.port},
                 "redis_service_unit": name,
-                "redis_backup_set_name": "orders",
+                "redis_group_name": "orders",
                 "redis_backup_directory": str(server.home / "backups"),
                 "redis_server_timeout": 60,
             }
@@ -124,7 +124,7 @@ def test_a_primary_is_mended_from_its_replica_which_cannot_stream(pair):
 def test_a_replica_that_cannot_stream_can_be_named(pair):
     pair.one.stop(signal.SIGKILL)
     flip_in_base(pair.one)
-    done = pair.play("-e", "redisops_rung=replica")
+    done = pair.play("-e", "redisops_repair_method=replica")
     assert done.returncode == 0, done.stdout + done.stderr
     assert digest(pair.one) == pair.was
 

@@ -159,12 +159,12 @@ def test_a_life_of_a_repository(repository, source, tmp_path):
     assert [one.id for one in restic.snapshots("set-1")] == [first.snapshot]
     assert restic.snapshots("nobody") == []
 
-    tagged = restic.tag(second.snapshot, "proven")
+    tagged = restic.tag(second.snapshot, "verified")
     assert tagged != second.snapshot
-    assert [one.id for one in restic.snapshots("proven")] == [tagged]
-    assert restic.tag(tagged, "proven") == tagged
+    assert [one.id for one in restic.snapshots("verified")] == [tagged]
+    assert restic.tag(tagged, "verified") == tagged
     again = restic.tag(tagged, "keep")  # the first id is remembered by restic, and not the one between
-    assert [(one.id, set(one.tags)) for one in restic.snapshots("keep")] == [(again, {"redis", "proven", "keep"})]
+    assert [(one.id, set(one.tags)) for one in restic.snapshots("keep")] == [(again, {"redis", "verified", "keep"})]
     assert restic.snapshots("keep")[0].at == WHEN + 3600
 
     restic.fetch(again, str(tmp_path / "target"), LONG)
@@ -209,7 +209,7 @@ def test_a_bucket_that_is_not_there(store):
 def test_a_second_repository_is_not_made_over_the_first(restic, source):
     saved = restic.save(str(source), [], WHEN, LONG, "r1")
     problem = fails("restic_failed", restic.create)
-    assert "already exists" in problem.saw
+    assert "already exists" in problem.detected
     assert [one.id for one in restic.snapshots()] == [saved.snapshot]
 
 
@@ -226,12 +226,12 @@ def test_a_port_that_refuses(location):
     place = location.format(port=closed_port(), password=PASSWORD)
     restic = Restic(Host(), Repository("far", place, PASSWORD, KEYS), SHORT)
     for run in (restic.exists, restic.snapshots):
-        assert "connection refused" in fails("repository_unreachable", run).saw
+        assert "connection refused" in fails("repository_unreachable", run).detected
 
 
 def test_credentials_that_the_store_does_not_know(strict_store):
     restic = Restic(Host(), Repository("far", f"{strict_store}/repository", PASSWORD, KEYS), SHORT)
-    assert "Access Key" in fails("repository_unreachable", restic.exists).saw
+    assert "Access Key" in fails("repository_unreachable", restic.exists).detected
 
 
 @pytest.mark.parametrize("command", ["/bin/false", "/nonexistent/program"])
@@ -249,7 +249,7 @@ def test_a_directory_that_may_not_be_entered(restic, tmp_path):
     os.chown(tmp_path / "repository", 1234, 1234)
     (tmp_path / "repository").chmod(0o700)
     problem = fails("repository_unreachable", Restic(Host("/", without_rights), local(tmp_path), SHORT).exists)
-    assert "permission denied" in problem.saw
+    assert "permission denied" in problem.detected
     assert restic.exists() is True
 
 
@@ -258,14 +258,14 @@ def test_a_snapshot_that_would_lack_a_file_is_none(restic, source, tmp_path):
     secret.chmod(0o600)  # another user's
     limited = Restic(Host("/", without_rights), local(tmp_path), LONG)
     problem = fails("restic_failed", limited.save, str(source), ["redis"], WHEN, LONG, "r1")
-    assert "taken out again" in problem.saw
-    assert "dump.rdb" in problem.saw
+    assert "taken out again" in problem.detected
+    assert "dump.rdb" in problem.detected
     assert restic.snapshots() == []
 
 
 def test_a_directory_that_is_not_there(restic, tmp_path):
     problem = fails("restic_failed", restic.save, str(tmp_path / "none"), [], WHEN, LONG, "r1")
-    assert str(tmp_path / "none") in problem.saw
+    assert str(tmp_path / "none") in problem.detected
     assert restic.snapshots() == []
 
 
@@ -294,7 +294,7 @@ def test_another_run_at_work(restic, source, tmp_path):
     saved = restic.save(str(source), ["redis"], WHEN, LONG, "r1")
     with at_work(local(tmp_path)) as other:
         problem = fails("repository_locked", restic.check)
-        assert f"PID {other.pid}" in problem.saw
+        assert f"PID {other.pid}" in problem.detected
         fails("repository_locked", restic.forget, [saved.snapshot], prune=True)
         restic.unlock()
         fails("repository_locked", restic.check)  # the lock of a run that lives stays
@@ -313,7 +313,7 @@ def test_a_run_over_its_time(tmp_path):
     silent.chmod(0o755)
     place = local(tmp_path, location="sftp:host:repository", options=(f"sftp.command={silent}",))
     problem = fails("restic_timeout", Restic(Host(), place, 1.5).exists)
-    assert "1.5 seconds" in problem.saw
+    assert "1.5 seconds" in problem.detected
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -377,7 +377,7 @@ def test_no_restic_at_all(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     problem = fails("restic_missing", Restic(Host(), local(tmp_path), LONG).exists)
-    assert "not installed" in problem.saw
+    assert "not installed" in problem.detected
 
 
 def test_the_cache_is_where_it_was_told_to_be(restic, source, tmp_path):

@@ -42,7 +42,7 @@ def check_lab_name(lab: str) -> None:
 
 
 def may_have_sys_resource() -> bool:
-    """Whether the bounding set of this process, and so most likely of the engine beside it, has CAP_SYS_RESOURCE."""
+    """Whether the bounding set of this process, and so most likely of the engine next to it, has CAP_SYS_RESOURCE."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

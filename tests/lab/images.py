@@ -87,7 +87,7 @@ IMAGES = {
     )
 }
 
-# Which image stands behind a host's family, by source.
+# Which image follows a host's family, by source.
 FAMILIES = {
     "built": {
         "debian": "debian12",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The test lab: systemd containers that stand for an operator's hosts. See README.md beside this file."""
+"""The test lab: systemd containers that stand for an operator's hosts. See README.md next to this file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from docker import DockerClient
 
-# The lab writes nothing into the repository but its .cache, so no byte code beside these files either.
+# The lab writes nothing into the repository but its .cache, so no byte code next to these files either.
 sys.dont_write_bytecode = True
 
 from common import LabError

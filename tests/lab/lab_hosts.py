@@ -157,7 +157,7 @@ def ours(run: t.Sequence[dict[str, t.Any]], host: str) -> list[dict[str, t.Any]]
         if entry["host"] == host
         and entry.get("action", "").startswith(OURS)
         and not entry["action"].endswith("_info")
-        and "diff" in entry  # not a call that failed, and was mended by the one behind it
+        and "diff" in entry  # not a call that failed, and was repaired by the one behind it
     ]
 
 

@@ -8,6 +8,8 @@ import typing as t
 
 NOW = 1795000000.0
 HOUR, DAY = 3600.0, 86400.0
+#: What every host of the fleet is held to, in seconds.
+OBJECTIVES = {"crash_loss": 5, "rpo": 93600, "rto": 10}
 
 
 def iso(at: float) -> str:
@@ -17,7 +19,7 @@ def iso(at: float) -> str:
 def finding(severity: str, code: str, seen: str) -> dict[str, str]:
     told = severity != "ok"
     return {
-        "severity": severity, "code": code, "seen": seen, "why": "a save would fail" if told else "", "do": "set vm.overcommit_memory=1" if told else "",
+        "severity": severity, "code": code, "detected": seen, "why": "a save would fail" if told else "", "do": "set vm.overcommit_memory=1" if told else "",
         "page": f"docs/findings.md#{code}",
     }  # fmt: skip
 
@@ -32,11 +34,11 @@ def host(number: int, kind: str) -> dict[str, t.Any]:
         {"known": True, "seconds": 1.0, "writes": None, "text": "up to 1 s of writes", "how": "AOF everysec"},
     )
     backups = [
-        {"name": iso(NOW - back * DAY)[:10] + "-rdb", "time": iso(NOW - back * DAY), "status": "proven"}
+        {"name": iso(NOW - back * DAY)[:10] + "-rdb", "time": iso(NOW - back * DAY), "status": "verified"}
         for back in range(10, 0, -1)
     ]
     if kind == "old":
-        rows.append(finding("critical", "backup_old", "the last proven backup is 6.0 d old"))
+        rows.append(finding("critical", "backup_old", "the last verified backup is 6.0 d old"))
         backups, status = [*backups[:5], {"name": "x-rdb", "time": iso(NOW - HOUR), "status": "failed"}], 2
     if kind == "unbounded":
         rows.append(finding("critical", "no_persistence", "neither AOF nor save points"))
@@ -48,23 +50,23 @@ def host(number: int, kind: str) -> dict[str, t.Any]:
         rows.append(finding("warning", "replica_link", "the link to the primary is down for 300 s"))
         status = 1
     replica = number % 3 != 0
-    proven = [one for one in backups if one["status"] == "proven"]
-    last = proven[-1] if proven and not replica else None
+    verified = [one for one in backups if one["status"] == "verified"]
+    last = verified[-1] if verified and not replica else None
     return {
-        "changed": False, "failed": False, "status": status, "at_risk": risk, "findings": [*rows, finding("note", "keyspace_events", "off")],
+        "changed": False, "failed": False, "status": status, "crash_loss": risk, "findings": [*rows, finding("info", "keyspace_events", "off")],
         "facts": {
-            "set_name": name, "address": "127.0.0.1:6379", "role": "replica" if replica else "primary",
+            "group_name": name, "address": "127.0.0.1:6379", "role": "replica" if replica else "primary",
             "primary": f"10.0.{first // 250}.{first % 250 + 1}:6379" if replica else "127.0.0.1:6379", "version": "Redis 7.2.4",
-            "uptime_seconds": 86400 + number, "keys_total": 1000000 + number, "used_memory_bytes": 2**30 + number, "promise": "AOF everysec + RDB",
+            "uptime_seconds": 86400 + number, "keys_total": 1000000 + number, "used_memory_bytes": 2**30 + number, "configured_durability": "AOF everysec + RDB",
             "last_save": {"time": iso(NOW - HOUR), "age_seconds": 3600, "source": "file"},
-            "last_proven_backup": {"name": last["name"], "time": last["time"], "age_seconds": NOW - 86400} if last else None,
+            "last_verified_backup": {"name": last["name"], "time": last["time"], "age_seconds": NOW - 86400} if last else None,
             "backups": [] if replica else backups,
             "drills": [] if replica else [
                 {"time": iso(NOW - 2 * DAY), "ok": kind != "old", "rpo_seconds": 86400.0, "rto_seconds": 12.5,
                  "phases": {"fetch": 4.0, "check": 2.5, "load": 6.0}}],
             "replication": {"link": ("down" if kind == "broken" else "up") if replica else None, "lag_seconds": 0 if replica else None, "offset": 1,
                             "replicas": []},
-            "sentinel": None,
+            "sentinel": None, "objectives": {f"{name}_seconds": seconds for name, seconds in OBJECTIVES.items()},
         },
     }  # fmt: skip
 
@@ -79,7 +81,7 @@ def fleet(size: int) -> dict[str, dict[str, t.Any]]:
             {
                 "msg": "Failed to connect to the host via ssh",
                 "unreachable": True,
-                "set_name": f"set-{number // 3 + 1:03}",
+                "group_name": f"set-{number // 3 + 1:03}",
             }
             if kind == "down"
             else host(number, kind)
@@ -91,7 +93,6 @@ def addresses(size: int) -> dict[str, list[str]]:
     return {f"redis-{number + 1:03}": [f"10.0.{number // 250}.{number % 250 + 1}"] for number in range(size)}
 
 
-OBJECTIVES = {"at_risk": 5, "backup_age": 93600, "rpo": 90000, "rto": 10}
 DRIFT = [
     {"host": "redis-001", "role": "redis_server", "layer": "live", "name": "save", "declared": "3600 1", "found": '""', "since": "", "critical": True},
     {"host": "redis-002", "role": "redis_server", "layer": "file", "name": "hz", "declared": "10", "found": "<b>77</b>", "since": "2026-11-18", "critical": False},

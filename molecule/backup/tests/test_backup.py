@@ -92,7 +92,7 @@ def test_each_host_has_the_timer_and_one_takes_the_backup(hosts: dict[str, LabHo
             said[host.name] = json.loads(line)
     assert said[primary.name]["state"] == "elsewhere"
     told = said[replica.name]
-    assert (told["state"], told["backup"]["source"], told["backup"]["exact"]) == ("proven", "replica", True)
+    assert (told["state"], told["backup"]["source"], told["backup"]["exact"]) == ("verified", "replica", True)
     path = f"{STORE}/{told['backup']['label']}/data/dump.rdb"
     assert f"{told['backup']['keys']} keys read" in replica.run(f"redis-check-rdb {path}")
     assert replica.infra.run(f"su -s /bin/sh redis -c 'cat {path}'").rc != 0
@@ -105,7 +105,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     primary, replica = pair(hosts)
     saved = digest(primary)
     said = play("backup")
-    assert "proven" in said, said
+    assert "verified" in said, said
     labels = replica.run(f"ls {STORE}").split()
     assert len(labels) == 2
     admin(primary, "FLUSHALL")
@@ -149,9 +149,9 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     pair(hosts)
     admin(primary, "SET", "written", "a moment before")
     saved = digest(primary)
-    # The host keeps the AOF's history by itself: what a rewrite takes out of the live AOF is still there.
+    # The host keeps the AOF's archive by itself: what a rewrite takes out of the live AOF is still there.
     live = "stat -c %i /var/lib/redis/appendonlydir/*.incr.aof | tail -n 1"
-    wait(lambda: primary.run(f"find /var/lib/redis/redisops-aof-history -inum $({live})") != "")
+    wait(lambda: primary.run(f"find /var/lib/redis/redisops-aof-archive -inum $({live})") != "")
     admin(primary, "FLUSHALL")
     admin(primary, "SET", "written", "after")
     admin(primary, "BGREWRITEAOF")
@@ -172,14 +172,14 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
 
 
 def test_a_drill_is_held_where_the_backups_are(hosts: dict[str, LabHost]) -> None:
-    said = play("drill", "-e", "redis_backup_rto_seconds=600", "-e", "redis_backup_rpo_seconds=86400")
+    said = play("drill", "-e", "redis_objective_rto_seconds=600", "-e", "redis_objective_rpo_seconds=86400")
     print(next(line for line in said.splitlines() if "RTO" in line).strip())
     reports = hosts["b2"].run(f"ls {STORE}/drills") + hosts["b1"].run(f"ls {STORE}/drills || true")
     assert reports.count(".md") >= 1
 
 
 def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHost]) -> None:
-    """The set's data now lacks what was asserted: such a backup fails, and the last proven one stays the choice."""
+    """The set's data now lacks what was asserted: such a backup fails, and the last verified one stays the choice."""
     primary, replica = pair(hosts)
     done = replica.infra.run("systemctl start redisops-backup-orders.service")
     assert done.rc != 0
@@ -187,7 +187,7 @@ def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHos
     line = json.loads(
         replica.run("journalctl -u redisops-backup-orders.service -o cat --no-pager | grep '^{' | tail -n 1")
     )
-    assert (line["code"], "rows" in line["msg"]) == ("backup_not_proven", True)
+    assert (line["code"], "rows" in line["msg"]) == ("backup_not_verified", True)
     play("restore")
     assert int(admin(primary, "LLEN", "rows")) == 1000
     replica.run("systemctl reset-failed redisops-backup-orders.service")
@@ -222,7 +222,7 @@ def s3_server(address: str) -> t.Iterator[str]:
 
 
 def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(hosts: dict[str, LabHost]) -> None:
-    """To a disk, to a real sshd and to S3; another host of another name fetches each, proves it and is restored from one."""
+    """To a disk, to a real sshd and to S3; another host of another name fetches each, verifies it and is restored from one."""
     giver, spare = hosts["b1"], hosts["b3"]
     install = "DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
     giver.run(f"apt-get -qq update && {install} openssh-client")  # restic is the role's to install
@@ -246,7 +246,7 @@ def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(h
             {"name": "ssh", "location": f"sftp:root@{address}:/srv/vault", "password": "lab-vault"},
             {"name": "s3", "location": f"s3:{s3}/vault", "password": "lab-vault", "environment": keys},
         ]
-        given = json.dumps({"redis_backup_members": [], "redis_backup_repositories": places})
+        given = json.dumps({"redis_backup_group_hosts": [], "redis_backup_repositories": places})
         began = time.monotonic()
         said = play("backup", "-e", "redisops_hosts=b1", "-e", given)
         took = time.monotonic() - began
@@ -261,7 +261,7 @@ def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(h
             spare.run(f"rm -rf {STORE}")
             given = json.dumps(
                 {
-                    "redis_backup_set_name": "orders",
+                    "redis_group_name": "orders",
                     "redis_backup_repositories": behind,
                     "redisops_repository": place["name"],
                 }
@@ -285,7 +285,7 @@ def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(h
 
 
 def test_a_server_that_does_not_start_is_repaired_by_what_loses_least(hosts: dict[str, LabHost]) -> None:
-    """A damaged replica from its primary, under Sentinels; a damaged lone server from its proven backup. What was damaged is kept."""
+    """A damaged replica from its primary, under Sentinels; a damaged lone server from its verified backup. What was damaged is kept."""
     primary, replica = pair(hosts)
     saved = digest(primary)
     spoil = (
@@ -296,7 +296,7 @@ def test_a_server_that_does_not_start_is_repaired_by_what_loses_least(hosts: dic
     looked = play("repair", "--check")
     assert replica.infra.run(f"systemctl is-active {replica.unit}").rc != 0
     said_by = play("repair")
-    print(next(line for line in said_by.splitlines() if "rung" in line or "replica" in line).strip())
+    print(next(line for line in said_by.splitlines() if "method" in line or "replica" in line).strip())
     assert looked
     again, other = pair(hosts)
     assert (again.name, digest(primary), digest(other)) == (primary.name, saved, saved)
@@ -306,7 +306,7 @@ def test_a_server_that_does_not_start_is_repaired_by_what_loses_least(hosts: dic
     before = digest(spare)
     spare.run(spoil.format(unit=spare.unit))
     assert spare.infra.run(f"systemctl is-active {spare.unit}").rc != 0
-    play("repair", "-e", "redisops_hosts=b3", "-e", "redis_backup_set_name=orders")
+    play("repair", "-e", "redisops_hosts=b3", "-e", "redis_group_name=orders")
     wait(lambda: admin(spare, "PING") == "PONG")
     assert digest(spare) == before
     play("site", "-e", "redisops_hosts=b3")

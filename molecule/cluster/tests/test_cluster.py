@@ -190,7 +190,7 @@ def sizes(hosts: dict[str, LabHost]) -> dict[str, str]:
 
 
 def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[str, LabHost]) -> None:
-    shop = given(redisops_hosts="redis:!n7", redis_backup_set_name="shop")
+    shop = given(redisops_hosts="redis:!n7", redis_group_name="shop")
     with writing(hosts["n7"], "saved") as told:
         time.sleep(2)
     before, picture = sizes(hosts), roles(hosts, NAMES)
@@ -206,14 +206,14 @@ def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[
 
     # one shard's backup is damaged: no shard is touched
     path = next(path for paths in taken.values() for path in paths)
-    holder = next(name for name in NAMES if path in taken[name])
-    file = hosts[holder].run(f"find {path}/data -type f -size +0 | head -1")
-    hosts[holder].run(f"cp -p {file} /root/whole; printf X | dd of={file} bs=1 seek=20 conv=notrunc status=none")
+    rollback_copy = next(name for name in NAMES if path in taken[name])
+    file = hosts[rollback_copy].run(f"find {path}/data -type f -size +0 | head -1")
+    hosts[rollback_copy].run(f"cp -p {file} /root/whole; printf X | dd of={file} bs=1 seek=20 conv=notrunc status=none")
     refused = ran("redisops.recovery.restore_cluster", *shop)
     assert refused.returncode != 0
     assert "is not as it was written" in said(refused)
     assert (sizes(hosts), roles(hosts, NAMES)) == (flushed, picture)
-    hosts[holder].run(f"cp -p /root/whole {file}; rm /root/whole")
+    hosts[rollback_copy].run(f"cp -p /root/whole {file}; rm /root/whole")
 
     looked = ran("redisops.recovery.restore_cluster", "--check", *shop)
     assert looked.returncode == 0, looked.stdout[-3000:]

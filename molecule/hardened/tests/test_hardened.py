@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Closed to strangers, open to those who are named: the judges are redis-cli, nft, systemd-analyze, stat and plain sockets."""
+"""Closed to undeclared, open to those who are named: the judges are redis-cli, nft, systemd-analyze, stat and plain sockets."""
 
 from __future__ import annotations
 

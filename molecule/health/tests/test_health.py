@@ -38,7 +38,7 @@ class Seen:
         self.page = (directory / "redis.html").read_text()
         rows = [row for row in self.report["findings"] if row["severity"] in ("critical", "warning")]
         self.alarms = {
-            name: {row["code"]: f"{row['seen']} {row['why']} {row['do']}" for row in rows if name in row["hosts"]}
+            name: {row["code"]: f"{row['detected']} {row['why']} {row['do']}" for row in rows if name in row["hosts"]}
             for name in NAMES
         }
 
@@ -74,9 +74,9 @@ def test_a_healthy_set_gives_no_alarm(hosts: dict[str, LabHost], record: Record,
     play("drill")
     seen = look()
     assert seen.alarms == {"h1": {}, "h2": {}}
-    (one,) = seen.report["sets"]
-    assert (one["set"], one["status"], one["keys"]) == ("orders", "ok", 5000)
-    assert one["proven"]["verdict"] == "met"
+    (one,) = seen.report["groups"]
+    assert (one["group"], one["status"], one["keys"]) == ("orders", "ok", 5000)
+    assert one["verified"]["verdict"] == "met"
     assert one["drill"]["ok"]
     ((group,), (follower,)) = one["topology"], one["topology"][0]["replicas"]
     assert (group["primary"], follower["host"], follower["link"]) == (primary.name, replica.name, "up")
@@ -110,9 +110,9 @@ def test_a_full_disk_is_named_as_the_cause(hosts: dict[str, LabHost], look: t.Ca
         "disk_room",
         "disk_full",
     }
-    assert set(mine) <= {*about_the_disk, "misconf", "rpo_missed", "aof_rewrite_failing", "rewrite_failed"}
+    assert set(mine) <= {*about_the_disk, "misconf", "crash_loss_too_large", "aof_rewrite_failing", "rewrite_failed"}
     assert seen.alarms[replica.name] == {}
-    assert seen.report["sets"][0]["status"] == "critical"
+    assert seen.report["groups"][0]["status"] == "critical"
     primary.run("rm /var/lib/redis/filler")
     wait(lambda: "aof_last_write_status:ok" in admin(primary, "INFO", "persistence"))
     admin(primary, "BGSAVE")
@@ -179,10 +179,10 @@ def test_a_server_that_hangs_and_a_replica_that_hears_nobody(
     print(
         f"hanging: {', '.join(sorted(seen.alarms[primary.name]))}; its replica: {', '.join(sorted(seen.alarms[replica.name]))}"
     )
-    assert set(seen.alarms[primary.name]) == {"server_silent"}
+    assert set(seen.alarms[primary.name]) == {"server_not_responding"}
     assert set(seen.alarms[replica.name]) == {"replica_lag"}
     assert (
-        seen.report["sets"][0]["at_risk"]["known"] is False or seen.report["sets"][0]["at_risk"]["seconds"] is not None
+        seen.report["groups"][0]["crash_loss"]["known"] is False or seen.report["groups"][0]["crash_loss"]["seconds"] is not None
     )
     whole(hosts)
 
@@ -226,13 +226,13 @@ def test_the_metrics_say_the_same(hosts: dict[str, LabHost]) -> None:
             ["promtool", "check", "metrics"], input=text + "\n", capture_output=True, text=True, check=False
         )
         assert done.returncode in (0, 3), done.stderr
-        plain = re.sub(r',group="orders(@[^"]+)?"', "", text)
+        plain = re.sub(r',backup_group="orders(@[^"]+)?"', "", text)
         found = dict(line.rsplit(" ", 1) for line in plain.splitlines() if not line.startswith("#"))
-        assert found['redisops_up{set="orders"}'] == "1"
+        assert found['redisops_up{group="orders"}'] == "1"
         wrong = [line for line in text.splitlines() if line.startswith("redisops_finding{")]
-        assert found['redisops_findings{set="orders",severity="critical"}'] == "0", wrong
+        assert found['redisops_findings{group="orders",severity="critical"}'] == "0", wrong
     told = "".join(hosts[name].run("cat /srv/textfile/redisops-orders.prom") for name in NAMES)
-    assert told.count("redisops_backup_last_proven_timestamp_seconds{") == 1  # the set's backup lies where it was taken
+    assert told.count("redisops_backup_last_verified_timestamp_seconds{") == 1  # the set's backup lies where it was taken
 
 
 def test_all_is_well_again(hosts: dict[str, LabHost], look: t.Callable[[], Seen]) -> None:

@@ -284,7 +284,7 @@ def test_a_host_leaves_the_set_and_comes_back(hosts: dict[str, LabHost], tmp_pat
     del told["redis"]["hosts"][leaver]
     path.write_text(yaml.safe_dump(told))
 
-    play("remove_host", "-e", f"redisops_gone={leaver}", "-e", "redisops_silent_for=8", inventory=smaller)
+    play("remove_host", "-e", f"redisops_gone={leaver}", "-e", "redisops_not_responding_for=8", inventory=smaller)
     assert role(hosts[leaver]) == "away"
     assert hosts[leaver].run("stat -c %s /var/lib/redis/dump.rdb") != "0"
     for name in there:

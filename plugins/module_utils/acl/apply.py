@@ -18,9 +18,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import 
     Dependent,
     dependents_of,
     may_serve,
-    prove_replays,
     removed_passwords,
     render_file,
+    require_replays,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import (
     Acl,
@@ -43,8 +43,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     OPEN_ACL,
     Instance,
-    prove_accepted,
-    rehearsed,
+    require_accepted,
+    temporarily_loaded,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
@@ -53,10 +53,10 @@ __all__ = [
     "apply_users",
     "end_sessions",
     "judge",
-    "prove_aof_replays",
     "read_dependents",
     "read_state",
     "refused_by_primary",
+    "require_aof_replays",
     "restore_file",
     "table_of",
     "undone",
@@ -136,7 +136,7 @@ def read_state(instance: Instance, path: str) -> AclState:
                 "login_failed", f"Redis at {instance.server.login.address} refuses {error.text}", "a user that may run ACL commands",
                 "set login_user and login_password to a user with preset admin",
             ) from None  # fmt: skip
-    with rehearsed(instance, without_users(instance, instance.text), OPEN_ACL) as server:
+    with temporarily_loaded(instance, without_users(instance, instance.text), OPEN_ACL) as server:
         if server is None:
             raise Problem(
                 "no_server_program", "neither redis-server nor valkey-server is on this host, and no server runs", "a server that knows its commands",
@@ -148,11 +148,11 @@ def read_state(instance: Instance, path: str) -> AclState:
 def judge(instance: Instance, text: str, users: Acl, declared: Acl) -> None:
     """Let the installed server read the file and all users. Raises Problem, with user, rule and Redis' own words."""
     try:
-        prove_accepted(instance, text, render_file(users))
+        require_accepted(instance, text, render_file(users))
         return
     except Problem as rejected:
         whole = rejected
-    with rehearsed(instance, text, OPEN_ACL) as server:
+    with temporarily_loaded(instance, text, OPEN_ACL) as server:
         for name, words in declared.items() if server else ():
             try:
                 server.command("ACL", "SETUSER", f"judged-{name}", "reset", *words)
@@ -207,7 +207,7 @@ def put_back(*steps: t.Callable[[], None]) -> None:
         try:
             step()
         except Problem as problem:
-            failed.append(problem.saw)
+            failed.append(problem.detected)
     if failed:
         raise Problem("not_undone", "; ".join(failed))
 
@@ -217,9 +217,9 @@ def undone(cause: Exception, *steps: t.Callable[[], None]) -> Exception:
     try:
         put_back(*steps)
     except Problem as problem:
-        saw = cause.saw if isinstance(cause, Problem) else f"{type(cause).__name__}: {cause}"
+        detected = cause.detected if isinstance(cause, Problem) else f"{type(cause).__name__}: {cause}"
         return Problem(
-            "not_undone", f"{saw}; and what had been done by then could not be undone: {problem.saw}", "file and server that agree",
+            "not_undone", f"{detected}; and what had been done by then could not be undone: {problem.detected}", "file and server that agree",
             "run again with what is said first put right: it begins with what is there now",
         )  # fmt: skip
     return cause
@@ -325,7 +325,7 @@ def apply_users(
             if name not in closing:
                 users.set(name, words, before)
         # From here on as the login that the runs to come will use: it has to work before anything is closed.
-        users.server = _proven(login)
+        users.server = _verified(login)
         for mover in movers:
             _relink(users.server, mover, plan.live_after, table)
         renewed = []
@@ -334,7 +334,7 @@ def apply_users(
                 users.set(name, words, before)
             if before and words and removed_passwords(before, words, table):
                 renewed.append(name)
-        users.server = _proven(login)
+        users.server = _verified(login)
         for dependent in read_dependents(users.server):
             if dependent.user in renewed:
                 _relink(users.server, dependent, plan.live_after, table)
@@ -350,13 +350,13 @@ def end_sessions(users: _LiveUsers, plan: AclPlan) -> None:
             users.server.command("CLIENT", "KILL", "USER", name)
 
 
-def prove_aof_replays(server: Server, info: Info) -> None:
+def require_aof_replays(server: Server, info: Info) -> None:
     """What an AOF holds must be replayed by a default user that may: before one is turned on, and before a restart. Raises Refusal."""
     words = _live(server).get("default", ("on", "~*", "&*", "+@all"))
-    prove_replays(words, table_of(server), info.version, info.product)
+    require_replays(words, table_of(server), info.version, info.product)
 
 
-def _proven(login: Login) -> Server:
+def _verified(login: Login) -> Server:
     try:
         server = connect_as(login)
         server.command("INFO", "server")
@@ -364,6 +364,6 @@ def _proven(login: Login) -> Server:
         return server
     except Problem as problem:
         raise Refusal(
-            "self_lockout", f"with the users as declared, this collection cannot log in: {problem.saw}; the users are as they were",
+            "self_lockout", f"with the users as declared, this collection cannot log in: {problem.detected}; the users are as they were",
             "a login for the runs to come", "correct login_user and login_password, or the user of that name",
         ) from None  # fmt: skip

@@ -31,16 +31,16 @@ __all__ = [
     "dependents_of",
     "may_serve",
     "plan_acl",
-    "prove_dependents",
-    "prove_own_login",
-    "prove_replays",
     "removed_passwords",
     "render_file",
     "replays",
     "replication_login",
+    "require_dependents",
+    "require_own_login",
+    "require_replays",
 ]  # fmt: skip
 
-#: Off is out, whatever its rights; it keeps them all, because Redis replays the transactions of its AOF as this user (see prove_replays).
+#: Off is out, whatever its rights; it keeps them all, because Redis replays the transactions of its AOF as this user (see require_replays).
 DEFAULT_USER = {
     "off": ("off", "~*", "&*", "+@all"),
     "restricted": ("on", "nopass", "resetchannels", "-@all", "+ping"),
@@ -50,8 +50,8 @@ _NOT_RULES = frozenset(["on", "off", "nopass", "resetpass", "reset", "clearselec
 _NEEDS = {"replica": LINK, "sentinel": SENTINEL}
 
 
-def _rule(name: str, saw: str, do: str) -> Problem:
-    return Problem("acl_rule", f"user {name}: {saw}", "rules as ACL SETUSER takes them", do)
+def _rule(name: str, detected: str, do: str) -> Problem:
+    return Problem("acl_rule", f"user {name}: {detected}", "rules as ACL SETUSER takes them", do)
 
 
 def _words(user: t.Mapping[str, t.Any]) -> tuple[str, ...]:
@@ -290,7 +290,7 @@ def render_file(users: Acl) -> str:
     return "".join(" ".join(("user", name, *words)) + "\n" for name, words in users.items())
 
 
-def prove_own_login(user: str, password: t.Optional[str], after: Acl, table: CommandTable) -> None:
+def require_own_login(user: str, password: t.Optional[str], after: Acl, table: CommandTable) -> None:
     """This collection must still get in, and do its work. Raises Refusal."""
     found = user_of(after.get(user, ()), table)
     cause = ""
@@ -323,7 +323,7 @@ def replays(words: t.Sequence[str], table: CommandTable) -> bool:
     return root.future and root.commands >= table.everything and ("*", "RW") in root.keys and "*" in root.channels
 
 
-def prove_replays(words: t.Sequence[str], table: CommandTable, version: tuple[int, ...], product: str) -> None:
+def require_replays(words: t.Sequence[str], table: CommandTable, version: tuple[int, ...], product: str) -> None:
     """The default user must have all rights, on or off. Raises Refusal.
 
     Loading an AOF, Redis runs MULTI … EXEC (which scripts with several writes become, too) as the default user, and drops what that one
@@ -374,7 +374,7 @@ def may_serve(user: t.Optional[User], kind: str) -> bool:
     return user is not None and user.enabled and not allows(user, _NEEDS[kind])
 
 
-def prove_dependents(
+def require_dependents(
     dependents: t.Iterable[Dependent], before: Acl, after: Acl, table: CommandTable
 ) -> list[Dependent]:
     """Those who have to log in as somebody else first. Raises Refusal where there would be nobody they could be.

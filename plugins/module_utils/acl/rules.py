@@ -159,7 +159,7 @@ def file_lines(text: str, path: str) -> Acl:
             found = parse_line(line)
         except Problem as problem:
             raise Problem(
-                "acl_file", f"{path} line {number}: {problem.saw}", "lines that begin with user (an ACL file takes no comments)",
+                "acl_file", f"{path} line {number}: {problem.detected}", "lines that begin with user (an ACL file takes no comments)",
                 f"correct line {number} of {path}",
             ) from None  # fmt: skip
         if found and found[0] in users:
@@ -223,7 +223,7 @@ class _Building:
             self.first_args = {entry for entry in self.first_args if entry.split("|")[0] not in found}
 
     def done(self) -> Selector:
-        # "*" with both permissions is every key, whatever stands beside it.
+        # "*" with both permissions is every key, whatever stands next to it.
         patterns = {"*": self.keys["*"]} if len(self.keys.get("*", "")) == 2 else self.keys
         keys = frozenset((pattern, "".join(sorted(flags))) for pattern, flags in patterns.items())
         first = frozenset(entry for entry in self.first_args if entry.split("|")[0] not in self.commands)

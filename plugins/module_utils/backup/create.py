@@ -22,15 +22,15 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.plan import (
     Room,
     choose_method,
-    prove_room,
-    prove_unharmed,
+    require_room,
+    require_unharmed,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import PROOF, Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import memory_available
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, prove
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, verify
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
@@ -38,7 +38,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Settings", "prove_backup", "ready", "take"]
+__all__ = ["Settings", "ready", "require_backup", "take"]
 
 #: What a restore has to know of the server that the data is of.
 _KEPT = (
@@ -56,10 +56,10 @@ _KEPT = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How backups of one set are taken. ``timeout`` in seconds, each step; ``sample`` is how many keys are compared by value."""
+    """How backups of one group are taken. ``timeout`` in seconds, each step; ``sample`` is how many keys are compared by value."""
 
     directory: str
-    set_name: str
+    group_name: str
     method: str = "auto"
     sample: int = 100
     timeout: float = 3600.0
@@ -97,7 +97,7 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
         raise Problem("loading", "the server is still loading its data", "a server that has loaded", "run again later")
     live = server.config_all()
     method = choose_method(settings.method, info)
-    prove_unharmed(info)
+    require_unharmed(info)
     local = method != "stream"
     if local and info.number("process_id") not in host.servers_in(live["dir"]):
         raise Refusal(
@@ -107,13 +107,13 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
             "run where the server runs, or set method: stream",
         )
     place = place_of(live)
-    _prove_save_harms_nothing(info, method, live, host, local)
+    _require_save_harms_nothing(info, method, live, host, local)
     room = Room(
         _free(settings.directory),
         _free(place.dir) if local else None,
         memory_available(host.read("/proc/meminfo") or "") if local else None,
     )
-    prove_room(
+    require_room(
         info,
         method,
         _last_bytes(place, info, method) if local else info.number("used_memory_dataset"),
@@ -123,7 +123,7 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
     return info, method, live
 
 
-def _prove_save_harms_nothing(info: Info, method: str, live: t.Mapping[str, str], host: Host, local: bool) -> None:
+def _require_save_harms_nothing(info: Info, method: str, live: t.Mapping[str, str], host: Host, local: bool) -> None:
     """A save replaces the RDB file, and one that this process never read may be all that is left of the data. Raises Refusal."""
     if method == "aof" or (method == "stream" and live.get("repl-diskless-sync") == "yes"):
         return
@@ -134,13 +134,13 @@ def _prove_save_harms_nothing(info: Info, method: str, live: t.Mapping[str, str]
             "repl-diskless-sync yes, as is Redis' default from 7.0 on",
             "set it (redis_config), or take the backup on the server's own host",
         )
-    prove_rdb_is_known(host, info, scan(place_of(live)))
+    require_rdb_is_known(host, info, scan(place_of(live)))
 
 
 def _server_parts(
     server: Server, live: t.Mapping[str, str], settings: Settings, path: str
 ) -> tuple[list[BackupFile], list[str]]:
-    """What belongs to the server beside its data: users, configuration, Sentinel's and the cluster's state."""
+    """What belongs to the server next to its data: users, configuration, Sentinel's and the cluster's state."""
     files, notes = [], []
     wanted = {
         "conf/redis.conf": settings.config_file,
@@ -188,7 +188,7 @@ def take(
     moment = taken.moment.info
     manifest = BackupManifest(
         label=label,
-        set_name=store.set_name,
+        group_name=store.group_name,
         host=socket.gethostname(),
         method=method,
         source="replica" if moment.text("role") == "slave" else "primary",
@@ -214,7 +214,7 @@ def take(
 
 
 def _let_server_read(path: str, place: Place) -> None:
-    """The server's group may read the data, so that a scratch server of that group can; the directory above stays root's."""
+    """The server's group may read the data, so that a temporary server of that group can; the directory above stays root's."""
     if os.geteuid():
         return
     gid = os.stat(place.dir).st_gid if os.path.isdir(place.dir) else 0
@@ -226,8 +226,8 @@ def _let_server_read(path: str, place: Place) -> None:
             os.chmod(os.path.join(folder, name), 0o640)
 
 
-def prove_backup(store: Store, backup: Backup, settings: Settings, host: Host) -> Backup:
-    """Prove one backup and note what came of it. Raises Problem where its manifest is damaged."""
+def require_backup(store: Store, backup: Backup, settings: Settings, host: Host) -> Backup:
+    """Verify one backup and note what came of it. Raises Problem where its manifest is damaged."""
     if backup.manifest is None:
         raise Problem(
             "manifest_damaged",
@@ -235,7 +235,7 @@ def prove_backup(store: Store, backup: Backup, settings: Settings, host: Host) -
             "a whole manifest",
             "use another backup, or fetch this one again from a repository",
         )
-    result = prove(
+    result = verify(
         backup.directory,
         backup.manifest,
         backup.seal,

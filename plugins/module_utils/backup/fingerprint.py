@@ -4,7 +4,7 @@
 """One moment of a live server: its numbers and a sample of its keys, read between two commands of anybody else.
 
 Redis works off what one connection sends at once before it turns to the next connection. So INFO, the sample and BGSAVE, sent in one
-packet, are of one moment, and the count of commands that were processed proves it.
+packet, are of one moment, and the count of commands that were processed verifies it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Moment", "SampleKey", "choose_sample", "encode", "read_moment"]
 
 #: A key whose copy is larger than this, in bytes of memory, is left out of the sample: DUMP would hold the server up.
 LARGEST = 64 * 1024
-#: Bytes that one read of Redis takes (16 kB, PROTO_IOBUF_LEN in its server.h), less what is asked beside the sample.
+#: Bytes that one read of Redis takes (16 kB, PROTO_IOBUF_LEN in its server.h), less what is asked next to the sample.
 ONE_READ = 15 * 1024
 _Row = t.Tuple[t.Union[str, int], ...]
 

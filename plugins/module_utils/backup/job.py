@@ -4,7 +4,7 @@
 """What a backup run does from first to last; the module and the timer on the host run the same.
 
 As a program: ``backup_job.py SETTINGS.json``, with the settings as the module has its options. It prints one line of JSON, and ends with 0
-if the backup is proven, was not due or is another member's to take.
+if the backup is verified, was not due or is another host of the group's to take.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import Settings, prove_backup, ready, take
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import (
+    Settings,
+    ready,
+    require_backup,
+    take,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.plan import choose_source, own_shard
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import Elsewhere, let_go, send
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
@@ -25,7 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.status im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, render_actions
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View, view_of
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
@@ -36,22 +41,22 @@ __all__ = ["Job", "Outcome", "main", "run", "told"]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One set's backup on this host. ``members`` and ``address`` as in redis_backup; ``max_age`` in seconds."""
+    """One set's backup on this host. ``group_hosts`` and ``address`` as in redis_backup; ``max_age`` in seconds."""
 
     settings: Settings
     login: Login
-    members: tuple[str, ...] = ()
+    group_hosts: tuple[str, ...] = ()
     address: str = ""
     max_behind: int = 10 * 1024**2
     max_lag: int = 10
     max_age: int = 0
-    prove: bool = True
+    verify: bool = True
     retention: Policy = dataclasses.field(default_factory=Policy)
     repositories: tuple[Elsewhere, ...] = ()
 
     def store(self, slots: t.Sequence[str] = ()) -> Store:
         """Where its backups lie; of a node of a cluster, its shard's."""
-        return store_of(self.settings.directory, self.settings.set_name, slots)
+        return store_of(self.settings.directory, self.settings.group_name, slots)
 
     def render(self) -> str:
         """As text for the program; it holds the password."""
@@ -71,12 +76,12 @@ class Job:
             )
             for row in content["repositories"]
         )
-        return cls(Settings(**settings), login, tuple(content.pop("members")), **content)
+        return cls(Settings(**settings), login, tuple(content.pop("group_hosts")), **content)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """``backup`` is None where another member takes it (``state`` is ``elsewhere``), or where nothing was carried out."""
+    """``backup`` is None where another host of the group takes it (``state`` is ``elsewhere``), or where nothing was carried out."""
 
     changes: tuple[Change, ...]
     backup: t.Optional[Backup]
@@ -86,49 +91,49 @@ class Outcome:
 
 def told(backup: Backup) -> dict[str, t.Any]:
     """A backup as a row of plain values."""
-    return row_of(backup.label, backup.at, backup.manifest, backup.problem, backup.proof, backup.copies, backup.keep)
+    return row_of(backup.label, backup.at, backup.manifest, backup.problem, backup.proof, backup.copies, backup.pinned)
 
 
 def _source(job: Job) -> tuple[bool, str]:
     """Whether this host gives the backup, and who does and why."""
-    if not job.members:
+    if not job.group_hosts:
         return True, "it was asked for here"
-    members = Members(job.members, job.address)
+    group_hosts = GroupHosts(job.group_hosts, job.address)
     views = []
-    for member in members.all:
+    for member in group_hosts.all:
         try:
-            server = connect(job.login if member == members.own else there(job.login, member), 5.0)
-            views.append(members.spelled(view_of(server.info(), member)))
+            server = connect(job.login if member == group_hosts.own else there(job.login, member), 5.0)
+            views.append(group_hosts.spelled(view_of(server.info(), member)))
             server.close()
         except Problem as problem:
-            views.append(View(member, "unreachable", because=problem.saw))
-    chosen, why = choose_source(own_shard(views, members.own), job.max_behind, job.max_lag)
-    return chosen == members.own, f"{chosen}: {why}"
+            views.append(View(member, "unreachable", because=problem.detected))
+    chosen, why = choose_source(own_shard(views, group_hosts.own), job.max_behind, job.max_lag)
+    return chosen == group_hosts.own, f"{chosen}: {why}"
 
 
 def run(
     job: Job, host: Host, check: bool = False, clock: t.Callable[[], float] = time.time, patience: float = 0.0
 ) -> Outcome:
-    """Take and prove a backup, if it is due and this host's to take; ``patience`` as Store.locked has it. Raises Problem or Refusal."""
+    """Take and verify a backup, if it is due and this host's to take; ``patience`` as Store.locked has it. Raises Problem or Refusal."""
     mine, source = _source(job)
     if not mine:
         return Outcome((), None, "elsewhere", source)
     server = connect(job.login)
     store = job.store(slots_of(server, server.info("cluster")))
-    young = [one for one in store.all() if one.proven and 0 <= clock() - one.at < job.max_age]
+    young = [one for one in store.all() if one.verified and 0 <= clock() - one.at < job.max_age]
     if young:
-        return Outcome((), young[-1], "proven", source)
+        return Outcome((), young[-1], "verified", source)
     method = ready(server, job.settings, host)[1]
-    words = f"take a backup by {method}" + (", load it and compare" if job.prove else "")
+    words = f"take a backup by {method}" + (", load it and compare" if job.verify else "")
     changes = (
-        Change("backup", store.set_name, None, f"taken by {method}", words),
+        Change("backup", store.group_name, None, f"taken by {method}", words),
         *(
             Change(
                 "repository",
                 place.repository.name,
                 None,
                 "a copy",
-                f"send it to {place.repository.name}, and let go there what its policy does not keep",
+                f"send it to {place.repository.name}, and expire there what its policy does not retain",
             )
             for place in job.repositories
         ),
@@ -138,12 +143,12 @@ def run(
     store.prepare()
     with store.locked(patience):
         backup = take(server, store, job.settings, host, source, clock)
-        if job.prove:
-            backup = prove_backup(store, backup, job.settings, host)
+        if job.verify:
+            backup = require_backup(store, backup, job.settings, host)
     row = told(backup)
     if row["state"] == "failed":
         raise Problem(
-            "backup_not_proven",
+            "backup_not_verified",
             f"{backup.label} was taken and failed its proof: {row['why']}: {'; '.join(row['differences'][:5])}",
             "a backup that loads to what the server had",
             "it is left in place to be looked at; see the memory and disk of this host (dmesg), take another one",
@@ -160,7 +165,7 @@ def _taken(job: Job) -> tuple[dict[str, t.Any], int]:
     done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
     line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
     line["backup"] = told(done.backup) if done.backup else None
-    return line, 0 if done.state in ("proven", "elsewhere") or not job.prove else 1
+    return line, 0 if done.state in ("verified", "elsewhere") or not job.verify else 1
 
 
 def main(arguments: t.Sequence[str]) -> int:

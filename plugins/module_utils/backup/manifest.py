@@ -41,7 +41,7 @@ class BackupManifest:
     """
 
     label: str
-    set_name: str
+    group_name: str
     host: str
     method: str
     source: str

@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 
-__all__ = ["METHODS", "Room", "choose_method", "choose_source", "own_shard", "prove_room", "prove_unharmed"]
+__all__ = ["METHODS", "Room", "choose_method", "choose_source", "own_shard", "require_room", "require_unharmed"]
 
 #: ``rdb``: BGSAVE and a copy. ``aof``: base and increments of the multi-part AOF. ``stream``: redis-cli --rdb, from another host as well.
 METHODS = ("rdb", "aof", "stream")
@@ -38,7 +38,7 @@ def choose_method(wanted: str, info: Info) -> str:
 
 
 def own_shard(views: t.Sequence[View], own: str) -> list[View]:
-    """Of the nodes of a cluster those that have the data of ``own``; everybody of a set without cluster."""
+    """Of the nodes of a cluster those that have the data of ``own``; everybody of a group without cluster."""
     mine = next((view for view in views if view.address == own), None)
     if mine is None or not mine.cluster:
         return list(views)
@@ -47,7 +47,7 @@ def own_shard(views: t.Sequence[View], own: str) -> list[View]:
 
 
 def choose_source(views: t.Sequence[View], max_behind: int, max_lag: int) -> tuple[str, str]:
-    """Which server of a set gives the backup, and why: a replica that is linked and level, by name, else the primary.
+    """Which server of a group gives the backup, and why: a replica that is linked and caught up, by name, else the primary.
 
     Every member comes to the same answer by itself. ``max_behind`` in bytes, ``max_lag`` in seconds. Raises Problem.
     """
@@ -57,7 +57,7 @@ def choose_source(views: t.Sequence[View], max_behind: int, max_lag: int) -> tup
             "unknown_primary",
             f"{len(primaries)} primaries answer of {', '.join(view.address for view in views)}",
             "one primary, seen by this host",
-            "see to the set first (role redis_replication), or take the backup without members",
+            "see to the group first (role redis_replication), or take the backup without group_hosts",
         )
     primary = primaries[0]
     reasons = []
@@ -80,7 +80,7 @@ def choose_source(views: t.Sequence[View], max_behind: int, max_lag: int) -> tup
     return primary.address, "the primary, since " + ("; ".join(reasons) if reasons else "it has no replica")
 
 
-def prove_room(info: Info, method: str, last_bytes: int, room: Room, headroom_percent: int) -> None:
+def require_room(info: Info, method: str, last_bytes: int, room: Room, headroom_percent: int) -> None:
     """Room for two copies of the data set, and memory for what is written during a fork. Raises Refusal, with the figures."""
     dataset = max(last_bytes, 1)
     needed = 2 * dataset
@@ -106,7 +106,7 @@ def prove_room(info: Info, method: str, last_bytes: int, room: Room, headroom_pe
         )
 
 
-def prove_unharmed(info: Info) -> None:
+def require_unharmed(info: Info) -> None:
     """A server whose last save or AOF write failed gives no backup that is worth its name. Raises Refusal."""
     if info.text("aof_last_write_status", "ok") != "ok":
         raise Refusal(

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backups elsewhere: sent to repositories, fetched from them, and kept or let go by a policy, here as there."""
+"""Backups elsewhere: sent to repositories, fetched from them, and retained or expired by a policy, here as there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 
 __all__ = ["Elsewhere", "fetch", "labelled", "let_go", "named", "send"]
 
-_PROVEN = "proven"
+_VERIFIED = "verified"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Elsewhere:
     retention: Policy
 
 
-def _tag(set_name: str) -> str:
-    return f"redisops-set={set_name}"
+def _tag(group_name: str) -> str:
+    return f"redisops-group={group_name}"
 
 
 def _label(snapshot: Snapshot) -> str:
@@ -49,7 +49,7 @@ def _decided(rows: t.Sequence[Candidate], policy: Policy, now: float) -> list[De
 
 
 def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host, timeout: float, now: float) -> Backup:
-    """Copy a backup to every repository, and let go there what the policy does not keep. What fails for one does not stop the others.
+    """Copy a backup to every repository, and expire there what the policy does not retain. What fails for one does not stop the others.
 
     Raises Problem, of the first that failed, after all were tried.
     """
@@ -61,13 +61,18 @@ def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host
         try:
             if not restic.exists():
                 restic.create()
-            tags = ["redisops", _tag(store.set_name), f"label={backup.label}", *([_PROVEN] if backup.proven else [])]
+            tags = [
+                "redisops",
+                _tag(store.group_name),
+                f"label={backup.label}",
+                *([_VERIFIED] if backup.verified else []),
+            ]
             saved = restic.save(backup.directory, tags, int(manifest.taken_at), timeout, manifest.host)
             copies[name] = {"snapshot": saved.snapshot, "at": now, "added": saved.added}
             backup = store.note(backup, COPIES, copies)
-            found = restic.snapshots(_tag(store.set_name))
-            rows = [Candidate(one.id, one.at, _PROVEN in one.tags) for one in found]
-            gone = [one.label for one in _decided(rows, place.retention, now) if not one.keep]
+            found = restic.snapshots(_tag(store.group_name))
+            rows = [Candidate(one.id, one.at, _VERIFIED in one.tags) for one in found]
+            gone = [one.label for one in _decided(rows, place.retention, now) if not one.retained]
             _forget(restic, gone, timeout)
         except Problem as problem:
             failed = failed or problem
@@ -75,7 +80,7 @@ def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host
         there = ", ".join(sorted(copies)) or "none"
         raise Problem(
             failed.code,
-            f"{backup.label} is {'proven' if backup.proven else 'taken'} and on this host; of the repositories it is in: {there}. {failed.saw}",
+            f"{backup.label} is {'verified' if backup.verified else 'taken'} and on this host; of the repositories it is in: {there}. {failed.detected}",
             failed.needs,
             failed.do,
         )
@@ -93,11 +98,11 @@ def _forget(restic: Restic, gone: t.Sequence[str], timeout: float) -> None:
 
 def let_go(store: Store, policy: Policy, now: float, check: bool = False) -> list[Decision]:
     """Delete what the policy does not keep on this host; the caller holds the lock. Gives every decision, newest first."""
-    rows = [Candidate(one.label, int(one.at), one.proven, one.keep) for one in store.all()]
+    rows = [Candidate(one.label, int(one.at), one.verified, one.pinned) for one in store.all()]
     decisions = _decided(rows, policy, now)
     if not check:
         for one in decisions:
-            if not one.keep:
+            if not one.retained:
                 store.delete(one.label)
     return decisions
 
@@ -108,36 +113,36 @@ def _chosen(found: t.Sequence[Snapshot], wanted: str, place: Repository) -> Snap
     if not labelled:
         raise Problem(
             "no_backup",
-            f"there is no backup of this set in the repository {place.name}",
+            f"there is no backup of this group in the repository {place.name}",
             "one",
             "take one, or name another set or repository",
         )
     fit = {
         "latest": labelled[-1:],
         "oldest": labelled[:1],
-        "latest_proven": [one for one in labelled if _PROVEN in one.tags][-1:],
+        "latest_verified": [one for one in labelled if _VERIFIED in one.tags][-1:],
     }.get(wanted, [one for one in labelled if _label(one) == wanted][-1:])
     if not fit:
         there = ", ".join(_label(one) for one in labelled[-10:])
         raise Problem(
             "unknown_backup",
             f"there is no backup {wanted!r} in the repository {place.name}; there are: {there}",
-            "one of those, latest, oldest or latest_proven",
+            "one of those, latest, oldest or latest_verified",
             "set backup",
         )
     return fit[0]
 
 
 def labelled(store: Store, place: Repository, host: Host) -> list[tuple[Snapshot, str, bool]]:
-    """The set's backups in a repository, oldest first: snapshot, label, and whether it was proven when it was sent. Raises Problem."""
-    found = Restic(host, place).snapshots(_tag(store.set_name))
-    return [(one, _label(one), _PROVEN in one.tags) for one in found if _label(one)]
+    """The set's backups in a repository, oldest first: snapshot, label, and whether it was verified when it was sent. Raises Problem."""
+    found = Restic(host, place).snapshots(_tag(store.group_name))
+    return [(one, _label(one), _VERIFIED in one.tags) for one in found if _label(one)]
 
 
 def named(store: Store, wanted: str, place: Repository, host: Host) -> tuple[Snapshot, str]:
     """The snapshot that ``wanted`` stands for, and its label. Raises Problem."""
     restic = Restic(host, place)
-    chosen = _chosen(restic.snapshots(_tag(store.set_name)), wanted, place)
+    chosen = _chosen(restic.snapshots(_tag(store.group_name)), wanted, place)
     return chosen, _label(chosen)
 
 

@@ -63,7 +63,7 @@ class Restic:
     """
 
     def __init__(self, host: Host, repository: Repository, timeout: float = 60.0) -> None:
-        repository.prove()
+        repository.require_usable()
         self._host, self._repository, self._timeout = host, repository, timeout
         self._version: t.Optional[tuple[int, int, int]] = None
 
@@ -73,14 +73,14 @@ class Restic:
             done = self._host.run("restic", "version", timeout=self._timeout)
             found = parse_version(done.output)
             if done.code or found is None:
-                saw = (
+                detected = (
                     "restic is not installed"
                     if done.code in (126, 127)
                     else f"restic does not say its version: {done.output.strip()[:200]}"
                 )
                 raise Problem(
                     "restic_missing",
-                    f"{saw} ({self._name})",
+                    f"{detected} ({self._name})",
                     f"restic {_dotted(FLOOR)} or newer",
                     "install the package restic",
                 )
@@ -93,7 +93,7 @@ class Restic:
     # --- the repository -------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """False only where the place answers and holds no repository; it is opened, so that the password is proven as well."""
+        """False only where the place answers and holds no repository; it is opened, so that the password is verified as well."""
         try:
             self._run("cat", "config", "--no-lock")
         except Problem as problem:
@@ -108,7 +108,7 @@ class Restic:
 
     def snapshots(self, tag: str = "") -> list[Snapshot]:
         """All snapshots, or those with ``tag``, oldest first."""
-        output = self._run("snapshots", "--json", "--no-lock", *([f"--tag={_proven_tag(tag)}"] if tag else []))
+        output = self._run("snapshots", "--json", "--no-lock", *([f"--tag={_checked_tag(tag)}"] if tag else []))
         return sorted(self._understood(parse_snapshots, output), key=lambda one: (one.at, one.id))
 
     def check(self, read_data_subset: t.Optional[str] = None, timeout: t.Optional[float] = None) -> None:
@@ -128,15 +128,17 @@ class Restic:
         A snapshot that lacks a file, because it could not be read, is taken out again and is a Problem.
         """
         moment = datetime.datetime.fromtimestamp(when, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-        marks = [f"--tag={_proven_tag(tag)}" for tag in tags]
+        marks = [f"--tag={_checked_tag(tag)}" for tag in tags]
         words = ["--json", "--quiet", f"--host={hostname}", f"--time={moment}", *marks, "."]
         done = self._start("backup", *words, timeout=timeout, directory=directory)
         saved = parse_summary(done.output)
         if done.code == _INCOMPLETE and saved:
             self._run("forget", self._full_id(saved.snapshot))
             line = judge(1, done.output.replace(_UNREAD, "")).line
-            saw = f"the snapshot of {directory} lacked files that could not be read, and was taken out again: {line}"
-            raise self._problem("other", saw)
+            detected = (
+                f"the snapshot of {directory} lacked files that could not be read, and was taken out again: {line}"
+            )
+            raise self._problem("other", detected)
         if done.code or not saved:
             raise self._failed("backup", done, timeout)
         return dataclasses.replace(saved, snapshot=self._full_id(saved.snapshot))
@@ -151,7 +153,7 @@ class Restic:
             "--no-lock",
             f"--target={target_directory}",
             *(["--verify"] if verify else []),
-            _proven_id(snapshot),
+            _checked_id(snapshot),
         ]
         done = self._start(*words, timeout=timeout)
         if done.code == 0:
@@ -169,10 +171,10 @@ class Restic:
     def tag(self, snapshot: str, add: str) -> str:
         """Add a tag. The snapshot gets a new id, which is returned; where it had the tag, that is the old one."""
         before = {one.id: one for one in self.snapshots()}
-        old = next((one for one in before.values() if one.id.startswith(_proven_id(snapshot))), None)
+        old = next((one for one in before.values() if one.id.startswith(_checked_id(snapshot))), None)
         if old is None:
             raise self._problem("other", f"there is no snapshot {snapshot[:8]}")
-        if _proven_tag(add) in old.tags:
+        if _checked_tag(add) in old.tags:
             return old.id
         self._run("tag", f"--add={add}", old.id)
         first = old.original or old.id
@@ -184,7 +186,7 @@ class Restic:
     def forget(self, ids: t.Sequence[str], prune: bool, timeout: t.Optional[float] = None) -> None:
         """Remove snapshots; with ``prune`` the data that no other one needs as well. One that is not there is no error."""
         if ids:
-            self._run("forget", *(["--prune"] if prune else []), *map(_proven_id, ids), timeout=timeout)
+            self._run("forget", *(["--prune"] if prune else []), *map(_checked_id, ids), timeout=timeout)
 
     # --- how it runs ----------------------------------------------------------------------------------------------------
 
@@ -226,9 +228,9 @@ class Restic:
             return self._problem("slow", f"restic {command} was ended after {timeout:g} seconds")
         return self._problem(told.kind, f"restic {command} was still trying after {timeout:g} seconds: {told.line}")
 
-    def _problem(self, kind: str, saw: str) -> Problem:
+    def _problem(self, kind: str, detected: str) -> Problem:
         code, needs, do = _PROBLEMS[kind]
-        return Problem(code, self._repository.mask(f"{self._name}: {saw}"), needs, do)
+        return Problem(code, self._repository.mask(f"{self._name}: {detected}"), needs, do)
 
     def _understood(self, parse: t.Callable[[str], t.Any], output: str) -> t.Any:
         try:
@@ -240,7 +242,7 @@ class Restic:
         """The whole id; restic before 0.17 gives eight digits of it."""
         if len(snapshot) == 64:
             return snapshot
-        output = self._run("snapshots", "--json", "--no-lock", _proven_id(snapshot))
+        output = self._run("snapshots", "--json", "--no-lock", _checked_id(snapshot))
         for one in self._understood(parse_snapshots, output):
             if one.id.startswith(snapshot):
                 return one.id
@@ -251,7 +253,7 @@ def _dotted(version: t.Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
-def _proven_id(snapshot: str) -> str:
+def _checked_id(snapshot: str) -> str:
     """An id, and no other word that restic would take (``latest``, an option). Raises Problem."""
     if not _ID.fullmatch(snapshot):
         raise Problem(
@@ -263,7 +265,7 @@ def _proven_id(snapshot: str) -> str:
     return snapshot
 
 
-def _proven_tag(tag: str) -> str:
+def _checked_tag(tag: str) -> str:
     """restic splits tags at commas, and does not keep an empty one. Raises Problem."""
     if not tag or "," in tag or "\0" in tag or tag != tag.strip():
         raise Problem(

@@ -47,14 +47,14 @@ class Repository:
             text = text.replace(secret, _MASK)
         return text
 
-    def prove(self) -> None:
+    def require_usable(self) -> None:
         """Raise Problem for what restic could not be given."""
         place = (self.name, self.location, self.password, self.cache_dir)
         words = (*place, *self.options, *self.environment, *self.environment.values())
         if not self.location or not self.password:
             lacking = "password" if self.location else "location"
-            saw = f"repository {self.name}: it has no {lacking}"
-            raise Problem("invalid_value", saw, f"a {lacking}", f"set the {lacking} of the repository")
+            detected = f"repository {self.name}: it has no {lacking}"
+            raise Problem("invalid_value", detected, f"a {lacking}", f"set the {lacking} of the repository")
         if any("\0" in word for word in words) or any("=" in name or not name for name in self.environment):
             raise Problem("invalid_value", f"repository {self.name}: a NUL byte in a value, or a name of its environment that cannot be",
                           "values that a process can be given", "correct them")  # fmt: skip

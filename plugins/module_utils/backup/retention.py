@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
-__all__ = ["Candidate", "Decision", "Policy", "decide", "prove_policy"]
+__all__ = ["Candidate", "Decision", "Policy", "decide", "require_policy"]
 
 _DAY = 86400
 _EPOCH = datetime.datetime(1970, 1, 1)
@@ -24,7 +24,7 @@ class Policy:
     """How much stays; what any rule keeps, stays. 0 turns a rule off; with every rule off nothing is ever deleted.
 
     ``keep_daily`` to ``keep_yearly`` count the newest days, ISO weeks, months and years (UTC) that have a backup, not those that passed:
-    where no backup was made for a year, none is deleted for it. ``minimum_redundancy`` proven backups stay whatever the rules say.
+    where no backup was made for a year, none is deleted for it. ``minimum_redundancy`` verified backups stay whatever the rules say.
     """
 
     keep_last: int = 0
@@ -38,12 +38,12 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A backup: ``at`` in seconds since 1970, ``proven`` that it can be restored, ``keep`` that somebody wants it for good."""
+    """A backup: ``at`` in seconds since 1970, ``verified`` that it can be restored, ``pinned`` that somebody wants it for good."""
 
     label: str
     at: int
-    proven: bool = False
-    keep: bool = False
+    verified: bool = False
+    pinned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Decision:
     """``why`` has every reason that holds."""
 
     label: str
-    keep: bool
+    retained: bool
     why: str
 
 
@@ -74,8 +74,8 @@ _PERIODS: dict[str, tuple[str, t.Callable[[int], str]]] = {
 _RULES = ("keep_last", "keep_within_days", *_PERIODS)
 
 
-def prove_policy(policy: Policy) -> None:
-    """Raise Problem for a policy that says nothing sensible: a negative number, or no proven backup that has to stay."""
+def require_policy(policy: Policy) -> None:
+    """Raise Problem for a policy that says nothing sensible: a negative number, or no verified backup that has to stay."""
     least = {**dict.fromkeys(_RULES, 0), "minimum_redundancy": 1}
     wrong = [f"{name} is {getattr(policy, name)}" for name in least if getattr(policy, name) < least[name]]
     if wrong:
@@ -93,19 +93,19 @@ def _of_periods(past: t.Sequence[Candidate], rule: str, count: int) -> t.Iterato
     periods: dict[str, list[Candidate]] = {}
     for one in past:
         periods.setdefault(period_of(one.at), []).append(one)
-    for period, members in list(periods.items())[:count]:
-        proven = [one for one in members if one.proven]
-        kind = "newest proven one" if proven else "newest one, and none is proven,"
-        yield (proven or members)[0], f"the {kind} of {word} {period} ({rule} {count})"
+    for period, group_hosts in list(periods.items())[:count]:
+        verified = [one for one in group_hosts if one.verified]
+        kind = "newest verified one" if verified else "newest one, and none is verified,"
+        yield (verified or group_hosts)[0], f"the {kind} of {word} {period} ({rule} {count})"
 
 
 def decide(backups: t.Sequence[Candidate], policy: Policy, now: int) -> list[Decision]:
-    """What becomes of each backup, newest first. Raises Problem for a policy that prove_policy does not pass.
+    """What becomes of each backup, newest first. Raises Problem for a policy that require_policy does not pass.
 
     Deciding again over what stays deletes nothing more, at the same ``now``. A higher number in a rule that is on keeps no less.
     A backup from the future (a clock was wrong) stays, and takes no other one's place.
     """
-    prove_policy(policy)
+    require_policy(policy)
     order = sorted(backups, key=lambda one: (one.at, one.label), reverse=True)
     reasons: dict[int, list[str]] = {id(one): [] for one in order}
 
@@ -114,16 +114,16 @@ def decide(backups: t.Sequence[Candidate], policy: Policy, now: int) -> list[Dec
 
     past = [one for one in order if one.at <= now]
     for one in order:
-        if one.keep:
+        if one.pinned:
             say(one, "marked to be kept")
         if one.at > now:
             say(one, f"dated {one.at - now} seconds in the future: a clock is or was wrong, so its age is unknown")
-    proven = [one for one in past if one.proven]
-    for one in proven[:1]:
-        say(one, "the newest proven backup")
+    verified = [one for one in past if one.verified]
+    for one in verified[:1]:
+        say(one, "the newest verified backup")
     if policy.minimum_redundancy > 1:
-        for one in proven[: policy.minimum_redundancy]:
-            say(one, f"one of the newest {policy.minimum_redundancy} proven backups (minimum_redundancy)")
+        for one in verified[: policy.minimum_redundancy]:
+            say(one, f"one of the newest {policy.minimum_redundancy} verified backups (minimum_redundancy)")
     if not any(getattr(policy, rule) for rule in _RULES):
         for one in order:
             say(one, "every rule of the policy is off")

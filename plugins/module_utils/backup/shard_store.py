@@ -18,7 +18,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.inventory.cluste
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 
-__all__ = ["set_names", "slots_of", "store_of"]
+__all__ = ["group_names", "slots_of", "store_of"]
 
 _LONGEST = 24
 _SHARD = re.compile(r"\.\d+(-\d+)?(_\d+(-\d+)?)*(_and_[0-9a-f]{8})?")
@@ -34,17 +34,17 @@ def slots_of(server: Server, info: Info) -> tuple[str, ...]:
     return tuple(owner.ranges) if owner else ()
 
 
-def store_of(directory: str, set_name: str, slots: t.Sequence[str]) -> Store:
+def store_of(directory: str, group_name: str, slots: t.Sequence[str]) -> Store:
     """The set's store, or that of the shard that has ``slots``; a name that ends with the slots stays as it is. Raises Problem."""
     shard = "_".join(slots)
     if len(shard) > _LONGEST:
         shard = f"{slots[0]}_and_{hashlib.sha256(shard.encode()).hexdigest()[:8]}"
-    named = set_name if not shard or set_name.endswith(f".{shard}") else f"{set_name}.{shard}"
+    named = group_name if not shard or group_name.endswith(f".{shard}") else f"{group_name}.{shard}"
     return Store(directory, named)
 
 
-def set_names(directory: str, set_name: str = "") -> list[str]:
-    """Sets that lie in ``directory``, or of these ``set_name`` and its shards. Raises OSError."""
+def group_names(directory: str, group_name: str = "") -> list[str]:
+    """Sets that lie in ``directory``, or of these ``group_name`` and its shards. Raises OSError."""
     try:
         names = os.listdir(directory)
     except FileNotFoundError:
@@ -55,8 +55,8 @@ def set_names(directory: str, set_name: str = "") -> list[str]:
         if not name.startswith(".")
         and os.path.isdir(os.path.join(directory, name))
         and (
-            not set_name
-            or name == set_name
-            or _SHARD.fullmatch(name[len(set_name) :] if name.startswith(set_name) else "")
+            not group_name
+            or name == group_name
+            or _SHARD.fullmatch(name[len(group_name) :] if name.startswith(group_name) else "")
         )
     )

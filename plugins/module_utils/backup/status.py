@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the backups of a set are worth, as stable codes, and in words for people."""
+"""What the backups of a group are worth, as stable codes, and in words for people."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["CODES", "render_text", "row_of", "status_of"]
 CODES = {
     0: "ok",
     1: "no backup",
-    2: "no proven backup",
-    3: "the last proven backup is too old",
+    2: "no verified backup",
+    3: "the last verified backup is too old",
     4: "the latest backup failed its proof, or is damaged",
 }
 
@@ -29,9 +29,9 @@ def row_of(
     problem: str,
     proof: t.Mapping[str, t.Any],
     copies: t.Mapping[str, t.Any],
-    keep: bool,
+    pinned: bool,
 ) -> dict[str, t.Any]:
-    """One backup as a dict of plain values. ``state`` is ``damaged``, ``failed``, ``taken``, ``checksummed``, ``loaded`` or ``proven``."""
+    """One backup as a dict of plain values. ``state`` is ``damaged``, ``failed``, ``taken``, ``checksummed``, ``loaded`` or ``verified``."""
     state = "damaged" if manifest is None else str(proof.get("state", "taken"))
     return {
         "label": label,
@@ -39,7 +39,7 @@ def row_of(
         "state": state,
         "why": problem or str(proof.get("why", "")),
         "differences": list(proof.get("differences", ())),
-        "keep": keep,
+        "pinned": pinned,
         "method": manifest.method if manifest else None,
         "source": manifest.source if manifest else None,
         "why_source": manifest.why_source if manifest else None,
@@ -51,19 +51,19 @@ def row_of(
         "seconds": manifest.seconds if manifest else None,
         "load_seconds": proof.get("load_seconds"),
         "digest": proof.get("digest"),
-        "proven_at": proof.get("at") if state == "proven" else None,
+        "verified_at": proof.get("at") if state == "verified" else None,
         "repositories": sorted(name for name in copies if name != "seal"),
     }
 
 
 def status_of(rows: t.Sequence[t.Mapping[str, t.Any]], max_age: float, now: float) -> int:
-    """The code of a set's backups, oldest first. ``max_age`` in seconds, 0 for any age."""
+    """The code of a group's backups, oldest first. ``max_age`` in seconds, 0 for any age."""
     if not rows:
         return 1
-    proven = [row for row in rows if row["state"] == "proven"]
-    if not proven:
+    verified = [row for row in rows if row["state"] == "verified"]
+    if not verified:
         return 2
-    if max_age and now - proven[-1]["at"] > max_age:
+    if max_age and now - verified[-1]["at"] > max_age:
         return 3
     return 4 if rows[-1]["state"] in ("failed", "damaged") else 0
 
@@ -88,18 +88,18 @@ def _size(count: t.Optional[int]) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
-def render_text(set_name: str, rows: t.Sequence[t.Mapping[str, t.Any]], code: int, now: float) -> str:
+def render_text(group_name: str, rows: t.Sequence[t.Mapping[str, t.Any]], code: int, now: float) -> str:
     """For people: a line on the set, then one for each backup, newest first."""
-    lines = [f"set {set_name}: {CODES[code]} ({code})"]
+    lines = [f"set {group_name}: {CODES[code]} ({code})"]
     for row in reversed(rows):
-        mark = "OK" if row["state"] == "proven" else row["state"].upper()
+        mark = "OK" if row["state"] == "verified" else row["state"].upper()
         when = datetime.datetime.fromtimestamp(row["at"], datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         facts = [when, _ago(now - row["at"]), _size(row["bytes"]), f"{row['keys']} keys", f"from the {row['source']}"]
         if row["load_seconds"] is not None:
             facts.append(f"loads in {row['load_seconds']:.1f} s")
         if row["repositories"]:
             facts.append("also in " + ", ".join(row["repositories"]))
-        if row["keep"]:
+        if row["pinned"]:
             facts.append("kept")
         why = f" ({row['why']})" if row["why"] else ""
         lines.append(f"  {row['label']}: {mark}{why}: " + ", ".join(facts))

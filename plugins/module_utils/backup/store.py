@@ -27,7 +27,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
     seal,
     unseal,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import SCRATCH
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import WORK_PREFIX
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import (
@@ -43,9 +43,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BEGUN = ".begun-"
 _GOING = ".going-"
 MANIFEST, PROOF, KEEP, COPIES = "manifest.json", "proof.json", "keep", "copies.json"
-#: What may lie in a backup beside the files that its manifest names: written after it, by us; with what a cut leaves of them.
+#: What may lie in a backup next to the files that its manifest names: written after it, by us; with what a cut leaves of them.
 _NAMES = (MANIFEST, PROOF, KEEP, COPIES)
-BESIDE = frozenset([*_NAMES, *(f".{name}.redisops-new" for name in _NAMES)])
+NEXT_TO = frozenset([*_NAMES, *(f".{name}.redisops-new" for name in _NAMES)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Backup:
     problem: str
     proof: t.Mapping[str, t.Any]
     copies: t.Mapping[str, t.Any]
-    keep: bool
+    pinned: bool
     seal: str = ""
 
     @property
-    def proven(self) -> bool:
-        return self.proof.get("state") == "proven"
+    def verified(self) -> bool:
+        return self.proof.get("state") == "verified"
 
     @property
     def at(self) -> float:
@@ -98,7 +98,7 @@ def verify_files(directory: str, manifest: BackupManifest) -> list[str]:
     for folder, folders, files in os.walk(directory):
         for name in [*files, *(one for one in folders if os.path.islink(os.path.join(folder, one)))]:
             relative = os.path.relpath(os.path.join(folder, name), directory)
-            if relative not in named and relative not in BESIDE:
+            if relative not in named and relative not in NEXT_TO:
                 found.append(f"{relative} is there, and the manifest does not name it")
     return found
 
@@ -112,20 +112,20 @@ def _taken(descriptor: int) -> bool:
 
 
 class Store:
-    """The backups of one set on this host."""
+    """The backups of one group on this host."""
 
-    def __init__(self, root: str, set_name: str) -> None:
+    def __init__(self, root: str, group_name: str) -> None:
         """Raises Problem for a name that is no name."""
-        if not _NAME.fullmatch(set_name) or ".." in set_name:
+        if not _NAME.fullmatch(group_name) or ".." in group_name:
             raise Problem(
                 "invalid_value",
-                f"set_name: {set_name!r} is no name",
+                f"group_name: {group_name!r} is no name",
                 "letters, digits, dots, dashes and underscores, at most 64",
-                "set set_name",
+                "set group_name",
             )
         self.root = root
-        self.directory = os.path.join(root, set_name)
-        self.set_name = set_name
+        self.directory = os.path.join(root, group_name)
+        self.group_name = group_name
 
     def prepare(self) -> None:
         """Make the directories, which only their owner may enter. Raises Problem."""
@@ -164,9 +164,9 @@ class Store:
             os.close(descriptor)
 
     def _clear(self) -> None:
-        """What runs that were cut off left: directories without a label, scratch directories of processes that are gone."""
+        """What runs that were cut off left: directories without a label, work directories of processes that are gone."""
         for name in os.listdir(self.directory):
-            if name.startswith((_BEGUN, _GOING, SCRATCH)):
+            if name.startswith((_BEGUN, _GOING, WORK_PREFIX)):
                 shutil.rmtree(os.path.join(self.directory, name), ignore_errors=True)
 
     def begin(self, label: str) -> str:
@@ -194,12 +194,12 @@ class Store:
         return self.read(manifest.label)
 
     def adopt(self, path: str, label: str) -> Backup:
-        """Give a directory that was filled elsewhere its label, if its manifest is whole and of this set. Raises Problem."""
+        """Give a directory that was filled elsewhere its label, if its manifest is whole and of this group. Raises Problem."""
         manifest = parse_backup_manifest(read_text(os.path.join(path, MANIFEST)), f"manifest of {label}")
-        if (manifest.label, manifest.set_name) != (label, self.set_name):
+        if (manifest.label, manifest.group_name) != (label, self.group_name):
             raise Problem(
                 "manifest_invalid",
-                f"what was fetched as {label} of {self.set_name} is {manifest.label} of {manifest.set_name}",
+                f"what was fetched as {label} of {self.group_name} is {manifest.label} of {manifest.group_name}",
                 "the backup that was asked for",
                 "find out who wrote it there",
             )
@@ -235,15 +235,15 @@ class Store:
             if manifest.label != label:
                 manifest, problem = None, f"its manifest is of {manifest.label}"
         except Problem as found:
-            problem = found.saw
-        proof = self._beside(directory, PROOF)
+            problem = found.detected
+        proof = self._next_to(directory, PROOF)
         if proof.get("manifest") != sealed or not sealed:
             proof = {}
         keep = os.path.exists(os.path.join(directory, KEEP))
-        return Backup(directory, label, manifest, problem, proof, self._beside(directory, COPIES), keep, sealed)
+        return Backup(directory, label, manifest, problem, proof, self._next_to(directory, COPIES), keep, sealed)
 
     @staticmethod
-    def _beside(directory: str, name: str) -> dict[str, t.Any]:
+    def _next_to(directory: str, name: str) -> dict[str, t.Any]:
         try:
             return unseal(read_text(os.path.join(directory, name)), name)
         except Problem:
@@ -259,36 +259,36 @@ class Store:
         return [self.read(label) for label in self.labels()]
 
     def find(self, name: str) -> Backup:
-        """A backup by its label, or ``latest``, ``oldest``, ``latest_proven``. Raises Problem."""
+        """A backup by its label, or ``latest``, ``oldest``, ``latest_verified``. Raises Problem."""
         backups = self.all()
         if not backups:
             raise Problem(
                 "no_backup",
                 f"there is no backup in {self.directory}; {self.root} has those of: {', '.join(self._sets()) or 'no set'}",
                 "one",
-                "take one (playbook backup), or name set_name, directory or a repository",
+                "take one (playbook backup), or name group_name, directory or a repository",
             )
         whole = [one for one in backups if one.manifest]
         chosen = {
             "latest": whole[-1:],
             "oldest": whole[:1],
-            "latest_proven": [one for one in whole if one.proven][-1:],
+            "latest_verified": [one for one in whole if one.verified][-1:],
         }.get(name, [one for one in backups if one.label == name])
         if not chosen:
             raise Problem(
                 "unknown_backup",
                 f"there is no backup {name!r} in {self.directory}; there are: {', '.join(one.label for one in backups[-10:])}",
-                "one of those, latest, oldest or latest_proven",
+                "one of those, latest, oldest or latest_verified",
                 "set backup",
             )
         return chosen[0]
 
     def note(self, backup: Backup, name: str, content: t.Mapping[str, t.Any]) -> Backup:
-        """Write something beside the manifest (``proof.json``, ``copies.json``), durably. Raises Problem."""
+        """Write something next to the manifest (``proof.json``, ``copies.json``), durably. Raises Problem."""
         StagedFile(os.path.join(backup.directory, name), seal(content), 0o600).commit()
         return self.read(backup.label)
 
-    def set_keep(self, backup: Backup, keep: bool) -> None:
+    def set_pinned(self, backup: Backup, keep: bool) -> None:
         """The operator's word that a backup is to stay, whatever the policy says."""
         path = os.path.join(backup.directory, KEEP)
         if keep:

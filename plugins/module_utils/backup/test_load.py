@@ -1,9 +1,9 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loads copied data into a scratch server that nobody else can reach, to ask it what it holds.
+"""Loads copied data into a temporary server that nobody else can reach, to ask it what it holds.
 
-The scratch server follows a primary that cannot exist (port 0). So it drops no key whose time has come: what is loaded is what was saved.
+The temporary server follows a primary that cannot exist (port 0). So it drops no key whose time has come: what is loaded is what was saved.
 It listens on a Unix socket only, runs as a user of its own, yields to everybody and is the first that the kernel ends when memory runs out.
 """
 
@@ -31,18 +31,18 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
     end_with_parent,
     judgement,
-    private_server,
+    run_temporary_server,
     server_binary,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 
-__all__ = ["SCRATCH", "Loaded", "decode", "loaded", "memory_available", "server_version"]
+__all__ = ["WORK_PREFIX", "Loaded", "decode", "loaded", "memory_available", "server_version"]
 
 #: First to go when memory runs out, last when others want the CPU.
 _MEEK = 'echo 1000 >/proc/self/oom_score_adj 2>/dev/null; exec nice -n 15 "$0" "$@"'
 _NOBODY = "nobody"
-#: How the names of scratch directories begin.
-SCRATCH = ".scratch-"
+#: How the names of work directories begin.
+WORK_PREFIX = ".work-"
 
 
 def decode(text: str) -> str:
@@ -52,7 +52,7 @@ def decode(text: str) -> str:
 
 @dataclasses.dataclass
 class Loaded:
-    """A scratch server that has loaded. Seconds: until it listened and had loaded; ``digest`` is DEBUG DIGEST's.
+    """A temporary server that has loaded. Seconds: until it listened and had loaded; ``digest`` is DEBUG DIGEST's.
 
     ``directory`` is where it works, for as long as it does.
     """
@@ -83,28 +83,28 @@ def server_version(host_run: t.Callable[..., t.Any], binary: str) -> str:
 
 def _no_room(place: str, error: OSError) -> Problem:
     return Problem(
-        "scratch_write",
-        f"{place}: the scratch server's files cannot be laid out: {error.strerror or error}",
+        "temporary_server_files",
+        f"{place}: the temporary server's files cannot be laid out: {error.strerror or error}",
         "room for a copy of the AOF's last increment, on the file system of the backups",
         "make room, then run again",
     )
 
 
 def _room(near: str) -> str:
-    """A directory for the scratch server's files. Raises Problem."""
+    """A directory for the temporary server's files. Raises Problem."""
     try:
-        return tempfile.mkdtemp(prefix=SCRATCH, dir=near)
+        return tempfile.mkdtemp(prefix=WORK_PREFIX, dir=near)
     except OSError as error:
         raise _no_room(near, error) from None
 
 
-def _lay_out(data: str, scratch: str) -> list[str]:
-    """The data in the scratch directory: links to what Redis only reads, a real copy of what it would write to; its arguments."""
+def _lay_out(data: str, work: str) -> list[str]:
+    """The data in the work directory: links to what Redis only reads, a real copy of what it would write to; its arguments."""
     if not data.endswith(".manifest"):
-        os.link(data, os.path.join(scratch, "dump.rdb"))
+        os.link(data, os.path.join(work, "dump.rdb"))
         return ["--appendonly", "no", "--dbfilename", "dump.rdb"]
     folder, name = os.path.split(data)
-    target = os.path.join(scratch, "aof")
+    target = os.path.join(work, "aof")
     os.mkdir(target, 0o770)
     needed = parse_manifest(read_text(data), data).needed
     for entry in needed:
@@ -117,9 +117,9 @@ def _lay_out(data: str, scratch: str) -> list[str]:
     return ["--appendonly", "yes", "--appenddirname", "aof", "--appendfilename", name[: -len(".manifest")]]
 
 
-def _hand_over(scratch: str, gid: int) -> None:
+def _hand_over(work: str, gid: int) -> None:
     """The group may read what is there, and write to what is no link to a backup."""
-    for folder, _folders, files in os.walk(scratch):
+    for folder, _folders, files in os.walk(work):
         os.chown(folder, 0, gid)
         os.chmod(folder, 0o770)
         for name in files:
@@ -137,7 +137,7 @@ def loaded(
     databases: str = "16",
     gid: t.Optional[int] = None,
 ) -> t.Iterator[Loaded]:
-    """A scratch server with ``data`` (an RDB file, or the manifest of an AOF) loaded; gone, with its files, at the end.
+    """A temporary server with ``data`` (an RDB file, or the manifest of an AOF) loaded; gone, with its files, at the end.
 
     ``near`` is a directory on the same file system; nobody else need be able to pass through it, since the server starts within. ``gid`` is
     the group that it runs as. Raises Problem with Redis' own words if it does not load.
@@ -150,19 +150,19 @@ def loaded(
             "the program that loads the copy",
             "install redis (role redis_install)",
         )
-    scratch = _room(near)
-    meeting = tempfile.mkdtemp(prefix="redisops-scratch-")  # the path of a socket has to be short
+    work = _room(near)
+    meeting = tempfile.mkdtemp(prefix="redisops-work-")  # the path of a socket has to be short
     try:
         try:
-            arguments = _lay_out(data, scratch)
+            arguments = _lay_out(data, work)
         except OSError as error:
-            raise _no_room(scratch, error) from None
+            raise _no_room(work, error) from None
         identity: dict[str, t.Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam(_NOBODY)
-            # Root's group is no group for a scratch server: a backup that was brought from another host may have it.
+            # Root's group is no group for a temporary server: a backup that was brought from another host may have it.
             group = (os.stat(data).st_gid if gid is None else gid) or nobody.pw_gid
-            _hand_over(scratch, group)
+            _hand_over(work, group)
             identity = {"user": nobody.pw_uid, "group": group, "extra_groups": []}
             os.chown(meeting, nobody.pw_uid, 0)
         listening = os.path.join(meeting, "s")
@@ -202,20 +202,20 @@ def loaded(
         ]
         began = time.monotonic()
         with tempfile.TemporaryFile() as output:
-            with private_server(command, listening, output, identity, end_with_parent, timeout, scratch) as process:
+            with run_temporary_server(command, listening, output, identity, end_with_parent, timeout, work) as process:
                 if process.poll() is None:
-                    yield dataclasses.replace(_loaded(listening, began, timeout, output), directory=scratch)
+                    yield dataclasses.replace(_loaded(listening, began, timeout, output), directory=work)
                     return
             words = judgement(_text(output))
             code = process.returncode
         raise Problem(
             "does_not_load",
-            f"a scratch server does not load {os.path.basename(data)}: {words} (it ended with {code})",
+            f"a temporary server does not load {os.path.basename(data)}: {words} (it ended with {code})",
             "data that Redis loads",
             "redis_file_check says what is the matter with the file; use another backup",
         )
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(meeting, ignore_errors=True)
 
 
@@ -235,7 +235,7 @@ def _loaded(listening: str, began: float, timeout: float, output: t.BinaryIO) ->
     if not wait_for(done, timeout):
         raise Problem(
             "load_timeout",
-            f"the scratch server has not loaded the copy after {timeout:g} seconds",
+            f"the temporary server has not loaded the copy after {timeout:g} seconds",
             "time to load it",
             "set a longer timeout",
         )

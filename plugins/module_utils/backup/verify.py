@@ -19,7 +19,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 
-__all__ = ["SAMPLE", "compare", "prove", "read_sample"]
+__all__ = ["SAMPLE", "compare", "read_sample", "verify"]
 
 SAMPLE = "sample.json"
 _LENGTHS = {"string": "STRLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "hash": "HLEN", "stream": "XLEN"}
@@ -34,7 +34,7 @@ def read_sample(directory: str, manifest: BackupManifest) -> list[SampleKey]:
 
 
 def _counts(manifest: BackupManifest, info: Info) -> list[str]:
-    """Where the loaded copy's keys per database are not those of the moment, allowing for what ran beside it."""
+    """Where the loaded copy's keys per database are not those of the moment, allowing for what ran next to it."""
     found = []
     for number in sorted({*map(int, manifest.keys), *info.keyspace}):
         keys, expiring = manifest.keys.get(str(number), (0, 0))
@@ -111,7 +111,7 @@ def compare(
     return found[:50]
 
 
-def prove(
+def verify(
     directory: str,
     manifest: BackupManifest,
     sealed: str,
@@ -122,7 +122,7 @@ def prove(
     gid: t.Optional[int] = None,
     clock: t.Callable[[], float] = time.time,
 ) -> dict[str, t.Any]:
-    """Take a backup from ``taken`` as far as it gets: ``checksummed``, ``loaded``, ``proven``; or ``failed``, with what differs.
+    """Take a backup from ``taken`` as far as it gets: ``checksummed``, ``loaded``, ``verified``; or ``failed``, with what differs.
 
     ``memory`` is what processes can still be given, in bytes: where it is too little the backup is not loaded, and why is said. Raises
     nothing that an operator could not act on: what goes wrong with the backup is part of the answer.
@@ -152,9 +152,9 @@ def prove(
             result.update(sampled=len(sample), assertions=len(assertions))
             copy.server.close()
     except Problem as problem:
-        if problem.code == "scratch_write":  # says nothing about the backup
-            return {**result, "why": f"not loaded: {problem.saw}"}
-        return {**result, "state": "failed", "why": problem.saw, "differences": [problem.saw]}
+        if problem.code == "temporary_server_files":  # says nothing about the backup
+            return {**result, "why": f"not loaded: {problem.detected}"}
+        return {**result, "state": "failed", "why": problem.detected, "differences": [problem.detected]}
     if differences:
         return {
             **result,
@@ -162,4 +162,4 @@ def prove(
             "differences": differences,
             "why": "what was loaded is not what the server had",
         }
-    return {**result, "state": "proven"}
+    return {**result, "state": "verified"}

@@ -19,7 +19,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.inventory.cluste
     parse_nodes,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.inventory.hosts import usable
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import ASK_SECONDS, Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
+    ASK_SECONDS,
+    GroupHosts,
+    there,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import endpoint, split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
     CommandError,
@@ -52,14 +56,14 @@ class Entry:
 class Nodes:
     """Connections by node id, and the picture that the answers make."""
 
-    def __init__(self, entries: t.Sequence[Entry], remove: t.Sequence[str], login: Login, bare: bool = False) -> None:
-        """``remove`` are addresses and ids. ``bare``: check mode, and what makes a cluster node of a server has not been done yet."""
-        self.login, self.bare = login, bare
+    def __init__(self, entries: t.Sequence[Entry], remove: t.Sequence[str], login: Login, fresh: bool = False) -> None:
+        """``remove`` are addresses and ids. ``fresh``: check mode, and what makes a cluster node of a server has not been done yet."""
+        self.login, self.fresh = login, fresh
         self.entries = {entry.address: entry for entry in entries}
-        self.members = Members([entry.address for entry in entries], entries[0].address)
+        self.group_hosts = GroupHosts([entry.address for entry in entries], entries[0].address)
         self.leaving_ids = {one for one in remove if _NODE_ID.fullmatch(one)}
         self.leaving = [endpoint(*split_endpoint(one, login.port)) for one in remove if not _NODE_ID.fullmatch(one)]
-        both = set(map(self.members.of, self.leaving)) & set(self.members.all)
+        both = set(map(self.group_hosts.of, self.leaving)) & set(self.group_hosts.all)
         if both:
             raise Problem(
                 "contradiction",
@@ -100,7 +104,7 @@ class Nodes:
         except Problem as problem:
             self._servers.pop(address, None)
             if (
-                self.bare
+                self.fresh
                 and place == "declared"
                 and (isinstance(problem, ServerDown) or problem.code == "not_a_cluster_node")
             ):
@@ -108,7 +112,7 @@ class Nodes:
                 return Member(address, place, entry.domain, address, nodes=(itself,))
             if problem.code == "not_a_cluster_node" and place == "declared":
                 raise
-            return Member(address, place, entry.domain, because=problem.saw)
+            return Member(address, place, entry.domain, because=problem.detected)
         own = next(node for node in nodes if node.itself)
         announced = entry.announce or settings.get("cluster-announce-ip", "")
         if announced:
@@ -131,7 +135,7 @@ class Nodes:
     def observe(self) -> Picture:
         """Everybody that is declared, leaves, or is known to one of those. Raises Problem where none of the declared can be asked."""
         found = self._ask_all(
-            [*((one, "declared") for one in self.members.all), *((one, "leaving") for one in self.leaving)]
+            [*((one, "declared") for one in self.group_hosts.all), *((one, "leaving") for one in self.leaving)]
         )
         declared = [member for member in found if member.place == "declared"]
         if not any(member.reached for member in declared):
@@ -169,7 +173,7 @@ class Nodes:
         return Picture(found)
 
     def _same(self, told: str, address: str) -> bool:
-        return told == address or (usable(told) and self.members.of(told) == self.members.of(address))
+        return told == address or (usable(told) and self.group_hosts.of(told) == self.group_hosts.of(address))
 
     def settle(self, timeout: float = SETTLE_SECONDS) -> Picture:
         """As observe(), when nobody is being introduced, failed over or coming back any more; the last picture if that does not end."""
@@ -207,7 +211,7 @@ def _without_memories(found: t.Sequence[Member]) -> list[Member]:
 def _linked(picture: Picture) -> bool:
     return all(
         member.link_up
-        for member in picture.members
+        for member in picture.group_hosts
         if member.reached and picture.primary_of(member.id) and picture.reached(picture.primary_of(member.id))
     )
 
@@ -225,6 +229,6 @@ def _quiet(picture: Picture) -> bool:
         and len(member.nodes) > 1
         and picture.is_primary(member.id)
         and not picture.owned.get(member.id)
-        for member in picture.members
+        for member in picture.group_hosts
     )
     return not (picture.settling or taking_over or coming_back or picture.disagreement())

@@ -16,19 +16,19 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 
-__all__ = ["set_hold"]
+__all__ = ["set_failover_hold"]
 
 _NAME = "cluster-replica-no-failover"
 
 
-def set_hold(server: t.Optional[Server], held: bool, folder: str, timeout: float, check: bool) -> list[Change]:
+def set_failover_hold(server: t.Optional[Server], held: bool, folder: str, timeout: float, check: bool) -> list[Change]:
     """Hold a replica, or let it go and wait until it has copied its primary; of a primary, or a stopped server, nothing is asked.
 
     ``folder``: where it is noted. Gives what differed. Raises Problem.
     """
     if server is None or server.info("replication").text("role") != "slave":
         return []
-    note, live = os.path.join(folder, f"replica-held-{server.login.port}"), server.config_get(_NAME)[_NAME]
+    note, live = os.path.join(folder, f"failover-blocked-{server.login.port}"), server.config_get(_NAME)[_NAME]
     before = read_text(note).strip() if os.path.exists(note) else None
     wanted = "yes" if held else before or live
     words = "let no replica take over while its primary is restored" if held else "let it take over again"

@@ -18,8 +18,8 @@ __all__ = ["findings", "shards"]
 _TIMEOUTS = (2000, 60000)
 
 
-def _finding(code: str, severity: str, saw: str, why: str, do: str) -> dict[str, str]:
-    return {"code": code, "severity": severity, "saw": saw, "why": why, "do": do}
+def _finding(code: str, severity: str, detected: str, why: str, do: str) -> dict[str, str]:
+    return {"code": code, "severity": severity, "detected": detected, "why": why, "do": do}
 
 
 def shards(picture: Picture) -> list[dict[str, t.Any]]:

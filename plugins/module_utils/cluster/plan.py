@@ -18,11 +18,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.cluster.layout i
 from ansible_collections.redisops.recovery.plugins.module_utils.cluster.preconditions import (
     Moves,
     head,
-    prove_agreed,
-    prove_members,
-    prove_one_cluster,
-    prove_size,
-    prove_startable,
+    require_agreed,
+    require_group_hosts,
+    require_one_cluster,
+    require_size,
+    require_startable,
     sort_open_slots,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.cluster.state import Picture, spelled, text_of_slots
@@ -55,14 +55,14 @@ class Step:
 
 def plan(picture: Picture, wish: Wish) -> list[Step]:
     """The steps, in order; none where all is as declared. Raises Refusal."""
-    prove_size(picture, wish.primaries, wish.replicas)
-    ours = prove_one_cluster(picture)
-    prove_agreed(picture)
-    prove_startable(picture, ours)
+    require_size(picture, wish.primaries, wish.replicas)
+    ours = require_one_cluster(picture)
+    require_agreed(picture)
+    require_startable(picture, ours)
     moves = sort_open_slots(picture)
     steps = _Planner(picture, wish, ours, moves).steps()
     if steps:
-        prove_members(picture, ours)
+        require_group_hosts(picture, ours)
     return steps
 
 

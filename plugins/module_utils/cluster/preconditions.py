@@ -22,11 +22,11 @@ __all__ = [
     "LEAST_PRIMARIES",
     "Moves",
     "head",
-    "prove_agreed",
-    "prove_members",
-    "prove_one_cluster",
-    "prove_size",
-    "prove_startable",
+    "require_agreed",
+    "require_group_hosts",
+    "require_one_cluster",
+    "require_size",
+    "require_startable",
     "sort_open_slots",
 ]
 
@@ -43,7 +43,7 @@ def head(picture: Picture, node_id: str) -> str:
     return picture.primary_of(node_id) or node_id
 
 
-def prove_size(picture: Picture, primaries: int, replicas: int) -> None:
+def require_size(picture: Picture, primaries: int, replicas: int) -> None:
     """Nodes for the primaries and their replicas. Raises Refusal."""
     nodes = [member for member in picture.members if member.place == "declared"]
     leaving = [member.address for member in picture.members if member.place == "leaving"]
@@ -59,7 +59,7 @@ def prove_size(picture: Picture, primaries: int, replicas: int) -> None:
     )
 
 
-def prove_one_cluster(picture: Picture) -> frozenset[str]:
+def require_one_cluster(picture: Picture) -> frozenset[str]:
     """The ids of the cluster that the declared nodes are in; empty where there is none yet. Raises Refusal."""
     declared = {member.id for member in picture.members if member.place == "declared" and member.id}
     leaving = {member.id for member in picture.members if member.place == "leaving" and member.id}
@@ -68,16 +68,16 @@ def prove_one_cluster(picture: Picture) -> frozenset[str]:
         return frozenset()
     main = max(groups, key=lambda group: len(group & declared))
     for group in groups:
-        strangers = group - declared - leaving
+        undeclared = group - declared - leaving
         served = {slot for one in group for slot in picture.owned.get(one, ())}
         others = {
             slot for other in groups if other is not group for one in other for slot in picture.owned.get(one, ())
         }
-        foreign = strangers and (group is not main or len(strangers) >= len(group & declared))
+        foreign = undeclared and (group is not main or len(undeclared) >= len(group & declared))
         if foreign or (group is not main and served & others):
             with_whom = (
-                f"knows {_list(picture, sorted(strangers, key=picture.name))}"
-                if strangers
+                f"knows {_list(picture, sorted(undeclared, key=picture.name))}"
+                if undeclared
                 else f"serves {spelled(served & others)} as others do"
             )
             raise Refusal(
@@ -89,7 +89,7 @@ def prove_one_cluster(picture: Picture) -> frozenset[str]:
     return frozenset().union(*groups)
 
 
-def prove_agreed(picture: Picture) -> None:
+def require_agreed(picture: Picture) -> None:
     """Nodes that say the same. Raises Refusal."""
     differs = picture.disagreement()
     if differs:
@@ -101,7 +101,7 @@ def prove_agreed(picture: Picture) -> None:
         )
 
 
-def prove_startable(picture: Picture, ours: frozenset[str]) -> None:
+def require_startable(picture: Picture, ours: frozenset[str]) -> None:
     """No node brings keys that would be lost or hidden, and all slots are served, or nothing is there yet. Raises Refusal."""
     uncovered = picture.uncovered
     receiving = {mark.node for mark in picture.open_slots if not mark.migrating}
@@ -142,7 +142,7 @@ def prove_startable(picture: Picture, ours: frozenset[str]) -> None:
         )
 
 
-def prove_members(picture: Picture, ours: frozenset[str]) -> None:
+def require_group_hosts(picture: Picture, ours: frozenset[str]) -> None:
     """All that a change needs: everybody answers, is known, runs the same release and has an address of its own. Raises Refusal."""
     silent = [member for member in picture.members if member.place == "declared" and not member.reached]
     if silent:
@@ -152,11 +152,11 @@ def prove_members(picture: Picture, ours: frozenset[str]) -> None:
             "every declared node, where something is to be changed",
             "start it, or name it in remove if it is gone for good",
         )
-    strangers = [one for one in picture.ids if one in ours and picture.place(one) == "known"]
-    if strangers:
+    undeclared = [one for one in picture.ids if one in ours and picture.place(one) == "known"]
+    if undeclared:
         raise Refusal(
             "undeclared_nodes",
-            f"the cluster has nodes that are not declared: {_list(picture, strangers)}",
+            f"the cluster has nodes that are not declared: {_list(picture, undeclared)}",
             "every node of the cluster, where something is to be changed",
             "add them to nodes, or to remove those that shall go",
         )

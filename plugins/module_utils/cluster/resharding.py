@@ -64,7 +64,7 @@ class SlotMove:
             del left[: len(batch)]
             self._open(batch)
             self._empty(batch)
-            self._prove(batch)
+            self._require_moved(batch)
             self._hand_over(batch)
             self.tell(f"moved {len(slots) - len(left)} of {len(slots)} slots from {self.name}, {self.keys} keys so far")
 
@@ -156,7 +156,7 @@ class SlotMove:
     def _rows(server: Server) -> list[Node]:
         return parse_nodes(server.command("CLUSTER", "NODES"))
 
-    def _prove(self, batch: t.Sequence[int]) -> None:
+    def _require_moved(self, batch: t.Sequence[int]) -> None:
         """The source has no key left, and both still are who they were: a failover forgets these marks. Raises Problem.
 
         While it is marked as leaving, nobody can make a key in a slot of the source; so what is empty stays empty.

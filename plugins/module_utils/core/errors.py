@@ -11,21 +11,21 @@ __all__ = ["Problem", "Refusal"]
 class Problem(Exception):
     """Something that stops the work, told so that an operator can act on it.
 
-    ``saw`` is what was observed, ``needs`` what would have to be true, ``do`` the option to set or the command to run.
+    ``detected`` is what was observed, ``needs`` what would have to be true, ``do`` the option to set or the command to run.
     ``code`` is stable and names the case in results and tests. Extra keywords become keys of the module's result.
     """
 
-    def __init__(self, code: str, saw: str, needs: str = "", do: str = "", **details) -> None:
-        super().__init__(saw)
+    def __init__(self, code: str, detected: str, needs: str = "", do: str = "", **details) -> None:
+        super().__init__(detected)
         self.code = code
-        self.saw = saw
+        self.detected = detected
         self.needs = needs
         self.do = do
         self.details = details
 
     def message(self) -> str:
         """One paragraph: what was seen, what is needed, what to set or run."""
-        parts = [self.saw.rstrip(". ") + "."]
+        parts = [self.detected.rstrip(". ") + "."]
         if self.needs:
             parts.append("Needed: " + self.needs.rstrip(". ") + ".")
         if self.do:
@@ -34,7 +34,7 @@ class Problem(Exception):
 
 
 class Refusal(Problem):
-    """The work could lose data, or cannot be proven not to; nothing has been changed."""
+    """The work could lose data, or cannot be verified not to; nothing has been changed."""
 
     def message(self) -> str:
         return "Refused, nothing has been changed. " + super().message()

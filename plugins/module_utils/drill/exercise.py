@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A drill: a backup that chance has chosen is fetched, checked, loaded and compared, timed by phase, and removed again."""
+"""A drill: a backup that picker has chosen is fetched, checked, loaded and compared, timed by phase, and removed again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import MANIFEST, Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import (
-    SCRATCH,
+    WORK_PREFIX,
     loaded,
     memory_available,
 )
@@ -46,19 +46,19 @@ class Candidate(t.NamedTuple):
 
     label: str
     at: float
-    proven: bool
+    verified: bool
     snapshot: str
 
 
 def candidates(store: Store, place: t.Optional[Repository], host: Host) -> list[Candidate]:
     """What lies on this host, or in a repository, oldest first. Raises Problem."""
     if place is None:
-        return [Candidate(one.label, one.at, one.proven, "") for one in store.all() if one.manifest]
-    return [Candidate(label, one.at, proven, one.id) for one, label, proven in labelled(store, place, host)]
+        return [Candidate(one.label, one.at, one.verified, "") for one in store.all() if one.manifest]
+    return [Candidate(label, one.at, verified, one.id) for one, label, verified in labelled(store, place, host)]
 
 
-def _draw(found: t.Sequence[Candidate], wanted: str, window: float, now: float, chance: random.Random) -> Candidate:
-    """The one that was named, or one of the window by chance. Raises Problem."""
+def _pick(found: t.Sequence[Candidate], wanted: str, window: float, now: float, picker: random.Random) -> Candidate:
+    """The one that was named, or one of the window by picker. Raises Problem."""
     fit = (
         [one for one in found if one.label == wanted]
         if wanted
@@ -72,7 +72,7 @@ def _draw(found: t.Sequence[Candidate], wanted: str, window: float, now: float, 
             "one to restore",
             "take one, or set backup or window_days",
         )
-    return chance.choice(fit)
+    return picker.choice(fit)
 
 
 def _load(
@@ -106,14 +106,14 @@ def drill(
     objectives: t.Mapping[str, int],
     assertions: t.Sequence[t.Mapping[str, t.Any]],
     timeout: float,
-    chance: random.Random,
+    picker: random.Random,
     clock: t.Callable[[], float] = time.time,
 ) -> dict[str, t.Any]:
     """Restore one backup for practice; the caller holds the lock. Gives the report. Raises Problem where it cannot be tried."""
     now = clock()
     found = candidates(store, place, host)
-    chosen = _draw(found, wanted, window, now, chance)
-    working = tempfile.mkdtemp(prefix=SCRATCH, dir=store.directory)
+    chosen = _pick(found, wanted, window, now, picker)
+    working = tempfile.mkdtemp(prefix=WORK_PREFIX, dir=store.directory)
     try:
         phases: dict[str, float] = {}
         directory = os.path.join(store.directory, chosen.label)
@@ -124,10 +124,10 @@ def drill(
             phases["fetch and decrypt"] = time.monotonic() - began
         text = read_text(os.path.join(directory, MANIFEST))
         manifest = parse_backup_manifest(text, f"manifest of {chosen.label}")
-        if (manifest.label, manifest.set_name) != (chosen.label, store.set_name):
+        if (manifest.label, manifest.group_name) != (chosen.label, store.group_name):
             raise Problem(
                 "manifest_invalid",
-                f"what lies as {chosen.label} is {manifest.label} of {manifest.set_name}",
+                f"what lies as {chosen.label} is {manifest.label} of {manifest.group_name}",
                 "",
                 "find out who wrote it",
             )
@@ -140,7 +140,7 @@ def drill(
                 "hold the drill on another host",
             )
         report: dict[str, t.Any] = {
-            "set": store.set_name, "host": socket.gethostname(), "at": now, "backup": chosen.label, "proven_before": chosen.proven,
+            "group": store.group_name, "host": socket.gethostname(), "at": now, "backup": chosen.label, "verified_before": chosen.verified,
             "from": place.name if place else "this host", "taken_at": manifest.taken_at, "method": manifest.method, "source": manifest.source,
             "product": manifest.product, "keys": manifest.total_keys, "bytes": manifest.bytes, "phases": phases, "digest": "", "server": "",
             "files": [vars(file) for file in manifest.files], "seal": unseal(text, MANIFEST)["seal"], "objectives": dict(objectives),
@@ -152,12 +152,12 @@ def drill(
             try:
                 _load(directory, manifest, store, assertions, timeout, report)
             except Problem as problem:
-                report["differences"] = [problem.saw]
+                report["differences"] = [problem.detected]
     finally:
         shutil.rmtree(working, ignore_errors=True)
     rto = sum(seconds for name, seconds in phases.items() if name != "compare") if "load" in phases else None
     report["measured"] = {
-        "rpo_seconds": measured_rpo([one.at for one in found if one.proven], now, window),
+        "rpo_seconds": measured_rpo([one.at for one in found if one.verified], now, window),
         "rto_seconds": rto,
     }
     report["missed"] = judge(report)
@@ -165,7 +165,7 @@ def drill(
 
 
 def write_report(store: Store, report: t.Mapping[str, t.Any]) -> str:
-    """The report beside the backups, as JSON and as Markdown; the path of the second. Raises Problem."""
+    """The report next to the backups, as JSON and as Markdown; the path of the second. Raises Problem."""
     folder = os.path.join(store.directory, "drills")
     os.makedirs(folder, 0o700, exist_ok=True)
     stem = os.path.join(folder, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(report["at"])))

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A drill from first to last; the module and the timer on the host run the same.
 
-As a program: ``drill_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if nothing that was promised was missed, or if
+As a program: ``drill_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if nothing of the objectives was missed, or if
 no backup lies here.
 """
 
@@ -16,22 +16,22 @@ import sys
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import set_names
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import group_names
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.drill.exercise import candidates, drill, write_report
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Drill", "main", "prove", "run"]
+__all__ = ["Drill", "main", "require_valid", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Drill:
-    """``backup`` in place of chance; ``repository`` in place of this host; ``window_days`` back from now; objectives in seconds, 0 for none."""
+    """``backup`` in place of picker; ``repository`` in place of this host; ``window_days`` back from now; objectives in seconds, 0 for none."""
 
     directory: str
-    set_name: str
+    group_name: str
     backup: str = ""
     window_days: int = 30
     rpo_seconds: int = 0
@@ -53,7 +53,7 @@ class Drill:
         return cls(repository=place, assertions=tuple(content.pop("assertions")), **content)
 
 
-def prove(wanted: Drill) -> None:
+def require_valid(wanted: Drill) -> None:
     """Whether that can be asked for. Raises Problem."""
     if wanted.window_days < 1 or wanted.rpo_seconds < 0 or wanted.rto_seconds < 0:
         raise Problem(
@@ -73,19 +73,19 @@ def prove(wanted: Drill) -> None:
 
 def run(wanted: Drill, host: Host, check: bool = False, patience: float = 0.0) -> tuple[dict[str, t.Any], str]:
     """The report and where it was written; in check mode it only sees that there is something to restore. Raises Problem."""
-    prove(wanted)
-    chance = random.SystemRandom()
+    require_valid(wanted)
+    picker = random.SystemRandom()
     # Of a cluster's node one of the shards that it has backups of; of a label, the one that has it.
-    names = set_names(wanted.directory, wanted.set_name) or [wanted.set_name]
+    names = group_names(wanted.directory, wanted.group_name) or [wanted.group_name]
     holding = (
         [name for name in names if wanted.backup in Store(wanted.directory, name).labels()] if wanted.backup else []
     )
-    store = Store(wanted.directory, chance.choice(holding or names))
+    store = Store(wanted.directory, picker.choice(holding or names))
     place = wanted.repository
     if not candidates(store, place, host):
         raise Problem(
             "no_backup",
-            f"there is no backup of {wanted.set_name} {'in ' + place.name if place else 'in ' + store.directory}",
+            f"there is no backup of {wanted.group_name} {'in ' + place.name if place else 'in ' + store.directory}",
             "one",
             "take one",
             nothing_here=not place and not store.labels(),
@@ -96,7 +96,7 @@ def run(wanted: Drill, host: Host, check: bool = False, patience: float = 0.0) -
     objectives = {"rpo_seconds": wanted.rpo_seconds, "rto_seconds": wanted.rto_seconds}
     with store.locked(patience):
         report = drill(
-            store, place, host, wanted.backup, wanted.window_days * 86400.0, objectives, wanted.assertions, wanted.timeout, chance,
+            store, place, host, wanted.backup, wanted.window_days * 86400.0, objectives, wanted.assertions, wanted.timeout, picker,
         )  # fmt: skip
         path = write_report(store, report)
     if report["missed"]:

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a drill has measured, against what was promised, for people and auditors."""
+"""What a drill has measured, against the objectives, for people and auditors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import typing as t
 __all__ = ["judge", "measured_rpo", "render_markdown"]
 
 
-def measured_rpo(proven_at: t.Sequence[float], now: float, window: float) -> t.Optional[float]:
-    """The most that a disaster within the last ``window`` seconds would have cost, in seconds of writes: the widest gap between proven
-    backups, up to now. None where there was no proven backup at all.
+def measured_rpo(verified_at: t.Sequence[float], now: float, window: float) -> t.Optional[float]:
+    """The most that a disaster within the last ``window`` seconds would have cost, in seconds of writes: the widest gap between verified
+    backups, up to now. None where there was no verified backup at all.
     """
-    times = sorted(at for at in proven_at if at <= now)
+    times = sorted(at for at in verified_at if at <= now)
     if not times:
         return None
     begin = now - window
     inside = [at for at in times if at > begin]
     before = [at for at in times if at <= begin]
-    # A disaster at a moment of the window costs what was written since the last proven backup before it.
+    # A disaster at a moment of the window costs what was written since the last verified backup before it.
     edges = [*before[-1:], *inside, now]
     return max(later - earlier for earlier, later in zip(edges, edges[1:])) if len(edges) > 1 else 0.0
 
@@ -53,12 +53,12 @@ def render_markdown(report: t.Mapping[str, t.Any]) -> str:
     """The report for people; an auditor can check every hash in it again."""
     measured, objectives = report["measured"], report["objectives"]
     lines = [
-        f"# Drill of the set {report['set']}, {_when(report['at'])}",
+        f"# Drill of the group {report['group']}, {_when(report['at'])}",
         "",
         f"**{'Passed' if not report['missed'] else 'FAILED'}** on {report['host']}.",
         *(f"- {words}" for words in report["missed"]),
         "",
-        "| objective | promised | measured |",
+        "| objective | declared | measured |",
         "|---|---|---|",
         f"| RPO | {objectives['rpo_seconds'] or 'none'} s | {_seconds(measured['rpo_seconds'])} |",
         f"| RTO | {objectives['rto_seconds'] or 'none'} s | {_seconds(measured['rto_seconds'])} |",

@@ -52,10 +52,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
 __all__ = [
+    "CommitConfirm",
     "Nft",
-    "Rehearsal",
     "keep",
-    "load_proven",
+    "load_verified",
     "read_state",
     "refuse_other_firewalls",
     "remove",
@@ -141,7 +141,7 @@ class Nft:
             raise self._failed(done.output.replace(file.name, "the ruleset"))
 
 
-class Rehearsal:
+class CommitConfirm:
     """A rollback that the host carries out by itself unless it is confirmed in time.
 
     The file of the earlier table is the token: whoever renames it first, the rollback or the confirmation, has decided.
@@ -154,7 +154,7 @@ class Rehearsal:
 
     @staticmethod
     def armed(host: Host) -> t.Optional[str]:
-        """The name of a rehearsal that waits for its confirmation."""
+        """The name of a commit-confirm that waits for its confirmation."""
         try:
             names = sorted(os.listdir(host.path(RUN)))
         except OSError:
@@ -166,19 +166,19 @@ class Rehearsal:
 
     def _earlier(self) -> str:
         """The live table as a file that brings it back, checked by nft; without its counters where it is not taken with them."""
-        saw = ""
+        detected = ""
         for options in ((), ("-s",)):
             try:
                 text = render_table(None, TABLE) + self._nft.listing(*options)
                 self._nft.check(text)
                 return text
             except Problem as problem:
-                saw = problem.saw
-        raise Problem("rollback_not_armed", f"the way back to the present table inet {TABLE} is not open: {saw}", "a table that nft takes back",
+                detected = problem.detected
+        raise Problem("rollback_not_armed", f"the way back to the present table inet {TABLE} is not open: {detected}", "a table that nft takes back",
                       f"delete the table by hand (nft delete table inet {TABLE}), or set rollback_seconds: 0")  # fmt: skip
 
     def arm(self, seconds: int, earlier: t.Optional[str]) -> None:
-        """Start the clock; ``earlier`` is an unconfirmed rehearsal whose way back becomes ours. Raises Problem."""
+        """Start the clock; ``earlier`` is an unconfirmed commit-confirm whose way back becomes ours. Raises Problem."""
         text = "" if earlier else self._earlier()
         try:
             os.makedirs(self._directory, 0o700, exist_ok=True)
@@ -191,13 +191,15 @@ class Rehearsal:
                 self._start(seconds)
         except FileNotFoundError:
             self._stop(self.name)
-            saw = "an earlier rehearsal, which nobody confirmed, ended this very moment"
-            raise Problem("rolled_back", saw, "nothing else that changes the table meanwhile", "run again") from None
+            detected = "an earlier commit-confirm, which nobody confirmed, ended this very moment"
+            raise Problem(
+                "rolled_back", detected, "nothing else that changes the table meanwhile", "run again"
+            ) from None
         except (OSError, Problem) as error:
             self.disarm()
-            saw = error.saw if isinstance(error, Problem) else f"{RUN}: {error.strerror}"
-            raise Problem("rollback_not_armed", f"the rollback could not be armed: {saw}; nothing has been changed",
-                          "a host that can put the old ruleset back by itself", "mend it, or set rollback_seconds: 0") from None  # fmt: skip
+            detected = error.detected if isinstance(error, Problem) else f"{RUN}: {error.strerror}"
+            raise Problem("rollback_not_armed", f"the rollback could not be armed: {detected}; nothing has been changed",
+                          "a host that can put the old ruleset back by itself", "repair_aof it, or set rollback_seconds: 0") from None  # fmt: skip
 
     def _start(self, seconds: int) -> None:
         fired = f"{self._file}.fired"
@@ -250,7 +252,7 @@ class Rehearsal:
         self.disarm()
 
 
-def load_proven(nft: Nft, wanted: t.Optional[Table], text: str) -> None:
+def load_verified(nft: Nft, wanted: t.Optional[Table], text: str) -> None:
     """Load, then look whether the kernel has what was meant. Raises Problem."""
     nft.load(text)
     live, unreadable = nft.read()
@@ -276,7 +278,7 @@ def read_state(host: Host, nft: Nft, file: str) -> State:
         systemd,
         shown.get("UnitFileState") == "enabled",
         shown.get("ActiveState") == "active",
-        Rehearsal.armed(host),
+        CommitConfirm.armed(host),
         access,
     )
 

@@ -261,13 +261,13 @@ _STATEMENTS: dict[str, t.Callable[[t.Any], t.Optional[str]]] = {
 }
 
 
-def _untold(rule: str) -> str:
+def _unreported(rule: str) -> str:
     """A rule as versions before 1.0 list it, which do not say what a set statement limits."""
     return re.sub(r"(\{ ip6? saddr) limit [^}]*\}", r"\1 }", rule)
 
 
 def same_rule(live: str, wanted: str) -> bool:
-    return live in (wanted, _untold(wanted))
+    return live in (wanted, _unreported(wanted))
 
 
 def same_table(live: t.Optional[Table], wanted: t.Optional[Table]) -> bool:

@@ -157,7 +157,7 @@ WantedBy=multi-user.target nftables.service
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What is there. ``live`` None: no table; ``unreadable``: there is one that nft cannot list; ``armed``: a rehearsal's id."""
+    """What is there. ``live`` None: no table; ``unreadable``: there is one that nft cannot list; ``armed``: a commit_confirm's id."""
 
     live: t.Optional[Table] = None
     unreadable: bool = False
@@ -178,7 +178,7 @@ def access_words(mode: int, owner: int) -> str:
 @dataclasses.dataclass(frozen=True)
 class Plan:
     changes: tuple[Change, ...] = ()
-    load: bool = False  # the live table is to be replaced, or rehearsed again
+    load: bool = False  # the live table is to be replaced, or made by commit-confirm again
     file: bool = False
     unit: bool = False
     enable: bool = False
@@ -198,7 +198,9 @@ def plan(state: State, wanted: t.Optional[Table], file: str, unit: str) -> Plan:
     """Compare what is there with the declared table, or with none (state: absent)."""
     live = [] if same_table(state.live, wanted) and not state.unreadable else _plan_live(state, wanted)
     if state.armed:
-        live.append(Change("live", "rehearsal", "not confirmed", "done", "settle the rehearsal that was cut off"))
+        live.append(
+            Change("live", "commit_confirm", "not confirmed", "done", "settle the commit-confirm that was cut off")
+        )
     if wanted is None:
         return _plan_absent(state, file, live)
     changes, text = list(live), file_text(wanted)

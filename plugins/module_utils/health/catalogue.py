@@ -19,7 +19,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "nobody can read or write, and what a power cut would cost is already being paid",
         "find the cause below and in the log (journalctl -u UNIT), remove it, then start the server; never start an empty one in its place",
     ),
-    "server_silent": (
+    "server_not_responding": (
         "something listens, but gives no answer as Redis does: it hangs, is stopped, or another program has the port",
         "ss -ltnp for the port; ps -o stat,wchan for the process (T is stopped, D waits for the disk); for a TLS port set tls: true",
     ),
@@ -35,13 +35,13 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "without it the findings that need it are not known",
         "give the user +info and +config|get (ACL preset monitoring); an older or newer server may not have the field",
     ),
-    # --- what is promised, and what a power cut would cost ---
+    # --- the objectives, and what a power cut would cost ---
     "no_persistence": (
         "the data is in memory only: any end of the process loses all of it",
         "set appendonly: true or save points (role redisops.recovery.redis_server); for a pure cache set allow_no_persistence: true",
     ),
-    "rpo_missed": (
-        "a power cut now would cost more than was promised",
+    "crash_loss_too_large": (
+        "a power cut now would cost more than the objective",
         "save more often: appendonly: true with appendfsync everysec bounds it to about two seconds",
     ),
     "next_start": (
@@ -91,7 +91,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
     ),
     # --- AOF ---
     "aof_incomplete": (
-        "files that the next start needs are not there: it would fail, or begin EMPTY beside the data",
+        "files that the next start needs are not there: it would fail, or begin EMPTY next to the data",
         "do not restart; redis-cli BGREWRITEAOF writes a whole AOF from what the server has in memory",
     ),
     "aof_write_failing": (
@@ -207,9 +207,9 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "what is deleted or overwritten by mistake is gone from all copies at once; only a backup brings it back",
         "set redis_backup_enabled: true (role redisops.recovery.redis_backup), or take one now: playbook redisops.recovery.backup",
     ),
-    "backup_unproven": (
+    "backup_unverified": (
         "a copy that was never loaded is a hope",
-        "take a proven one: playbook redisops.recovery.backup; the failed ones say why: redis_backup_info",
+        "take a verified one: playbook redisops.recovery.backup; the failed ones say why: redis_backup_info",
     ),
     "backup_old": (
         "what was written since would be lost",
@@ -229,7 +229,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
     ),
     "drill_failed": (
         "the last time it was tried, the data could not be had again as promised",
-        "read the report beside the backups, remove the cause, hold another: playbook redisops.recovery.drill",
+        "read the report next to the backups, remove the cause, hold another: playbook redisops.recovery.drill",
     ),
     # --- logs ---
     "log_unread": (

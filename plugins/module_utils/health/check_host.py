@@ -20,7 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system import re
 __all__ = ["aof_growth", "host_findings"]
 
 _MIB = 1024 * 1024
-#: Redis keeps these for itself beside maxclients (server.h, CONFIG_MIN_RESERVED_FDS).
+#: Redis keeps these for itself next to maxclients (server.h, CONFIG_MIN_RESERVED_FDS).
 _RESERVED = 32
 #: Percent from which it is told; the second from which it is a trouble.
 _STEAL, _PRESSURE, _BUSY = 10.0, 10.0, 95.0
@@ -104,7 +104,7 @@ def _memory(facts: Facts, objectives: Objectives) -> Findings:
         share = 100 * host.swapped / max(used + host.swapped, 1)
         yield found(
             "swapped",
-            "warning" if share >= 5 else "note",
+            "warning" if share >= 5 else "info",
             f"{size_text(host.swapped)} of Redis ({share:.0f} %) are in swap",
         )
     else:
@@ -142,7 +142,7 @@ def _load(facts: Facts) -> Findings:
         slow = (host.io_pressure or 0) >= _PRESSURE
         busy = host.disk is not None and host.disk.busy_percent >= _BUSY
         # The pressure is of a minute; how busy a disk was in one second is no trouble yet.
-        yield found("disk_wait", "warning" if slow else "note" if busy else "ok", "; ".join(waits))
+        yield found("disk_wait", "warning" if slow else "info" if busy else "ok", "; ".join(waits))
 
 
 # The disk
@@ -178,7 +178,7 @@ def _rewrite_at(facts: Facts) -> t.Optional[int]:
 
 
 def _short(free: int, copy: int) -> bool:
-    """Whether the next save may not find room beside what is written meanwhile."""
+    """Whether the next save may not find room next to what is written meanwhile."""
     return free < copy * 3 // 2 + 16 * _MIB
 
 
@@ -297,15 +297,15 @@ def _access(facts: Facts) -> Findings:
 # Drives
 
 
-def _not_told(code: str, because: str) -> Finding:
+def _not_reported(code: str, because: str) -> Finding:
     """A machine without drives or sensors of its own is no trouble."""
-    return Finding(code, "note", f"not known, because {because}")
+    return Finding(code, "info", f"not known, because {because}")
 
 
 def _drives(facts: Facts) -> Findings:
     host = facts.host
     if host.drives is None:
-        yield _not_told("drive_failing", host.because.get("drives", "smartctl was not asked"))
+        yield _not_reported("drive_failing", host.because.get("drives", "smartctl was not asked"))
     for drive in host.drives or ():
         parts = []
         if drive.passed is False:
@@ -325,7 +325,7 @@ def _drives(facts: Facts) -> Findings:
 def _temperatures(facts: Facts) -> Findings:
     sensors = facts.host.sensors
     if sensors is None:
-        yield _not_told("temperature", facts.host.because.get("sensors", "sensors was not asked"))
+        yield _not_reported("temperature", facts.host.because.get("sensors", "sensors was not asked"))
         return
     hot = [one for one in sensors if any(limit and one.degrees >= limit for limit in (one.high, one.critical))]
     for one in hot:

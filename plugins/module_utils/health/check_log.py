@@ -112,7 +112,7 @@ _EVIDENCE: t.Mapping[str, t.Callable[[Facts], str]] = {
 def _severity(event: LogEvent, facts: Facts) -> str:
     kind = KINDS[event.code]
     past = event.over or (kind.topic == "start" and facts.answers and not facts.info.flag("loading"))
-    return "note" if past else kind.severity
+    return "info" if past else kind.severity
 
 
 def _told(event: LogEvent) -> str:
@@ -124,7 +124,7 @@ def _told(event: LogEvent) -> str:
 def _of_event(event: LogEvent, facts: Facts) -> Finding:
     kind = KINDS[event.code]
     evidence = _EVIDENCE[event.code](facts) if event.code in _EVIDENCE else ""
-    seen = _told(event) + (f". Beside it: {evidence}" if evidence else "")
+    seen = _told(event) + (f". Next to it: {evidence}" if evidence else "")
     return Finding(event.code, _severity(event, facts), seen, kind.why, kind.do)
 
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import promise, rdb_age, risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import (
+    configured_durability,
+    crash_loss_now,
+    rdb_age,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import Finding, ago, found, unknown
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE, start_loads
@@ -18,7 +22,7 @@ __all__ = ["persistence_findings"]
 #: A save may begin this much later than its save point says, and its end is noticed by then.
 _SLACK = 60
 #: A fork that takes longer is told; one of a second is a trouble.
-_FORK_NOTE, _FORK_WARNING = 200_000, 1_000_000
+_FORK_INFO, _FORK_WARNING = 200_000, 1_000_000
 
 Findings = t.Iterator[Finding]
 
@@ -38,33 +42,33 @@ def _flag(facts: Facts, code: str, name: str, severity: str, bad: str, good: str
         yield found(code, "ok", good)
 
 
-def _promise(facts: Facts, objectives: Objectives) -> Findings:
-    kept = promise(facts)
+def _configured_durability(facts: Facts, objectives: Objectives) -> Findings:
+    kept = configured_durability(facts)
     if not kept:
         yield unknown("no_persistence", facts.missing.get("live", "CONFIG GET does not say what is kept"))
     elif kept == "nothing":
         meant = objectives.no_persistence
         keys = f"{facts.info.keys} keys"
         yield found(
-            "no_persistence", "note" if meant else "critical", f"neither AOF nor RDB is on; {keys} are in memory only"
+            "no_persistence", "info" if meant else "critical", f"neither AOF nor RDB is on; {keys} are in memory only"
         )
     else:
         yield found("no_persistence", "ok", kept)
 
 
-def _risk(facts: Facts, objectives: Objectives) -> Findings:
-    risk = risk_now(facts)
-    if not risk["known"]:
-        yield found("rpo_missed", "unknown", str(risk["how"]))
+def _crash_loss(facts: Facts, objectives: Objectives) -> Findings:
+    crash_loss = crash_loss_now(facts)
+    if not crash_loss["known"]:
+        yield found("crash_loss_too_large", "unknown", str(crash_loss["how"]))
         return
-    seconds = risk["seconds"]
-    seen = f"a power cut now would cost {risk['text']} ({risk['how']})"
-    if not objectives.rpo:
-        yield found("rpo_missed", "ok", f"{seen}; no objective is set")
-    elif seconds is None or seconds > objectives.rpo:
-        yield found("rpo_missed", "critical", f"{seen}; the objective is {objectives.rpo} s")
+    seconds = crash_loss["seconds"]
+    seen = f"a power cut now would cost {crash_loss['text']} ({crash_loss['how']})"
+    if not objectives.crash_loss:
+        yield found("crash_loss_too_large", "ok", f"{seen}; no objective is set")
+    elif seconds is None or seconds > objectives.crash_loss:
+        yield found("crash_loss_too_large", "critical", f"{seen}; the objective is {objectives.crash_loss} s")
     else:
-        yield found("rpo_missed", "ok", f"{seen}; the objective is {objectives.rpo} s")
+        yield found("crash_loss_too_large", "ok", f"{seen}; the objective is {objectives.crash_loss} s")
 
 
 def _next_start(facts: Facts) -> Findings:
@@ -164,7 +168,7 @@ def _rdb_file(facts: Facts) -> Findings:
         else:
             yield found(
                 "rdb_age",
-                "ok" if not info.keys or facts.setting("appendonly") == "yes" else "note",
+                "ok" if not info.keys or facts.setting("appendonly") == "yes" else "info",
                 f"there is no {disk.place.rdb} yet",
             )
         return
@@ -194,7 +198,7 @@ def _aof(facts: Facts) -> Findings:
         return
     if on != "yes":
         if facts.disk is not None and facts.disk.manifest:
-            yield found("aof_out_of_use", "note", f"appendonly is no, and {facts.disk.place.aof_dir} holds an AOF")
+            yield found("aof_out_of_use", "info", f"appendonly is no, and {facts.disk.place.aof_dir} holds an AOF")
         return
     yield from _flag(
         facts,
@@ -240,13 +244,13 @@ def _aof(facts: Facts) -> Findings:
     elif int(delayed):
         yield found(
             "aof_fsync_delayed",
-            "note",
+            "info",
             f"{delayed} writes waited for a sync since the start, {ago(info.number('uptime_in_seconds'))} ago; none now",
         )
     else:
         yield found("aof_fsync_delayed", "ok", "no write waited for a sync since the start")
     if facts.setting("no-appendfsync-on-rewrite") == "yes":
-        yield found("aof_fsync_paused", "note", "no-appendfsync-on-rewrite is yes")
+        yield found("aof_fsync_paused", "info", "no-appendfsync-on-rewrite is yes")
 
 
 def _fork(facts: Facts) -> Findings:
@@ -255,7 +259,7 @@ def _fork(facts: Facts) -> Findings:
         yield _no_field("fork_slow", "latest_fork_usec")
         return
     microseconds = facts.info.number("latest_fork_usec")
-    severity = "warning" if microseconds >= _FORK_WARNING else "note" if microseconds >= _FORK_NOTE else "ok"
+    severity = "warning" if microseconds >= _FORK_WARNING else "info" if microseconds >= _FORK_INFO else "ok"
     seen = f"the last fork took {microseconds / 1000:.1f} ms" if microseconds else "no fork since the start"
     yield found("fork_slow", severity, seen)
 
@@ -292,8 +296,8 @@ def persistence_findings(facts: Facts, objectives: Objectives) -> Findings:
     if not facts.answers:
         yield from _start_of_stopped(facts)
         return
-    yield from _promise(facts, objectives)
-    yield from _risk(facts, objectives)
+    yield from _configured_durability(facts, objectives)
+    yield from _crash_loss(facts, objectives)
     yield from _next_start(facts)
     yield from _rdb_saves(facts)
     yield from _rdb_file(facts)

@@ -13,9 +13,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.finding i
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View, view_of
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.state import Known, usable_of
 
-__all__ = ["last_proven", "set_findings"]
+__all__ = ["last_verified", "set_findings"]
 
-_BACKUP_CODES = {1: "backup_none", 2: "backup_unproven", 3: "backup_old", 4: "backup_failed"}
+_BACKUP_CODES = {1: "backup_none", 2: "backup_unverified", 3: "backup_old", 4: "backup_failed"}
 
 Findings = t.Iterator[Finding]
 
@@ -162,9 +162,9 @@ def _cluster(facts: Facts) -> Findings:
     yield found("cluster_state", "critical" if bad else "warning" if counts["pfail"] != "0" else "ok", seen)
 
 
-def last_proven(backups: Backups) -> t.Optional[t.Mapping[str, t.Any]]:
+def last_verified(backups: Backups) -> t.Optional[t.Mapping[str, t.Any]]:
     """The newest backup that was loaded and compared."""
-    return next((row for row in reversed(backups.rows) if row["state"] == "proven"), None)
+    return next((row for row in reversed(backups.rows) if row["state"] == "verified"), None)
 
 
 def _backups(facts: Facts, objectives: Objectives) -> Findings:
@@ -174,21 +174,21 @@ def _backups(facts: Facts, objectives: Objectives) -> Findings:
     if backups.because:
         yield unknown("backup_none", backups.because, "run with become: true")
         return
-    code = status_of(backups.rows, objectives.backup_age, facts.now)
-    proven = last_proven(backups)
-    where = f"set {backups.set_name} in {backups.directory}"
+    code = status_of(backups.rows, objectives.rpo, facts.now)
+    verified = last_verified(backups)
+    where = f"group {backups.group_name} in {backups.directory}"
     latest = (
-        f"the last proven backup, {proven['label']}, is {ago(facts.now - proven['at'])} old"
-        if proven
-        else "there is no proven backup"
+        f"the last verified backup, {verified['label']}, is {ago(facts.now - verified['at'])} old"
+        if verified
+        else "there is no verified backup"
     )
     if code == 0:
         yield found("backup_old", "ok", f"{where}: {latest}")
     elif code == 1 and (not backups.expected or backups.elsewhere):
-        told = "; another member of the set may have them" if backups.elsewhere else ""
-        yield found("backup_none", "note", f"{where}: no backup on this host{told}")
+        told = "; another host of the group may have them" if backups.elsewhere else ""
+        yield found("backup_none", "info", f"{where}: no backup on this host{told}")
     elif code == 3 and backups.elsewhere:  # the set's, and who takes them changes with who is the primary
-        yield found("backup_old", "note", f"{where}: {latest}; another member of the set may have newer ones")
+        yield found("backup_old", "info", f"{where}: {latest}; another host of the group may have newer ones")
     else:
         yield found(_BACKUP_CODES[code], "warning", f"{where}: {CODES[code]}; {latest}")
     if not backups.rows and not backups.drills and not objectives.drill_age:
@@ -201,8 +201,8 @@ def _drills(facts: Facts, backups: Backups, objectives: Objectives) -> Findings:
     if not backups.drills:
         yield found(
             "drill_none",
-            "warning" if objectives.drill_age and (backups.rows or not backups.elsewhere) else "note",
-            f"set {backups.set_name}: no drill was held on this host",
+            "warning" if objectives.drill_age and (backups.rows or not backups.elsewhere) else "info",
+            f"group {backups.group_name}: no drill was run on this host",
         )
         return
     last = backups.drills[-1]
@@ -213,7 +213,7 @@ def _drills(facts: Facts, backups: Backups, objectives: Objectives) -> Findings:
     elif objectives.drill_age and age > objectives.drill_age:
         yield found(
             "drill_old",
-            "note" if backups.elsewhere else "warning",
+            "info" if backups.elsewhere else "warning",
             f"{when}; the objective is {ago(objectives.drill_age)}",
         )
     else:
@@ -223,11 +223,11 @@ def _drills(facts: Facts, backups: Backups, objectives: Objectives) -> Findings:
 def _events(facts: Facts) -> Findings:
     value = facts.setting("notify-keyspace-events")
     if value:
-        yield found("keyspace_events", "note", f"notify-keyspace-events is {value}")
+        yield found("keyspace_events", "info", f"notify-keyspace-events is {value}")
 
 
 def set_findings(facts: Facts, objectives: Objectives) -> Findings:
-    """Of what stands beside the server; of a server that is down, Sentinel and backups are told all the more."""
+    """Of what stands next to the server; of a server that is down, Sentinel and backups are told all the more."""
     if facts.answers:
         yield from _replication(facts, objectives)
         yield from _cluster(facts)

@@ -22,7 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.connect i
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, FileAccess
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_reader import read_logs
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import ManifestError
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Login, Server
@@ -54,7 +54,7 @@ class Question:
     unit: str = "auto"
     apart: float = 1.0
     sentinel: t.Optional[Login] = None
-    set_name: str = "redis"
+    group_name: str = "redis"
     backup_directory: str = ""
     backups_expected: bool = False
 
@@ -86,9 +86,9 @@ def _ask(server: t.Optional[Server], said: _Said, wait: t.Callable[[], None], mi
         if server is not None:
             said.later = server.info()
     except CommandError as error:
-        said.trouble, said.because, said.refused = "server_unseen", error.saw, True
+        said.trouble, said.because, said.refused = "server_unseen", error.detected, True
     except Problem as problem:
-        said.trouble, said.because = "server_silent", problem.saw
+        said.trouble, said.because = "server_not_responding", problem.detected
     finally:
         if server is not None:
             server.close()
@@ -99,14 +99,14 @@ def _ask_more(server: Server, said: _Said, missing: dict[str, str]) -> None:
     try:
         said.live = server.config_all()
     except CommandError as error:
-        missing["live"] = error.saw
+        missing["live"] = error.detected
     if not said.info.flag("cluster_enabled"):
         return
     try:
         said.cluster = parse_info(server.command("CLUSTER", "INFO")).fields
         said.slots = slots_of(server, said.info)
     except CommandError as error:
-        missing["cluster"] = error.saw
+        missing["cluster"] = error.detected
 
 
 def _is_here(host: Host, login: Login, pid: int) -> tuple[bool, bool]:
@@ -143,7 +143,7 @@ def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str])
         values = {name: effective(directives, name) for name in names}
         above = {name: normal(name, value) for name, value in unit_says.items() if name in names}
     except Problem as problem:
-        missing["in_file"] = problem.saw
+        missing["in_file"] = problem.detected
         return None
     found = {name: DEFAULTS.get(name) if value is None else value for name, value in values.items()}
     return {name: value for name, value in {**found, **above}.items() if value is not None}
@@ -189,9 +189,9 @@ def _files(place: Place, missing: dict[str, str]) -> t.Optional[DataFiles]:
     try:
         return scan(place)
     except ManifestError as problem:
-        missing["disk"] = missing["manifest"] = problem.saw
+        missing["disk"] = missing["manifest"] = problem.detected
     except Problem as problem:
-        missing["disk"] = problem.saw
+        missing["disk"] = problem.detected
     except OSError as error:
         missing["disk"] = f"{place.dir} cannot be looked at: {error.strerror}"
     return None
@@ -243,9 +243,9 @@ class _Hasty(Host):
 def _never_loaded(host: Host, info: Info, disk: DataFiles) -> str:
     """What speaks against the next save, in words; empty where nothing does."""
     try:
-        prove_rdb_is_known(_Hasty(host), info, disk)
+        require_rdb_is_known(_Hasty(host), info, disk)
     except Problem as problem:
-        return problem.saw if problem.code == "rdb_never_loaded" else ""
+        return problem.detected if problem.code == "rdb_never_loaded" else ""
     except OSError:
         pass  # a file that went away meanwhile
     return ""
@@ -262,7 +262,7 @@ def read_facts(
 ) -> Facts:
     """Ask the server, its host and its files. What cannot be read is None, and ``missing`` says why.
 
-    Raises Problem only for a set_name that is none.
+    Raises Problem only for a group_name that is none.
     """
     login = question.login
     missing: dict[str, str] = {}
@@ -326,6 +326,8 @@ def read_facts(
         host=read_host(host, pid if seen else 0, directory, before, after, apart),
         log=read_logs(host, logfile, directory, unit, question.since),
         sentinel=read_sentinel(question.sentinel),
-        backups=read_backups(host, question.set_name, question.backup_directory, question.backups_expected, said.slots),
+        backups=read_backups(
+            host, question.group_name, question.backup_directory, question.backups_expected, said.slots
+        ),
         missing=missing,
     )

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What stands beside a server: its Sentinel, its backups, its drills; nothing is changed."""
+"""What stands next to a server: its Sentinel, its backups, its drills; nothing is changed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_sentinel(login: t.Optional[Login]) -> t.Optional[SentinelFacts]:
         )
         return SentinelFacts(login.address, strange)
     except Problem as problem:
-        return SentinelFacts(login.address, problem.saw)
+        return SentinelFacts(login.address, problem.detected)
     finally:
         server.close()
     tilt = info.flag("sentinel_tilt") if "sentinel_tilt" in info.fields else None
@@ -67,31 +67,32 @@ def _drill(path: str) -> t.Optional[dict[str, t.Any]]:
         return None
 
 
-def _schedule(host: Host, set_name: str) -> tuple[str, bool, bool, t.Optional[tuple[str, ...]]]:
-    """Directory, whether other members may take the backups, whether there is a schedule at all, and the repositories that it names."""
-    text = host.read(f"{SETTINGS}/backup-{set_name}.json")
+def _schedule(host: Host, group_name: str) -> tuple[str, bool, bool, t.Optional[tuple[str, ...]]]:
+    """Directory, whether other hosts of the group may take the backups, whether there is a schedule at all, and the repositories that it names."""
+    text = host.read(f"{SETTINGS}/backup-{group_name}.json")
     try:
         content = json.loads(text or "")
         repositories = tuple(str(row["repository"]["name"]) for row in content.get("repositories", ()))
-        return str(content["settings"]["directory"]), len(content["members"]) > 1, True, repositories
+        return str(content["settings"]["directory"]), len(content["group_hosts"]) > 1, True, repositories
     except (ValueError, TypeError, KeyError, RecursionError):
         return "", False, text is not None, None
 
 
-def read_backups(host: Host, set_name: str, directory: str, expected: bool, slots: t.Sequence[str]) -> Backups:
+def read_backups(host: Host, group_name: str, directory: str, expected: bool, slots: t.Sequence[str]) -> Backups:
     """The set's backups on this host, of a cluster's node its shard's. Where ``directory`` is empty the schedule says where they lie.
 
     Raises Problem for a name that is none.
     """
-    declared, elsewhere, scheduled, repositories = _schedule(host, set_name)
+    declared, elsewhere, scheduled, repositories = _schedule(host, group_name)
     directory = directory or declared or "/var/backups/redis"
-    store = store_of(directory, set_name, slots)
+    store = store_of(directory, group_name, slots)
     found = Backups(
-        store.set_name, directory, expected=scheduled or expected, elsewhere=elsewhere, repositories=repositories
+        store.group_name, directory, expected=scheduled or expected, elsewhere=elsewhere, repositories=repositories
     )
     try:
         rows = [
-            row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.keep) for one in store.all()
+            row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.pinned)
+            for one in store.all()
         ]
         folder = os.path.join(store.directory, "drills")
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json")) if os.path.isdir(folder) else []

@@ -16,7 +16,7 @@ __all__ = ["reached"]
 #: Seconds; a server that stands still for longer is silent.
 _PATIENCE = 10.0
 #: What says nothing of the server: it is the one who asks that is at fault.
-_SILENT = {"server_down": "server_down", "not_redis": "server_silent"}
+_SILENT = {"server_down": "server_down", "not_redis": "server_not_responding"}
 
 
 def reached(login: Login) -> tuple[t.Optional[Server], str, str, bool]:
@@ -29,7 +29,7 @@ def reached(login: Login) -> tuple[t.Optional[Server], str, str, bool]:
         return connect(login, _PATIENCE), "", "", False
     except Problem as problem:
         # A server in the middle of a script that does not end answers BUSY to everything.
-        code = "server_silent" if ": BUSY" in problem.saw else _SILENT.get(problem.code, "server_unseen")
-        return None, code, problem.saw, problem.code == "login_failed"
+        code = "server_not_responding" if ": BUSY" in problem.detected else _SILENT.get(problem.code, "server_unseen")
+        return None, code, problem.detected, problem.code == "login_failed"
     except (OSError, ValueError) as error:  # a certificate that is none
         return None, "server_unseen", f"TLS fails: {error}", False

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a power cut at this instant would cost, from what is seen, not from what is declared.
 
-The bounds of the policy are persistence_plan.at_risk's; what is seen on disk and in INFO makes them worse, never better.
+The bounds of the policy are persistence_plan.crash_loss's; what is seen on disk and in INFO makes them worse, never better.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import ago
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import at_risk
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import crash_loss
 
-__all__ = ["promise", "rdb_age", "risk_now"]
+__all__ = ["configured_durability", "crash_loss_now", "rdb_age"]
 
 #: Redis waits this long for a sync under way before it writes on.
 _WAITS = 2
@@ -22,7 +22,7 @@ _WAITS = 2
 _KERNEL = 30
 
 
-def promise(facts: Facts) -> str:
+def configured_durability(facts: Facts) -> str:
     """What the server keeps, in words, such as ``AOF everysec + RDB (900 1 300 10)``; empty where that is not known."""
     appendonly, save = facts.setting("appendonly"), facts.setting("save")
     if appendonly is None or save is None:
@@ -70,12 +70,12 @@ def _by_rdb(facts: Facts, before: str = "") -> dict[str, t.Any]:
         return _answer(
             0.0, "nothing: no write since the last save", f"{before}RDB, {ago(age)} old {source}: no change since", 0
         )
-    bound = at_risk({"appendonly": "no", "save": "1 1"}, changes, int(age))
+    bound = crash_loss({"appendonly": "no", "save": "1 1"}, changes, int(age))
     return _answer(float(bound["seconds"]), bound["text"], f"{before}{bound['how']}, {source}", changes)
 
 
 def _by_aof(facts: Facts, policy: str) -> dict[str, t.Any]:
-    bound = at_risk({"appendonly": "yes", "appendfsync": policy}, None, None)
+    bound = crash_loss({"appendonly": "yes", "appendfsync": policy}, None, None)
     seconds, how = float(bound["seconds"]), [str(bound["how"])]
     info, later = facts.info, facts.later if facts.later.fields else facts.info
     if later.text("aof_last_write_status", "ok") != "ok":
@@ -105,7 +105,7 @@ def _by_aof(facts: Facts, policy: str) -> dict[str, t.Any]:
     return _answer(seconds, f"up to {seconds:g} s of writes", "; ".join(how))
 
 
-def risk_now(facts: Facts) -> dict[str, t.Any]:
+def crash_loss_now(facts: Facts) -> dict[str, t.Any]:
     """``seconds`` of writes at most (None: no bound, or not ``known``), ``writes`` where they are counted, ``text``, and ``how``."""
     if not facts.answers:
         return _not_known(f"{facts.because}: what its memory held is not to be seen from here")
@@ -122,6 +122,6 @@ def risk_now(facts: Facts) -> dict[str, t.Any]:
     if not save:
         if not facts.info.keys:
             return _answer(0.0, "nothing: there are no keys", "neither AOF nor RDB, and no keys", 0)
-        bound = at_risk({"appendonly": "no", "save": ""}, None, None)
+        bound = crash_loss({"appendonly": "no", "save": ""}, None, None)
         return _answer(None, bound["text"], bound["how"])
     return _by_rdb(facts)

@@ -20,10 +20,11 @@ __all__ = ["Backups", "Facts", "FileAccess", "HostFacts", "LogFacts", "Objective
 
 @dataclasses.dataclass(frozen=True)
 class Objectives:
-    """What was promised, in seconds; 0 for no promise. ``replica_lag`` is what a replica may be silent for."""
+    """What a server is held to, in seconds; 0 for no objective. ``replica_lag`` is what a replica may be without an answer for."""
 
+    crash_loss: int = 0
     rpo: int = 0
-    backup_age: int = 0
+    rto: int = 0
     drill_age: int = 0
     replica_lag: int = 10
     disk_full: int = 86400
@@ -89,11 +90,11 @@ class SentinelFacts:
 class Backups:
     """The set's backups on this host, oldest first, as backup_status.row_of has them, and its drills, as their reports have them.
 
-    ``expected``: somebody declared that there are backups here. ``elsewhere``: another member may have taken them.
+    ``expected``: somebody declared that there are backups here. ``elsewhere``: another host of the group may have taken them.
     ``repositories``: names that the schedule sends them to; None where there is no schedule.
     """
 
-    set_name: str
+    group_name: str
     directory: str
     rows: tuple[t.Mapping[str, t.Any], ...] = ()
     drills: tuple[t.Mapping[str, t.Any], ...] = ()

@@ -24,20 +24,20 @@ __all__ = [
     "unknown",
 ]  # fmt: skip
 
-#: The worst first. ``note`` is for what is worth knowing and no trouble; ``unknown`` for what could not be looked at.
-SEVERITIES = ("critical", "warning", "unknown", "note", "ok")
+#: The worst first. ``info`` is for what is worth knowing and no trouble; ``unknown`` for what could not be looked at.
+SEVERITIES = ("critical", "warning", "unknown", "info", "ok")
 #: The number that monitoring compares, as Nagios has them.
-STATUS = {"ok": 0, "note": 0, "warning": 1, "critical": 2, "unknown": 3}
+STATUS = {"ok": 0, "info": 0, "warning": 1, "critical": 2, "unknown": 3}
 STATUS_TEXT = {0: "ok", 1: "warning", 2: "critical", 3: "unknown"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """``seen`` is what was observed. ``why`` and ``do`` are empty where there is nothing to do."""
+    """``detected`` is what was observed. ``why`` and ``do`` are empty where there is nothing to do."""
 
     code: str
     severity: str
-    seen: str
+    detected: str
     why: str = ""
     do: str = ""
 
@@ -49,12 +49,12 @@ class Finding:
         return {**dataclasses.asdict(self), "page": self.page}
 
 
-def found(code: str, severity: str, seen: str, do: str = "") -> Finding:
+def found(code: str, severity: str, detected: str, do: str = "") -> Finding:
     """A finding; why it matters and what to do come from the table, unless ``do`` names something more to the point."""
     why, usual = MEANINGS[code]
     if severity == "ok":
-        return Finding(code, severity, seen)
-    return Finding(code, severity, seen, why, do or usual)
+        return Finding(code, severity, detected)
+    return Finding(code, severity, detected, why, do or usual)
 
 
 def unknown(code: str, because: str, do: str = "") -> Finding:
@@ -79,15 +79,15 @@ def reached(findings: t.Iterable[Finding], severity: str) -> bool:
     return any(SEVERITIES.index(one.severity) <= SEVERITIES.index(severity) for one in findings)
 
 
-def render_text(title: str, findings: t.Sequence[Finding], at_risk: str) -> str:
-    """For people: a line on the server, one on what is at risk, then each finding that is not ok."""
+def render_text(title: str, findings: t.Sequence[Finding], crash_loss: str) -> str:
+    """For people: a line on the server, one on the crash loss window, then each finding that is not ok."""
     counts = {name: sum(1 for one in findings if one.severity == name) for name in SEVERITIES}
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    lines = [f"{title}: {STATUS_TEXT[status_of(findings)].upper()} ({told})", f"  at risk now: {at_risk}"]
+    lines = [f"{title}: {STATUS_TEXT[status_of(findings)].upper()} ({told})", f"  crash loss window: {crash_loss}"]
     for one in findings:
         if one.severity != "ok":
             rest = f" {one.why[:1].upper()}{one.why[1:]}. Do: {one.do}." if one.why else ""
-            lines.append(f"  {one.severity.upper()} {one.code}: {one.seen}.{rest} ({one.page})")
+            lines.append(f"  {one.severity.upper()} {one.code}: {one.detected}.{rest} ({one.page})")
     return "\n".join(lines) + "\n"
 
 

@@ -214,7 +214,7 @@ SERVER: tuple[Kind, ...] = (
         "aof_manifest_bad", "critical", "start",
         r"FATAL AOF MANIFEST FILE ERROR|Invalid AOF manifest file format|Found an empty AOF manifest|Unknown AOF file type"
         r"|AOF manifest file contains too long line|Read AOF manifest failed|can't open the AOF manifest file",
-        "the manifest that names the AOF's files cannot be read; do not delete it: without one Redis starts EMPTY beside the files",
+        "the manifest that names the AOF's files cannot be read; do not delete it: without one Redis starts EMPTY next to the files",
         "put the manifest of a backup or one written by hand in its place: a line for the base, then one for each increment in order",
     ),
     _kind(
@@ -231,7 +231,7 @@ SERVER: tuple[Kind, ...] = (
         "ls -lZ on the directory; journalctl -k for errors of the disk",
     ),
     _kind(
-        "aof_absent", "note", "", r"The AOF (?:directory|manifest file) .* doesn't exist|Creating AOF base file .* on server start",
+        "aof_absent", "info", "", r"The AOF (?:directory|manifest file) .* doesn't exist|Creating AOF base file .* on server start",
         "Redis found no AOF at start and began a new, empty one. Right on a new server; on an old one the name, the directory or the manifest"
         " changed, and the data is still in the old place",
         "compare the number of keys with what was there; where keys are missing stop it with SHUTDOWN NOSAVE and look for the old files",
@@ -334,7 +334,7 @@ SERVER: tuple[Kind, ...] = (
         "see the signal in the line: 9 is kill -9 or the kernel's OOM killer (journalctl -k), 11 and 6 are a crash",
     ),
     _kind(
-        "server_stopped", "note", "start", r"ready to exit, bye bye",
+        "server_stopped", "info", "start", r"ready to exit, bye bye",
         "the server was asked to stop, and did so in order",
         "start it when that is over: systemctl start UNIT",
     ),
@@ -345,17 +345,17 @@ SERVER: tuple[Kind, ...] = (
         "raise LimitNOFILE= of the unit (role redisops.recovery.redis_service), restart",
     ),
     _kind(
-        "started_without_overcommit", "note", "", r"[Mm]emory overcommit must be enabled|overcommit_memory is set to 0",
+        "started_without_overcommit", "info", "", r"[Mm]emory overcommit must be enabled|overcommit_memory is set to 0",
         "at the time of the start vm.overcommit_memory was not 1",
         "see the finding overcommit for whether it still is so",
     ),
     _kind(
-        "started_with_thp", "note", "", r"Transparent Huge Pages \(THP\) support enabled",
+        "started_with_thp", "info", "", r"Transparent Huge Pages \(THP\) support enabled",
         "at the time of the start transparent huge pages were on",
         "see the finding thp for whether they still are",
     ),
     _kind(
-        "started_with_short_backlog", "note", "", r"TCP backlog setting of \d+ cannot be enforced",
+        "started_with_short_backlog", "info", "", r"TCP backlog setting of \d+ cannot be enforced",
         "at the time of the start net.core.somaxconn was below tcp-backlog",
         "see the finding backlog for whether it still is",
     ),

@@ -10,8 +10,8 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.health.check_host import host_findings
 from ansible_collections.redisops.recovery.plugins.module_utils.health.check_log import cause_of_the_end, log_findings
 from ansible_collections.redisops.recovery.plugins.module_utils.health.check_persistence import persistence_findings
-from ansible_collections.redisops.recovery.plugins.module_utils.health.check_replicas import last_proven, set_findings
-from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import promise
+from ansible_collections.redisops.recovery.plugins.module_utils.health.check_replicas import last_verified, set_findings
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import configured_durability
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import (
     Finding,
@@ -67,10 +67,10 @@ def judge(facts: Facts, objectives: Objectives) -> list[Finding]:
     return ordered(findings)
 
 
-def title(facts: Facts, set_name: str) -> str:
+def title(facts: Facts, group_name: str) -> str:
     """The server in a few words."""
     what = f"{facts.info.product}, {facts.role or 'role not known'}" if facts.answers else "no answer"
-    return f"{set_name} at {facts.address} ({what})"
+    return f"{group_name} at {facts.address} ({what})"
 
 
 def _last_save(facts: Facts) -> t.Optional[dict[str, t.Any]]:
@@ -122,14 +122,14 @@ def _sentinel(facts: Facts) -> t.Optional[dict[str, t.Any]]:
     }  # fmt: skip
 
 
-def report(facts: Facts, set_name: str) -> dict[str, t.Any]:
+def report(facts: Facts, group_name: str, objectives: Objectives) -> dict[str, t.Any]:
     """Plain values for a report on a fleet; null where a value is not known."""
     info, backups = facts.info, facts.backups
     here = facts.answers and bool(info.fields)
     view = view_of(info, facts.address) if here and facts.role else None
-    proven = last_proven(backups) if backups else None
+    verified = last_verified(backups) if backups else None
     return {
-        "set_name": set_name,
+        "group_name": group_name,
         "address": facts.address,
         "role": facts.role or None,
         "primary": (facts.address if view.role == "primary" else view.upstream) if view else None,
@@ -137,11 +137,11 @@ def report(facts: Facts, set_name: str) -> dict[str, t.Any]:
         "uptime_seconds": info.number("uptime_in_seconds") if here else None,
         "keys_total": info.keys if here else None,
         "used_memory_bytes": info.number("used_memory") if here else None,
-        "promise": promise(facts) or None,
+        "configured_durability": configured_durability(facts) or None,
         "last_save": _last_save(facts),
-        "last_proven_backup": {
-            "name": proven["label"], "time": iso_utc(proven["at"]), "age_seconds": int(max(0, facts.now - proven["at"])),
-        } if proven else None,
+        "last_verified_backup": {
+            "name": verified["label"], "time": iso_utc(verified["at"]), "age_seconds": int(max(0, facts.now - verified["at"])),
+        } if verified else None,
         "backups": [{"name": row["label"], "time": iso_utc(row["at"]), "status": row["state"]} for row in backups.rows] if backups else [],
         "drills": [
             {**{name: row[name] for name in ("ok", "rpo_seconds", "rto_seconds", "phases")}, "time": iso_utc(row["time"])}
@@ -149,4 +149,5 @@ def report(facts: Facts, set_name: str) -> dict[str, t.Any]:
         ] if backups else [],
         "replication": _replication(facts) if view else None,
         "sentinel": _sentinel(facts),
+        "objectives": {f"{name}_seconds": getattr(objectives, name) for name in ("crash_loss", "rpo", "rto")},
     }  # fmt: skip

@@ -50,7 +50,9 @@ def _source(asked: str, release: tuple[str, str], minimum: str) -> str:
     return "vendor"
 
 
-def _prove(source: str, release: tuple[str, str], manager: t.Optional[str], minimum: str, mirror_url: str) -> None:
+def _require_available(
+    source: str, release: tuple[str, str], manager: t.Optional[str], minimum: str, mirror_url: str
+) -> None:
     where = " ".join(release).strip() or "this system"
     carried = CARRIES.get(release)
     if manager not in ("apt", "dnf"):
@@ -110,12 +112,12 @@ def plan_install(
     release, manager = _release(host), host.get("package_manager")
     plan: dict[str, t.Any] = {
         "needed": bool(not have or need_python), "manager": manager, "source": "installed", "packages": [], "pip": [],
-        "baseline": "current" if have else "empty", "codename": (host.get("os") or {}).get("codename"),
+        "fresh_install": not have, "codename": (host.get("os") or {}).get("codename"),
     }  # fmt: skip
     if not plan["needed"]:
         return plan
     chosen = _source(source, release, minimum)
-    _prove(chosen, release, manager, minimum, mirror_url)
+    _require_available(chosen, release, manager, minimum, mirror_url)
     plan["source"] = chosen if not have else "installed"
     names: list[str] = []
     if not have:

@@ -62,10 +62,10 @@ def _told(problem: Problem, who: str, tls: bool = False) -> Problem:
     """A failure to connect, in the words of the inventory."""
     if problem.code == "login_failed":
         sentinel = who == "Sentinel"
-        reason = problem.saw.rsplit(": ", 1)[-1]
+        reason = problem.detected.rsplit(": ", 1)[-1]
         return Problem("sentinel_login_failed" if sentinel else "login_failed", f"it refuses the login: {reason}")
     if problem.code == "not_redis":
-        reason = problem.saw.split("as Redis does: ", 1)[-1]
+        reason = problem.detected.split("as Redis does: ", 1)[-1]
         if re.search(r"\bSSL\b|\bX509\b|certificate|\bTLS\b|PEM", reason, re.I):
             return Problem("tls_failed", f"TLS fails: {reason}")
         plain = " (as of a port that speaks no TLS)" if tls and "Timeout" in reason else ""
@@ -122,7 +122,7 @@ _NEEDS = {
     "login_failed": ("a login with the rights +ping +info, in a cluster +cluster|info +cluster|nodes", "set login_user and login_password"),
     "tls_failed": ("a certificate that its authority signed for that address", "set tls, ca_certs, client_cert_file and client_key_file"),
     "not_a_sentinel": ("a Sentinel at that address", "correct sentinels; the usual port is 26379"),
-    "not_a_cluster_node": ("a server with cluster-enabled yes", "correct nodes; for a set with Sentinels use the plugin redisops.recovery.sentinel"),
+    "not_a_cluster_node": ("a server with cluster-enabled yes", "correct nodes; for a group with Sentinels use the plugin redisops.recovery.sentinel"),
     "not_redis": ("Redis at that address", "look which program has the port; tls: true is for a TLS port only, and needed for one"),
 }  # fmt: skip
 
@@ -136,7 +136,7 @@ def _nobody(who: str, code: str, failed: t.Mapping[str, Problem]) -> Problem:
 
 
 def reasons(failed: t.Mapping[str, Problem]) -> str:
-    return "; ".join(f"{address}: {problem.saw}" for address, problem in failed.items())
+    return "; ".join(f"{address}: {problem.detected}" for address, problem in failed.items())
 
 
 def _ask_sentinel(server: Server, wanted: t.Sequence[str]) -> SentinelAnswer:
@@ -188,7 +188,7 @@ def read_sentinels(
                 "run again when a failover has ended; if it stays so, put the one right that is wrong, or leave it out of sentinels",
             )  # fmt: skip
         time.sleep(0.3)
-    warnings = [f"Sentinel {address} was not heard: {problem.saw}" for address, problem in failed.items()]
+    warnings = [f"Sentinel {address} was not heard: {problem.detected}" for address, problem in failed.items()]
     for answer in answers:
         unknown = [name for name in names if name not in answer.sets]
         if unknown:
@@ -210,16 +210,16 @@ def ask_servers(
         failed.update(missing)
         details.update({address: Detail(info) for address, info in found.items()})
     for address, problem in failed.items():
-        details[address] = Detail(None, problem.saw, problem.code == "server_down")
+        details[address] = Detail(None, problem.detected, problem.code == "server_down")
     strange = {
         address: problem for address, problem in failed.items() if problem.code in ("login_failed", "tls_failed")
     }
     if strange and len(failed) == len(details):
         told = _nobody("server", "login_failed", strange)
         raise Problem(
-            told.code, told.saw, told.needs, f"{told.do}; or server_details: false, and the servers are not asked"
+            told.code, told.detected, told.needs, f"{told.do}; or server_details: false, and the servers are not asked"
         )
-    warnings = [f"server {address} was not heard: {problem.saw}" for address, problem in failed.items()]
+    warnings = [f"server {address} was not heard: {problem.detected}" for address, problem in failed.items()]
     return details, warnings
 
 
@@ -252,7 +252,7 @@ def read_cluster(
         answers = list({answer.own_id: answer for answer in reversed(list(found.values()))}.values())[::-1]
         differs = cluster_disagreement(answers)
         if not differs:
-            return answers, [f"node {address} was not heard: {problem.saw}" for address, problem in failed.items()]
+            return answers, [f"node {address} was not heard: {problem.detected}" for address, problem in failed.items()]
         if time.monotonic() >= deadline:
             raise Problem(
                 "cluster_disagrees", f"the nodes of the cluster disagree: {differs}", "nodes that agree on who they are and who serves which slots",

@@ -132,7 +132,7 @@ def _candidates(one: Endpoint, existing: t.Sequence[Existing]) -> list[str]:
         if any(pair in theirs for pair in mine) and one.kind == SERVER:
             exact.append(other.name)
             continue
-        # host:port names the server; of the Sentinel beside it, it tells the host
+        # host:port names the server; of the Sentinel next to it, it tells the host
         hosts = {host for host, port in theirs if port is None or one.kind == SENTINEL}
         for host, port in mine:
             if host in hosts:
@@ -204,9 +204,9 @@ def merge(endpoints: t.Sequence[Endpoint], names: t.Sequence[str]) -> list[Host]
     with_server = {name for one, name in zip(endpoints, names) if one.kind == SERVER}
     for one, name in sorted(zip(endpoints, names), key=lambda pair: (pair[1], pair[0].kind != SERVER)):
         host = hosts.setdefault(name, Host(name, one.host))
-        beside = one.kind == SENTINEL and name in with_server
+        nearby = one.kind == SENTINEL and name in with_server
         for key, value in one.variables.items():
-            if not (beside and key in _OF_THE_SERVER):
+            if not (nearby and key in _OF_THE_SERVER):
                 host.variables.setdefault(key, value)
-        host.groups += [group for group in one.groups if group not in host.groups and not (beside and group == DOWN)]
+        host.groups += [group for group in one.groups if group not in host.groups and not (nearby and group == DOWN)]
     return list(hosts.values())

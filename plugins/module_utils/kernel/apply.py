@@ -145,7 +145,7 @@ def _undo(
                 _write(one.path, one.before)
         except Problem as second:
             if isinstance(error, Problem):
-                error.saw += f"; and {one.path} could not be put back to {one.before} ({second.saw})"
+                error.detected += f"; and {one.path} could not be put back to {one.before} ({second.detected})"
     if staged:
         staged.discard()
     if made:

@@ -122,13 +122,13 @@ def _ours_is_needed(
         return True
     if same_value(now.value, target):
         return False
-    rehearsal = []
+    planned = []
     for conf in confs:
-        trial = SysctlConf(conf.render(), conf.file)
+        candidate = SysctlConf(conf.render(), conf.file)
         if conf.file == ours:
-            trial.set(one.path, target)
-        rehearsal.append(trial)
-    decides = effective(rehearsal, one.path)
+            candidate.set(one.path, target)
+        planned.append(candidate)
+    decides = effective(planned, one.path)
     return decides is not None and decides.file == ours
 
 
@@ -223,7 +223,7 @@ def _check_boot(boot: BootFiles, one: Wanted, target: str, line: t.Optional[Assi
 
 
 def _duplicates(boot: BootFiles, after: t.Sequence[SysctlConf], path: str) -> list[dict[str, t.Any]]:
-    """Every line for ``path`` beside the one that decides, with what it comes to."""
+    """Every line for ``path`` next to the one that decides, with what it comes to."""
     decides = effective(after, path)
     found = []
     for conf in after:

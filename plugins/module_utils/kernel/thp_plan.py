@@ -132,7 +132,7 @@ def _check_boot(boot_file: str, confs: t.Sequence[TmpfilesConf], name: str, valu
 
 
 def _duplicates(confs: t.Sequence[TmpfilesConf], path: str) -> list[dict[str, t.Any]]:
-    """Every line that matches ``path`` beside the one whose value stands after boot."""
+    """Every line that matches ``path`` next to the one whose value stands after boot."""
     decides = effective(confs, path)
     lines = [line for conf in confs for line in conf.writes() if line.matches(path) and line != decides]
     return [{"path": path, "file": one.file, "line": one.line, "value": one.value} for one in lines]

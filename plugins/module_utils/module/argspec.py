@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.create im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import Elsewhere
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.retention import Policy, prove_policy
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.retention import Policy, require_policy
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 
@@ -64,9 +64,9 @@ def backup_spec() -> dict[str, dict[str, t.Any]]:
     }
     return {
         "directory": {"type": "path", "default": "/var/backups/redis"},
-        "set_name": {"type": "str", "default": "redis"},
+        "group_name": {"type": "str", "default": "redis"},
         "method": {"type": "str", "choices": ["auto", "rdb", "aof", "stream"], "default": "auto"},
-        "members": {"type": "list", "elements": "str", "default": []},
+        "group_hosts": {"type": "list", "elements": "str", "default": []},
         "address": {"type": "str"},
         "address_variables": {
             "type": "list",
@@ -76,7 +76,7 @@ def backup_spec() -> dict[str, dict[str, t.Any]]:
         "max_behind": {"type": "int", "default": 10485760},
         "max_lag": {"type": "int", "default": 10},
         "max_age": {"type": "int", "default": 0},
-        "prove": {"type": "bool", "default": True},
+        "verify": {"type": "bool", "default": True},
         "sample": {"type": "int", "default": 100},
         "assertions": {
             "type": "list",
@@ -113,7 +113,7 @@ def backup_spec() -> dict[str, dict[str, t.Any]]:
 def _policy(given: t.Optional[t.Mapping[str, t.Any]]) -> Policy:
     """A policy from its option. Raises Problem for one that says nothing sensible."""
     policy = Policy(**{name: value for name, value in (given or {}).items() if value is not None})
-    prove_policy(policy)
+    require_policy(policy)
     return policy
 
 
@@ -127,7 +127,7 @@ def _elsewhere(row: t.Mapping[str, t.Any]) -> Elsewhere:
         tuple(row["options"] or ()),
         "/var/cache/redisops/restic",
     )
-    repository.prove()
+    repository.require_usable()
     return Elsewhere(repository, _policy(row["retention"]))
 
 
@@ -142,23 +142,23 @@ def repositories_of(rows: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[Elsewhere,
 def job_of(params: t.Mapping[str, t.Any]) -> Job:
     """The backup options of a module's parameters. Raises Problem for what cannot be."""
     names = (
-        "directory", "set_name", "method", "sample", "timeout", "fork_headroom_percent", "config_file", "sentinel_file",
+        "directory", "group_name", "method", "sample", "timeout", "fork_headroom_percent", "config_file", "sentinel_file",
     )  # fmt: skip
     if params["sample"] < 0 or params["timeout"] < 1 or params["fork_headroom_percent"] < 0:
         raise Problem(
             "invalid_value", "sample, timeout or fork_headroom_percent is negative", "whole numbers from 0 on (timeout from 1)", "set them"
         )  # fmt: skip
     settings = Settings(**{name: params[name] for name in names}, assertions=tuple(params["assertions"]))
-    rest = {name: params[name] for name in ("max_behind", "max_lag", "max_age", "prove")}
+    rest = {name: params[name] for name in ("max_behind", "max_lag", "max_age", "verify")}
     places = repositories_of(params["repositories"])
-    if places and settings.set_name == "redis":
+    if places and settings.group_name == "redis":
         raise Problem(
-            "set_name_shared",
-            "repositories are named, and set_name is redis, which every server has that was given no other name",
+            "group_name_shared",
+            "repositories are named, and group_name is redis, which every server has that was given no other name",
             "a name of its own: in a repository the set's name tells whose a backup is, for retention and for restores",
-            "set set_name (role variable redis_backup_set_name)",
+            "set group_name (role variable redis_group_name)",
         )
     return Job(
-        settings, login_of(params), tuple(params["members"]), params["address"] or "", **rest,
+        settings, login_of(params), tuple(params["group_hosts"]), params["address"] or "", **rest,
         retention=_policy(params["retention"]), repositories=places,
     )  # fmt: skip

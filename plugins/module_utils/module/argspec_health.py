@@ -16,7 +16,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec i
 __all__ = ["health_spec", "objectives_of", "question_of"]
 
 _NUMBERS = (
-    "rpo_seconds", "max_backup_age", "max_drill_age", "max_lag", "disk_full_hours", "fork_headroom_percent", "sample_seconds",
+    "crash_loss_seconds", "rpo_seconds", "rto_seconds", "max_drill_age", "max_lag", "disk_full_hours", "fork_headroom_percent", "sample_seconds",
 )  # fmt: skip
 
 
@@ -26,14 +26,15 @@ def health_spec() -> dict[str, t.Any]:
         "config_file": {"type": "path"},
         "unit": {"type": "str", "default": "auto"},
         "sample_seconds": {"type": "float", "default": 1.0},
-        "set_name": {"type": "str", "default": "redis"},
+        "group_name": {"type": "str", "default": "redis"},
         "backup_directory": {"type": "path"},
         "sentinel_port": {"type": "int"},
         "sentinel_tls": {"type": "bool"},
         "sentinel_user": {"type": "str"},
         "sentinel_password": {"type": "str", "no_log": True},
+        "crash_loss_seconds": {"type": "int", "default": 0},
         "rpo_seconds": {"type": "int", "default": 0},
-        "max_backup_age": {"type": "int", "default": 0},
+        "rto_seconds": {"type": "int", "default": 0},
         "max_drill_age": {"type": "int", "default": 0},
         "max_lag": {"type": "int", "default": 10},
         "disk_full_hours": {"type": "int", "default": 24},
@@ -62,17 +63,18 @@ def question_of(params: t.Mapping[str, t.Any], since: float) -> Question:
         unit=params["unit"].removesuffix(".service"),
         apart=params["sample_seconds"],
         sentinel=sentinel,
-        set_name=params["set_name"],
+        group_name=params["group_name"],
         backup_directory=params["backup_directory"] or "",
-        backups_expected=bool(params["backup_directory"] or params["max_backup_age"]),
+        backups_expected=bool(params["backup_directory"] or params["rpo_seconds"]),
     )
 
 
 def objectives_of(params: t.Mapping[str, t.Any]) -> Objectives:
-    """What was promised."""
+    """What the server is held to."""
     return Objectives(
+        crash_loss=params["crash_loss_seconds"],
         rpo=params["rpo_seconds"],
-        backup_age=params["max_backup_age"],
+        rto=params["rto_seconds"],
         drill_age=params["max_drill_age"],
         replica_lag=params["max_lag"],
         disk_full=params["disk_full_hours"] * 3600,

@@ -71,8 +71,8 @@ def run_module(
                 row["since"] = _since(row, module.params)
     except Problem as problem:
         if module.check_mode and problem.code == "redis_py_missing":
-            # What installs it comes before this in the same run, and has only been foretold.
-            module.warn(f"What would change is not known: {problem.saw}.")
+            # What installs it comes before this in the same run, and has only been predicted.
+            module.warn(f"What would change is not known: {problem.detected}.")
             module.exit_json(**result_of([], pending=[], restart_required=[], running=None))
         module.fail_json(msg=problem.message(), code=problem.code, **problem.details)
     except Exception as error:  # the last line of defence: no traceback reaches a user

@@ -21,7 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import passes_as
 
-__all__ = ["exporter_pieces", "prove_exporter"]
+__all__ = ["exporter_pieces", "require_exporter"]
 
 _TLS_FILES = {
     "ca_certs": "REDIS_EXPORTER_TLS_CA_CERT_FILE",
@@ -56,8 +56,8 @@ def _drop_ins(units: str, settings: str) -> t.Iterator[tuple[str, str, str]]:
             yield os.path.basename(os.path.dirname(path)).removesuffix(".service.d"), name[1], file[1]
 
 
-def exporter_pieces(units: str, settings: str, set_name: str, unit: str, login: Login) -> list[Piece]:
-    """The login of the service ``unit``, empty for none; and what an earlier run gave to others for this set, to be taken away.
+def exporter_pieces(units: str, settings: str, group_name: str, unit: str, login: Login) -> list[Piece]:
+    """The login of the service ``unit``, empty for none; and what an earlier run gave to others for this group, to be taken away.
 
     ``units`` and ``settings`` are directories. Raises Problem for a unit whose login is another set's.
     """
@@ -65,25 +65,25 @@ def exporter_pieces(units: str, settings: str, set_name: str, unit: str, login: 
     pieces = [
         Piece("", file, "", {f"{service}.service.d/redisops.conf": ""}, False)
         for service, name, file in found
-        if name == set_name and service != unit
+        if name == group_name and service != unit
     ]
     if not unit:
         return pieces
     for service, name, _file in found:
-        if service == unit and name != set_name and os.path.exists(os.path.join(settings, f"metrics-{name}.json")):
+        if service == unit and name != group_name and os.path.exists(os.path.join(settings, f"metrics-{name}.json")):
             raise Problem(
                 "exporter_taken",
                 f"{unit}.service has the login of set {name}, of which this host writes metrics as well",
-                "a service of redis_exporter for each set",
-                f"set exporter_unit to another unit or to nothing, or end the metrics of {name} (redis_metrics, set_name {name}, state absent)",
+                "a service of redis_exporter for each group",
+                f"set exporter_unit to another unit or to nothing, or end the metrics of {name} (redis_metrics, group_name {name}, state absent)",
             )
     file = os.path.join(settings, f"exporter-{unit}.env")
-    drop_in = f"# redisops set {set_name}\n[Service]\nEnvironmentFile={file}\n"
+    drop_in = f"# redisops set {group_name}\n[Service]\nEnvironmentFile={file}\n"
     service = f"{unit}.service"
     return [*pieces, Piece("", file, _environment(login), {f"{service}.d/redisops.conf": drop_in}, True, (service,))]
 
 
-def prove_exporter(host: Host, unit: str, login: Login) -> None:
+def require_exporter(host: Host, unit: str, login: Login) -> None:
     """Whether the service's user may read the TLS files; of a user that is made at each start that is not known. Raises Problem."""
     if not unit or not login.tls or login.unix_socket:
         return

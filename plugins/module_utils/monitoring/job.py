@@ -17,7 +17,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.health.collect import Question, read_facts
-from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import crash_loss_now
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import judge, report
 from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import render
@@ -28,7 +28,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 
 __all__ = ["Metrics", "main", "run"]
 
-PROGRAMS = ("backup", "history", "drill")
+PROGRAMS = ("backup", "archive", "drill")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Metrics:
         return cls(question=Question(**question), objectives=Objectives(**content.pop("objectives")), **content)
 
 
-def _failed(host: Host, set_name: str) -> dict[str, bool]:
+def _failed(host: Host, group_name: str) -> dict[str, bool]:
     """Of each program that this host runs by itself, whether its last run failed."""
     found = {}
     for name in PROGRAMS:
-        unit = f"redisops-{name}-{set_name}.service"
+        unit = f"redisops-{name}-{group_name}.service"
         done = host.run("systemctl", "show", "-p", "LoadState,Result", unit)
         said = dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)
         if said.get("LoadState") == "loaded":
@@ -71,8 +71,8 @@ def run(metrics: Metrics, host: Host, now: float) -> str:
     question = dataclasses.replace(metrics.question, since=now - metrics.log_hours * 3600)
     facts = read_facts(question, host)
     text = render(
-        facts, judge(facts, metrics.objectives), risk_now(facts), report(facts, question.set_name), metrics.objectives,
-        _failed(host, question.set_name), socket.gethostname(),
+        facts, judge(facts, metrics.objectives), crash_loss_now(facts), report(facts, question.group_name, metrics.objectives), metrics.objectives,
+        _failed(host, question.group_name), socket.gethostname(),
     )  # fmt: skip
     StagedFile(metrics.file, text, access=(os.geteuid(), os.getegid(), 0o644), follow=False).commit()
     return text

@@ -12,39 +12,39 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import status_of as backup_status
-from ansible_collections.redisops.recovery.plugins.module_utils.health.check_replicas import last_proven
+from ansible_collections.redisops.recovery.plugins.module_utils.health.check_replicas import last_verified
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Backups, Facts, Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import SEVERITIES, Finding
 
-__all__ = ["HELP", "group_of", "render"]
+__all__ = ["HELP", "backup_group_of", "render"]
 
 #: Every metric with what it says; the alert rules use these names. All are gauges, and have the labels ``set`` and ``group``.
 HELP = {
     "redisops_metrics_timestamp_seconds": "When these metrics were written",
     "redisops_up": "1 if the server answers, be it with a refusal, else 0; left out where nobody could ask",
     "redisops_keys": "Keys in all databases",
-    "redisops_promise": "1 for what this server keeps its data in: kind is aof or rdb",
-    "redisops_at_risk_seconds": "Seconds of writes that a power cut would cost now, at most; left out where there is no bound",
-    "redisops_at_risk_unbounded": "1 if a power cut now would cost more than can be bounded, else 0; left out of a pure cache",
+    "redisops_configured_durability": "1 for what this server keeps its data in: kind is aof or rdb",
+    "redisops_crash_loss_seconds": "Seconds of writes that a power cut would cost now, at most; left out where there is no bound",
+    "redisops_crash_loss_unbounded": "1 if a power cut now would cost more than can be bounded, else 0; left out of a pure cache",
     "redisops_findings": "Findings of redis_health_info by severity",
     "redisops_finding": "1 for each finding that is critical, a warning or not known",
     "redisops_last_save_timestamp_seconds": "When the last whole RDB on disk was written, by its file",
-    "redisops_backup_expected": "1 if backups of this set are taken on this host or another member",
-    "redisops_backup_status": "As redis_backup_info: 0 ok, 1 none, 2 none proven, 3 too old, 4 the latest failed or is damaged",
+    "redisops_backup_expected": "1 if backups of this group are taken on this host or another host of the group",
+    "redisops_backup_status": "As redis_backup_info: 0 ok, 1 none, 2 none verified, 3 too old, 4 the latest failed or is damaged",
     "redisops_backup_last_taken_timestamp_seconds": "When the newest whole backup on this host was taken",
-    "redisops_backup_last_proven_timestamp_seconds": "When the newest proven backup on this host was taken",
+    "redisops_backup_last_verified_timestamp_seconds": "When the newest verified backup on this host was taken",
     "redisops_backup_last_failed_timestamp_seconds": "When the latest backup on this host was taken, if it failed its proof or is damaged",
-    "redisops_backup_repository_expected": "1 for each repository that the schedule of this set sends backups to",
+    "redisops_backup_repository_expected": "1 for each repository that the schedule of this group sends backups to",
     "redisops_backup_last_offsite_timestamp_seconds": "When the newest backup that is in the repository was taken",
-    "redisops_backup_bytes": "Size of the newest proven backup",
-    "redisops_backup_keys": "Keys in the newest proven backup",
-    "redisops_backup_load_seconds": "How long a scratch server took to load the newest proven backup",
+    "redisops_backup_bytes": "Size of the newest verified backup",
+    "redisops_backup_keys": "Keys in the newest verified backup",
+    "redisops_backup_load_seconds": "How long a temporary server took to load the newest verified backup",
     "redisops_drill_last_timestamp_seconds": "When the last drill on this host was held",
-    "redisops_drill_success": "1 if the last drill missed nothing that was promised, else 0",
+    "redisops_drill_success": "1 if the last drill missed nothing that was objectives, else 0",
     "redisops_drill_rpo_seconds": "RPO that the last drill measured",
     "redisops_drill_rto_seconds": "RTO that the last drill measured",
     "redisops_drill_phase_seconds": "Seconds of each phase of the last drill",
-    "redisops_objective_seconds": "What was promised, in seconds: kind is at_risk, backup_age or drill_age; left out where nothing was",
+    "redisops_objective_seconds": "The objectives, in seconds: kind is crash_loss, rpo or drill_age; left out where there is none",
     "redisops_run_failed": "1 if the last run of this program's service failed, else 0",
     "redisops_replica_link_up": "On a replica, 1 if it hears its primary, else 0",
 }
@@ -63,7 +63,7 @@ def _of_backups(facts: Facts) -> t.Iterator[tuple[str, dict[str, str], t.Any]]:
     if backups is None or backups.because:
         return
     yield "redisops_backup_expected", {}, int(backups.expected)
-    rows, proven = backups.rows, last_proven(backups)
+    rows, verified = backups.rows, last_verified(backups)
     for name in backups.repositories or ():
         yield "redisops_backup_repository_expected", {"repository": name}, 1
     if rows:
@@ -74,15 +74,15 @@ def _of_backups(facts: Facts) -> t.Iterator[tuple[str, dict[str, str], t.Any]]:
         if whole:
             yield "redisops_backup_last_taken_timestamp_seconds", {}, whole[-1]["at"]
     sent_to = {name for row in rows for name in row["repositories"]}
-    # One that nothing is sent to any more lags for ever, and lacks nothing that was promised.
+    # One that nothing is sent to any more lags for ever, and lacks nothing that was objectives.
     for name in sorted(sent_to if backups.repositories is None else sent_to & set(backups.repositories)):
         newest = max(row["at"] for row in rows if name in row["repositories"])
         yield "redisops_backup_last_offsite_timestamp_seconds", {"repository": name}, newest
-    if proven:
-        yield "redisops_backup_last_proven_timestamp_seconds", {}, proven["at"]
+    if verified:
+        yield "redisops_backup_last_verified_timestamp_seconds", {}, verified["at"]
         for name in ("bytes", "keys", "load_seconds"):
-            if proven[name] is not None:
-                yield f"redisops_backup_{name}", {}, proven[name]
+            if verified[name] is not None:
+                yield f"redisops_backup_{name}", {}, verified[name]
     if backups.drills:
         last = backups.drills[-1]
         yield "redisops_drill_last_timestamp_seconds", {}, last["time"]
@@ -95,7 +95,11 @@ def _of_backups(facts: Facts) -> t.Iterator[tuple[str, dict[str, str], t.Any]]:
 
 
 def _of_server(
-    facts: Facts, findings: t.Sequence[Finding], risk: t.Mapping[str, t.Any], report: t.Mapping[str, t.Any], cache: bool
+    facts: Facts,
+    findings: t.Sequence[Finding],
+    crash_loss: t.Mapping[str, t.Any],
+    report: t.Mapping[str, t.Any],
+    cache: bool,
 ) -> t.Iterator[tuple[str, dict[str, str], t.Any]]:
     if facts.refused or facts.trouble != "server_unseen":
         yield "redisops_up", {}, int(facts.answers or facts.trouble == "server_unseen")
@@ -104,12 +108,12 @@ def _of_server(
     for kind, name, off in (("aof", "appendonly", "no"), ("rdb", "save", "")):
         said = facts.setting(name)
         if said is not None:
-            yield "redisops_promise", {"kind": kind}, int(said != off)
-    if risk["known"]:
+            yield "redisops_configured_durability", {"kind": kind}, int(said != off)
+    if crash_loss["known"]:
         if not cache:
-            yield "redisops_at_risk_unbounded", {}, int(risk["seconds"] is None)
-        if risk["seconds"] is not None:
-            yield "redisops_at_risk_seconds", {}, risk["seconds"]
+            yield "redisops_crash_loss_unbounded", {}, int(crash_loss["seconds"] is None)
+        if crash_loss["seconds"] is not None:
+            yield "redisops_crash_loss_seconds", {}, crash_loss["seconds"]
     for severity in SEVERITIES:
         yield "redisops_findings", {"severity": severity}, sum(1 for one in findings if one.severity == severity)
     for code, severity in dict.fromkeys((one.code, one.severity) for one in findings):
@@ -122,16 +126,16 @@ def _of_server(
         yield "redisops_replica_link_up", {}, int(link == "up")
 
 
-def group_of(backups: t.Optional[Backups], set_name: str, hostname: str) -> str:
-    """Who shares backups: members of a set (of a cluster: of a shard) do, and have one name; a server alone has its host's beside its own."""
-    name = backups.set_name if backups else set_name
+def backup_group_of(backups: t.Optional[Backups], group_name: str, hostname: str) -> str:
+    """Who shares backups: hosts of a group (of a cluster: of a shard) do, and have one name; a server alone has its host's next to its own."""
+    name = backups.group_name if backups else group_name
     return name if backups and backups.elsewhere else f"{name}@{hostname}"
 
 
 def render(
     facts: Facts,
     findings: t.Sequence[Finding],
-    risk: t.Mapping[str, t.Any],
+    crash_loss: t.Mapping[str, t.Any],
     report: t.Mapping[str, t.Any],
     objectives: Objectives,
     failed: t.Mapping[str, bool],
@@ -140,13 +144,16 @@ def render(
     """The text of the file. ``failed``: program → whether its last run failed."""
     samples = [
         ("redisops_metrics_timestamp_seconds", {}, facts.now),
-        *_of_server(facts, findings, risk, report, objectives.no_persistence),
+        *_of_server(facts, findings, crash_loss, report, objectives.no_persistence),
         *_of_backups(facts),
     ]
-    promised = {"at_risk": objectives.rpo, "backup_age": objectives.backup_age, "drill_age": objectives.drill_age}
-    samples += [("redisops_objective_seconds", {"kind": kind}, value) for kind, value in promised.items() if value]
+    objectives = {"crash_loss": objectives.crash_loss, "rpo": objectives.rpo, "drill_age": objectives.drill_age}
+    samples += [("redisops_objective_seconds", {"kind": kind}, value) for kind, value in objectives.items() if value]
     samples += [("redisops_run_failed", {"program": name}, int(value)) for name, value in failed.items()]
-    lines, common = [], {"set": report["set_name"], "group": group_of(facts.backups, report["set_name"], hostname)}
+    lines, common = (
+        [],
+        {"group": report["group_name"], "backup_group": backup_group_of(facts.backups, report["group_name"], hostname)},
+    )
     for name, words in HELP.items():
         mine = [(labels, value) for one, labels, value in samples if one == name]
         if mine:

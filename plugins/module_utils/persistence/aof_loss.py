@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import AofScan, commands
 
-__all__ = ["FRAME", "Behind", "behind"]
+__all__ = ["FRAME", "AfterCorruption", "after_corruption"]
 
 #: What only frames the commands of others.
 FRAME = ("MULTI", "EXEC", "SELECT")
@@ -26,7 +26,7 @@ _ROW = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Behind:
+class AfterCorruption:
     """``bytes`` from the place to the end. ``commands`` that begin there, whole or not, as far as they can be recognised (SELECT, MULTI and
     EXEC are not counted); None where what stands behind the damage is no trace of commands, or so torn that it was not looked at to its end.
 
@@ -82,15 +82,15 @@ def _next(handle: t.BinaryIO, at: int) -> t.Optional[int]:
         at += _BLOCK - _OVERLAP
 
 
-def behind(handle: t.BinaryIO, at: int) -> Behind:
+def after_corruption(handle: t.BinaryIO, at: int) -> AfterCorruption:
     """Look at all that stands from ``at`` on; a command begins there, or something damaged does. In constant memory."""
     size = handle.seek(0, 2)
     count, scan, end = _walk(handle, at)
     stamps = [scan.latest_timestamp, scan.timestamp]
     if end == size or not _begun(handle, end):
-        return Behind(size - at, count, max((one for one in stamps if one is not None), default=None), at)
+        return AfterCorruption(size - at, count, max((one for one in stamps if one is not None), default=None), at)
     if _only_nul(handle, end):
-        return Behind(size - at, None, scan.latest_timestamp)
+        return AfterCorruption(size - at, None, scan.latest_timestamp)
     count += 1  # the one that is damaged or cut off
     place, walked, resumes, all_seen, junk = end, 0, None, False, scan.ends == "corrupt"
     for _try in range(_TRIES):
@@ -112,4 +112,4 @@ def behind(handle: t.BinaryIO, at: int) -> Behind:
             place, count = end, count + more + 1
             stamps.append(scan.latest_timestamp)
     known = max((one for one in stamps if one is not None), default=None)
-    return Behind(size - at, count if all_seen else None, known, resumes)
+    return AfterCorruption(size - at, count if all_seen else None, known, resumes)

@@ -23,7 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["bring_aof_up", "convert_offline", "proven_save", "settle_aof"]
+__all__ = ["bring_aof_up", "convert_offline", "settle_aof", "verified_save"]
 
 _RESUMABLE = "nothing has been written to the file; run again, it goes on from here"
 
@@ -38,10 +38,10 @@ def _rdb_identity(server: Server) -> tuple[int, int]:
     return (status.st_ino, status.st_mtime_ns)
 
 
-def proven_save(server: Server, timeout: float, tick: t.Callable[[], None] = lambda: None) -> Info:
+def verified_save(server: Server, timeout: float, tick: t.Callable[[], None] = lambda: None) -> Info:
     """BGSAVE, and proof that a new RDB file was completed. Gives the INFO after it. Raises Problem otherwise.
 
-    ``tick`` is called while it waits. Counters and status alone prove nothing: a child that was told to end leaves ``ok``.
+    ``tick`` is called while it waits. Counters and status alone verify nothing: a child that was told to end leaves ``ok``.
     """
     latest: list[Info] = [server.info()]
 
@@ -61,7 +61,7 @@ def proven_save(server: Server, timeout: float, tick: t.Callable[[], None] = lam
         server.command("BGSAVE", "SCHEDULE")
     except CommandError as error:
         raise Problem(
-            "save_failed", f"BGSAVE was refused: {error.text}", "a proven save", "look into the server's log"
+            "save_failed", f"BGSAVE was refused: {error.text}", "a verified save", "look into the server's log"
         ) from None
     ended = wait_for(
         lambda: idle() and (latest[0].number("rdb_saves") > saves or latest[0].text("rdb_last_bgsave_status") != "ok"),
@@ -73,14 +73,14 @@ def proven_save(server: Server, timeout: float, tick: t.Callable[[], None] = lam
             "save_failed",
             f"BGSAVE did not end well: rdb_last_bgsave_status:{status}"
             + ("" if _rdb_identity(server) != old else ", no new RDB file"),
-            "a proven save",
+            "a verified save",
             "look into the server's log: a full disk, missing memory for fork (vm.overcommit_memory) and wrong owners are the usual causes",
         )
     return latest[0]
 
 
 def settle_aof(server: Server, host: Host, place: Place, timeout: float, failures: t.Optional[int] = None) -> None:
-    """Wait until no rewrite runs or is due, and prove the AOF on disk. Raises Problem.
+    """Wait until no rewrite runs or is due, and verify the AOF on disk. Raises Problem.
 
     ``failures``: how many rewrites in a row had failed before the one that is waited for (None: ask the server).
     """
@@ -114,7 +114,7 @@ def settle_aof(server: Server, host: Host, place: Place, timeout: float, failure
     disk = scan(place)
     if not aof_in_use(host, info.number("process_id"), disk) or not base_is_sound(host, disk):
         raise Problem(
-            "aof_not_proven",
+            "aof_not_verified",
             f"Redis reports a good AOF rewrite, but the files that {place.manifest} names are not complete, not the ones the "
             "server writes to, or their base does not pass redis-check-rdb",
             "a complete AOF on disk",
@@ -123,7 +123,7 @@ def settle_aof(server: Server, host: Host, place: Place, timeout: float, failure
 
 
 def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> None:
-    """Turn AOF on in the live server and prove the files. On failure it is off again. Raises Problem."""
+    """Turn AOF on in the live server and verify the files. On failure it is off again. Raises Problem."""
     before = server.info("persistence")
     try:
         server.command("CONFIG", "SET", "appendonly", "yes")
@@ -138,7 +138,7 @@ def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> No
             server.command("CONFIG", "SET", "appendonly", "no")
         except Problem:
             pass
-        text = problem.text if isinstance(problem, CommandError) else problem.saw
+        text = problem.text if isinstance(problem, CommandError) else problem.detected
         raise Problem(
             "aof_not_turned_on", f"AOF could not be turned on, and is off again: {text}", problem.needs,
             problem.do or "look into the server's log: memory for fork, disk space and owners of the data directory",

@@ -18,7 +18,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.loca
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["aof_in_use", "base_is_sound", "check_rdb", "prove_rdb_is_known"]
+__all__ = ["aof_in_use", "base_is_sound", "check_rdb", "require_rdb_is_known"]
 
 
 def check_rdb(host: Host, path: str) -> Verdict:
@@ -30,15 +30,15 @@ def check_rdb(host: Host, path: str) -> Verdict:
     raise Problem(
         "no_check_tool",
         "redis-check-rdb is not installed",
-        "the tool that proves an RDB file sound",
+        "the tool that verifies an RDB file sound",
         "install redis-tools",
     )
 
 
-def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
+def require_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
     """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal.
 
-    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, beside the only good file.
+    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, next to the only good file.
     """
     started = now() - info.number("uptime_in_seconds") - 1
     loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
@@ -64,7 +64,7 @@ def prove_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[
 def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
     """Whether the AOF on disk is complete and is the one that the server appends to.
 
-    A manifest alone proves nothing: an older one lies there until the first rewrite after CONFIG SET appendonly yes ends.
+    A manifest alone verifies nothing: an older one lies there until the first rewrite after CONFIG SET appendonly yes ends.
     """
     manifest = disk.manifest
     if not (manifest and manifest.base and manifest.increments) or disk.missing:

@@ -98,7 +98,7 @@ def judge_rdb(host: Host, path: str, timeout: float) -> FileVerdict:
                 "corrupt_inside",
                 size,
                 offset,
-                f"{size - offset} bytes stand behind the end of the data",
+                f"{size - offset} bytes follows the end of the data",
                 keys,
             )
         detail = (
@@ -149,13 +149,13 @@ def judge_aof(host: Host, path: str, timeout: float) -> FileVerdict:
 
 
 def judge_manifest(host: Host, path: str, timeout: float) -> list[FileVerdict]:
-    """A manifest, each file that it names, and the files beside it that it does not name."""
+    """A manifest, each file that it names, and the files next to it that it does not name."""
     with open(path, "rb") as handle:
         raw = handle.read(1024 * 1024)
     try:
         manifest = parse_manifest(raw.decode("utf-8", "surrogateescape"), path)
     except ManifestError as problem:
-        return [FileVerdict(path, "manifest", "corrupt_inside", len(raw), None, problem.saw)]
+        return [FileVerdict(path, "manifest", "corrupt_inside", len(raw), None, problem.detected)]
     folder, prefix = os.path.dirname(path), os.path.basename(path).removesuffix(".manifest")
     found = [FileVerdict(path, "manifest", "good", len(raw), None, f"it names {len(manifest.files)} files")]
     for entry in manifest.needed:
@@ -194,7 +194,7 @@ def judge(host: Host, path: str, timeout: float) -> list[FileVerdict]:
             if not manifests:
                 raise Problem(
                     "no_manifest", f"{path} is a directory without a manifest", "an AOF's directory, or a file",
-                    "name the files one by one; without its manifest Redis starts EMPTY beside them",
+                    "name the files one by one; without its manifest Redis starts EMPTY next to them",
                 )  # fmt: skip
             return [one for name in manifests for one in judge_manifest(host, os.path.join(path, name), timeout)]
         if path.endswith(".manifest"):

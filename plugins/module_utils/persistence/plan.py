@@ -27,10 +27,10 @@ __all__ = [
     "Plan",
     "Situation",
     "Wanted",
-    "at_risk",
+    "crash_loss",
     "plan_persistence",
-    "prove_rdb_is_the_data",
-    "prove_wanted",
+    "require_rdb_is_the_data",
+    "require_wanted",
     "start_loads",
 ]
 
@@ -75,7 +75,7 @@ class Situation:
     rewriting: bool = False
     aof_in_use: bool = False
     rdb_reason: t.Optional[str] = None
-    baseline_empty: bool = False
+    fresh_install: bool = False
     dir_is_missing: bool = False
     leaves_data: bool = False
 
@@ -109,7 +109,7 @@ def start_loads(values: t.Mapping[str, str], disk: DataFiles) -> str:
     return "rdb" if disk.rdb_bytes is not None else "nothing"
 
 
-def prove_wanted(wanted: Wanted) -> None:
+def require_wanted(wanted: Wanted) -> None:
     """Refuse declarations that contradict themselves, whatever the host looks like."""
     values = wanted.values
     if not wanted.aof and not values["save"] and not wanted.allow_no_persistence:
@@ -136,7 +136,7 @@ def prove_wanted(wanted: Wanted) -> None:
         )
 
 
-def _prove_place(now: Situation, wanted: Wanted) -> None:
+def _require_place(now: Situation, wanted: Wanted) -> None:
     """The data must still be found by the next start."""
     current = now.live if now.running else now.in_file
     for name in PLACE:
@@ -154,12 +154,12 @@ def _prove_place(now: Situation, wanted: Wanted) -> None:
             )
 
 
-def _prove_disk(now: Situation, bytes_needed: int, what_for: str) -> None:
+def _require_disk(now: Situation, bytes_needed: int, what_for: str) -> None:
     if now.disk.free_bytes < bytes_needed:
         raise Refusal(
             "disk_space",
             f"{now.disk.free_bytes // _MIB} MiB are free in {now.disk.place.dir}, {what_for} needs about {bytes_needed // _MIB} MiB",
-            "room for a whole copy of the data beside what is there",
+            "room for a whole copy of the data next to what is there",
             "free space or enlarge the file system, then run again",
         )
 
@@ -198,16 +198,16 @@ def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> list[Change]:
         plan.changes.append(Change("disk", now.disk.place.rdb, None, None, "BGSAVE and wait for it to end well"))
     after_file = _plan_live(now, wanted, plan)
     if wanted.aof and not aof_is_on:
-        _prove_disk(now, _rewrite_bytes(now), "the first AOF")
+        _require_disk(now, _rewrite_bytes(now), "the first AOF")
         plan.aof_live = "on"
         words = "CONFIG SET appendonly yes, wait for the rewrite to end well, verify its files"
         if plan.disarm_file:
-            words = f"write appendonly no to {now.path} until the AOF is proven, {words}"
+            words = f"write appendonly no to {now.path} until the AOF is verified, {words}"
         plan.changes.append(Change("live", "appendonly", "no", "yes", words))
     elif wanted.aof and not now.aof_in_use:
         plan.aof_live = "wait" if now.rewriting else "rewrite"
         if plan.aof_live == "rewrite":
-            _prove_disk(now, _rewrite_bytes(now), "rewriting the AOF")
+            _require_disk(now, _rewrite_bytes(now), "rewriting the AOF")
         words = "wait for the AOF rewrite" if now.rewriting else "BGREWRITEAOF, because the AOF on disk is not complete"
         words += ", verify its files"
         plan.changes.append(
@@ -216,8 +216,8 @@ def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> list[Change]:
     return after_file
 
 
-def prove_rdb_is_the_data(path: str, disk: DataFiles) -> None:
-    """Where a start would read the RDB file or nothing, an AOF beside it must be the older of the two. Raises Refusal."""
+def require_rdb_is_the_data(path: str, disk: DataFiles) -> None:
+    """Where a start would read the RDB file or nothing, an AOF next to it must be the older of the two. Raises Refusal."""
     if disk.rdb_bytes is None and (disk.manifest or disk.old_style_aof):
         raise Refusal(
             "aof_switched_off",
@@ -239,7 +239,7 @@ def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
     disk = now.disk
     loads = start_loads(now.in_file, disk)
     if loads in ("rdb", "nothing") and now.in_file["appendonly"] == "no":
-        prove_rdb_is_the_data(now.path, disk)
+        require_rdb_is_the_data(now.path, disk)
     if not wanted.aof:
         if loads == "aof":
             raise Refusal(
@@ -276,7 +276,7 @@ def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
             "a sound RDB file to build the AOF from",
             "restore it from a backup; it has not been touched",
         )
-    _prove_disk(now, disk.rdb_bytes + _MIB, "the AOF made from the RDB file")
+    _require_disk(now, disk.rdb_bytes + _MIB, "the AOF made from the RDB file")
     plan.convert, plan.set_aside = True, bool(disk.manifest)
     words = f"copy {disk.place.rdb} to be the base of a new AOF in {disk.place.aof_dir}, manifest last"
     if plan.set_aside:
@@ -286,8 +286,8 @@ def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
 
 def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
     """The way from ``now`` to ``wanted``. Raises Refusal where it cannot be shown that no acknowledged write is lost."""
-    prove_wanted(wanted)
-    _prove_place(now, wanted)
+    require_wanted(wanted)
+    _require_place(now, wanted)
     plan = Plan()
     if now.dir_is_missing:
         plan.make_dir = wanted.values["dir"]
@@ -298,7 +298,7 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
     else:
         _plan_stopped(now, wanted, plan)
     for name, want in wanted.values.items():
-        if now.baseline_empty:
+        if now.fresh_install:
             change: t.Optional[Change] = Change("file", name, None, want or '""', f"write {name} to {now.path}")
         else:
             change = file_change(now.directives, name, want, now.path)
@@ -308,7 +308,7 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
     return plan
 
 
-def at_risk(
+def crash_loss(
     values: t.Mapping[str, str], unsaved_writes: t.Optional[int], seconds_since_save: t.Optional[int]
 ) -> dict[str, t.Any]:
     """What a power cut now would cost: ``seconds`` of writes at most (None: no bound), and how that was computed."""

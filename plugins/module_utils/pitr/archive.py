@@ -1,9 +1,9 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps the history of a multi-part AOF by hard links, and reads what was kept.
+"""Keeps the archive of a multi-part AOF by hard links, and reads what was kept.
 
-A rewrite deletes the files that it replaces. A link beside them keeps their content, at no cost until then. A link to the file that is
+A rewrite deletes the files that it replaces. A link next to them keeps their content, at no cost until then. A link to the file that is
 being written grows with it. The other side of it: what is cut off in the live file by hand (redis-check-aof --fix) is cut off here as well.
 """
 
@@ -35,7 +35,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, window
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 
-__all__ = ["Archived", "archive", "drop_oldest", "held", "kept_beside", "open_regular", "set_of", "sets", "window"]
+__all__ = [
+    "Archived",
+    "archive",
+    "archive_dirs",
+    "archive_locked",
+    "drop_oldest",
+    "open_regular",
+    "set_of",
+    "sets",
+    "window",
+]
 
 _SUFFIX = ".manifest"
 _TRIES = 10
@@ -86,9 +96,9 @@ def _no_file(path: str, what: str) -> Refusal:
     )
 
 
-def kept_beside(place: Place) -> str:
-    """Where the history of a server's AOF is kept by itself: on its file system, since hard links do not leave it."""
-    return os.path.join(place.dir, "redisops-aof-history")
+def archive_dirs(place: Place) -> str:
+    """Where the archive of a server's AOF is kept by itself: on its file system, since hard links do not leave it."""
+    return os.path.join(place.dir, "redisops-aof-archive")
 
 
 # --- keeping -----------------------------------------------------------------------------------------------------------
@@ -98,7 +108,7 @@ def _folder_ready(place: Place, folder: str) -> None:
     """Make the folder, of root alone. Raises Problem."""
     live = os.path.realpath(place.aof_dir)
     if os.path.commonpath([os.path.realpath(folder), live]) == live:
-        raise Refusal("history_folder", f"{folder} is within the AOF directory {place.aof_dir}", "a directory beside it, on the same file system",
+        raise Refusal("history_folder", f"{folder} is within the AOF directory {place.aof_dir}", "a directory next to it, on the same file system",
                       "name another directory")  # fmt: skip
     try:
         if not os.path.lexists(folder):
@@ -224,7 +234,7 @@ def archive(place: Place, folder: str, keep_seconds: int, now: float) -> Archive
                 _remove(os.path.join(folder, name))
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be made",
-                      "mend it; what was kept before stays") from None  # fmt: skip
+                      "repair_aof it; what was kept before stays") from None  # fmt: skip
     return Archived(home, tuple(linked), tuple(removed), written)
 
 
@@ -241,7 +251,7 @@ def _kept(place: Place, folder: str) -> tuple[str, list[str], bool]:
 
 
 @contextlib.contextmanager
-def held(folder: str) -> t.Iterator[None]:
+def archive_locked(folder: str) -> t.Iterator[None]:
     """Nobody keeps or removes anything in ``folder`` meanwhile; a folder that is not there is nobody's. For who reads it."""
     with _locked(folder) if os.path.isdir(folder) else contextlib.nullcontext():
         yield
@@ -298,7 +308,7 @@ def drop_oldest(folder: str, present: str) -> str:
             return os.path.basename(others[0][1])
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be removed",
-                      "mend it") from None  # fmt: skip
+                      "repair_aof it") from None  # fmt: skip
 
 
 def _remove(home: str) -> None:
@@ -441,6 +451,6 @@ def sets(folder: str) -> list[AofSet]:
         homes = [os.path.join(folder, name) for name in _kept_in(folder)]
         homes = [home for home in homes if _manifests(home)]
     except OSError as error:
-        raise Problem("unreadable", f"{error.filename or folder}: {error.strerror}", "the directory in which the history is kept",
+        raise Problem("unreadable", f"{error.filename or folder}: {error.strerror}", "the directory in which the archive is kept",
                       "name it; run with become: true") from None  # fmt: skip
     return sorted((set_of(home) for home in homes), key=lambda one: (one.base_at, one.directory))

@@ -1,9 +1,9 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps the AOF's history on the host, whenever Redis has begun a new file and now and then.
+"""Keeps the AOF's wanted on the host, whenever Redis has begun a new file and now and then.
 
-As a program: ``history_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if the history is kept or the AOF is off.
+As a program: ``history_job.py SETTINGS.json``. It prints one line of JSON, and ends with 0 if the wanted is kept or the AOF is off.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, drop_oldest, kept_beside
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, archive_dirs, drop_oldest
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
 
-__all__ = ["History", "main", "place_in", "run"]
+__all__ = ["Archive", "main", "place_in", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
-class History:
-    """``keep_seconds`` of history beside the AOF; less, where less than ``min_free_percent`` of the file system would be free."""
+class Archive:
+    """``keep_seconds`` of wanted next to the AOF; less, where less than ``min_free_percent`` of the file system would be free."""
 
     config_file: str
     keep_seconds: int
@@ -50,16 +50,16 @@ def _free_percent(folder: str) -> float:
     return 100.0 * space.f_bavail / max(space.f_blocks, 1)
 
 
-def run(history: History, now: float, free_percent: t.Callable[[str], float] = _free_percent) -> dict[str, t.Any]:
-    """Keep what is there now, let go what is too old or takes the room that Redis needs. Raises Problem."""
-    place, aof = place_in(history.config_file)
+def run(wanted: Archive, now: float, free_percent: t.Callable[[str], float] = _free_percent) -> dict[str, t.Any]:
+    """Keep what is there now, expire what is too old or takes the room that Redis needs. Raises Problem."""
+    place, aof = place_in(wanted.config_file)
     if not aof:
         return {"state": "off", "linked": [], "removed": []}
-    folder = kept_beside(place)
-    kept = archive(place, folder, history.keep_seconds, now)
+    folder = archive_dirs(place)
+    kept = archive(place, folder, wanted.keep_seconds, now)
     removed = [*kept.removed]
-    # A disk that is full takes no writes at all, and history is worth less than that.
-    while free_percent(folder) < history.min_free_percent:
+    # A disk that is full takes no writes at all, and wanted is worth less than that.
+    while free_percent(folder) < wanted.min_free_percent:
         gone = drop_oldest(folder, kept.directory)
         if not gone:
             break
@@ -69,7 +69,7 @@ def run(history: History, now: float, free_percent: t.Callable[[str], float] = _
 
 def main(arguments: t.Sequence[str]) -> int:
     """The program that timer and path unit start."""
-    return ended(arguments, lambda text: History(**json.loads(text)), lambda history: (run(history, time.time()), 0))
+    return ended(arguments, lambda text: Archive(**json.loads(text)), lambda wanted: (run(wanted, time.time()), 0))
 
 
 if __name__ == "__main__":

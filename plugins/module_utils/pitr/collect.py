@@ -70,7 +70,7 @@ def last_timestamp(paths: t.Sequence[str]) -> t.Optional[int]:
         with open_regular(path) as handle:
             found = scan_aof(handle)
         if found.ends != "clean":
-            raise Refusal("cut_not_proven", f"{os.path.basename(path)} does not end with a whole command: {found.why}", "files without damage",
+            raise Refusal("cut_not_verified", f"{os.path.basename(path)} does not end with a whole command: {found.why}", "files without damage",
                           "look at the sources with redis_file_check; use another copy, or a backup")  # fmt: skip
         last = found.timestamp if found.timestamp is not None else last
     return last
@@ -119,7 +119,7 @@ def first_after(entry: Increment, at: int) -> int:
 
 
 def commands_of(one: AofSet) -> t.Iterator[tuple[Increment, Command, t.Optional[int]]]:
-    """Every command of a set with the time in force, which an increment takes over from the one before."""
+    """Every command of a group with the time in force, which an increment takes over from the one before."""
     stamp: t.Optional[int] = None
     for entry in one.increments:
         for command in _walk(entry) if entry.ends != "missing" else ():
@@ -159,8 +159,6 @@ def find_commands(one: AofSet, names: t.Iterable[str] = DESTROYERS, most: int = 
     return spots
 
 
-
-
 def vanished(path: str) -> Refusal:
-    return Refusal("history_moved", f"{path} was taken away or cut while it was read, as by a rewrite", "files that stay as they are",
+    return Refusal("archive_moved", f"{path} was taken away or cut while it was read, as by a rewrite", "files that stay as they are",
                    "run again; archive the AOF first, so that a rewrite does not delete it")  # fmt: skip

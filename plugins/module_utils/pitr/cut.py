@@ -31,7 +31,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
 
-__all__ = ["Cut", "prove_aof", "stage_at", "stage_before", "stage_pieces"]
+__all__ = ["Cut", "require_aof", "stage_at", "stage_before", "stage_pieces"]
 
 _BLOCK = 4 * 1024 * 1024
 _SPARE = 1024 * 1024
@@ -63,12 +63,12 @@ def _check_aof(host: Host, *args: str) -> Completed:
     raise Problem("no_check_tool", "redis-check-aof is not installed", "Redis' own check tools", "install redis-tools")
 
 
-def prove_aof(host: Host, manifest: str, *options: str) -> None:
+def require_aof(host: Host, manifest: str, *options: str) -> None:
     """Let Redis' own tool cut, or only look. Raises Refusal: what it does not take is not staged."""
     done = _check_aof(host, *options, manifest)
     verdict = parse_check_aof(done.code, done.output)
     if not verdict.ok:
-        raise Refusal("cut_not_proven", f"redis-check-aof does not take the files that were put together: {verdict.reason}", "files without damage",
+        raise Refusal("cut_not_verified", f"redis-check-aof does not take the files that were put together: {verdict.reason}", "files without damage",
                       "look at the sources with redis_file_check; use another copy, or a backup")  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def _publish(work: str, target: str, owner: tuple[int, int]) -> None:
 def stage_pieces(
     pieces: t.Sequence[Piece], target: str, appendfilename: str, owner: tuple[int, int], cut: t.Callable[[str], None]
 ) -> t.Optional[int]:
-    """Put the files together, let ``cut`` cut and prove them, and give them their name. The last timestamp. Raises Problem."""
+    """Put the files together, let ``cut`` cut and verify them, and give them their name. The last timestamp. Raises Problem."""
     try:
         work = _ready(target, pieces)
         try:
@@ -186,7 +186,7 @@ def stage_pieces(
                 shutil.rmtree(work)
     except OSError as error:
         raise Refusal("target_not_written", f"{error.filename or target}: {error.strerror}", "a directory that can be written, and free space",
-                      "mend it, and run again") from None  # fmt: skip
+                      "repair_aof it, and run again") from None  # fmt: skip
     return last
 
 
@@ -216,10 +216,10 @@ def stage_at(
         dropped += pieces[-1].bytes - expected
 
     def cut(manifest: str) -> None:
-        prove_aof(host, manifest, "--truncate-to-timestamp", str(at))
+        require_aof(host, manifest, "--truncate-to-timestamp", str(at))
         last = os.path.join(os.path.dirname(manifest), pieces[-1].entry.name)
         if len(pieces) > 1 and os.stat(last).st_size != expected:
-            raise Refusal("cut_not_proven", f"redis-check-aof cut {pieces[-1].path} at {os.stat(last).st_size}, its timestamps say {expected}",
+            raise Refusal("cut_not_verified", f"redis-check-aof cut {pieces[-1].path} at {os.stat(last).st_size}, its timestamps say {expected}",
                           "a tool and a file that agree", "report both; the sources are as they were")  # fmt: skip
 
     last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, cut)
@@ -265,6 +265,6 @@ def stage_before(
     if size:
         pieces.append(piece_of(entry, appendfilename, size))
     dropped = sum(later.bytes for later in one.increments if later.seq >= entry.seq) - size
-    last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, lambda manifest: prove_aof(host, manifest))
+    last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, lambda manifest: require_aof(host, manifest))
     names = tuple(piece.entry.name for piece in pieces)
     return Cut(target_dir, names[0], names[1:], dropped, stamp, last_ts)

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server's data was at a moment, or right before an accident, out of its AOF's history."""
+"""What a server's data was at a moment, or right before an accident, out of its AOF's archive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import kept_beside, set_of, sets
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive_dirs, set_of, sets
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.collect import DESTROYERS, Spot, find_commands
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import Cut, stage_at, stage_before
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, choose
@@ -22,7 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Point", "before_flush", "frozen", "history_of", "to_moment"]
+__all__ = ["Point", "archive_of", "before_flush", "frozen", "to_moment"]
 
 _REWRITES = "auto-aof-rewrite-percentage"
 
@@ -39,7 +39,7 @@ class Point:
 
 @contextlib.contextmanager
 def frozen(server: t.Optional[Server], timeout: float) -> t.Iterator[None]:
-    """No rewrite begins meanwhile, and none runs: it would take away the history that is looked for. What was set is set again."""
+    """No rewrite begins meanwhile, and none runs: it would take away the archive that is looked for. What was set is set again."""
     if server is None:
         yield
         return
@@ -67,15 +67,15 @@ def _settled(info: Info) -> bool:
     return not info.number("aof_buffer_length")
 
 
-def history_of(place: Place, server: t.Optional[Server], store: Store, folders: t.Sequence[str]) -> list[AofSet]:
-    """The live AOF, what was kept of earlier ones beside it and in ``folders``, and what the backups hold. Raises Problem."""
+def archive_of(place: Place, server: t.Optional[Server], store: Store, folders: t.Sequence[str]) -> list[AofSet]:
+    """The live AOF, what was kept of earlier ones next to it and in ``folders``, and what the backups hold. Raises Problem."""
     seen: t.Optional[int] = None
     if server and wait_for(lambda: _settled(server.info("persistence")), 5.0):
         seen = int(time.time()) - 1
     elif server is None:
         seen = int(time.time())
     found = [set_of(place.aof_dir, seen)] if os.path.isfile(place.manifest) else []
-    own = kept_beside(place)
+    own = archive_dirs(place)
     for folder in [
         *([own] if os.path.isdir(own) else []),
         *(one for one in folders if os.path.realpath(one) != os.path.realpath(own)),
@@ -95,36 +95,36 @@ def _size(one: AofSet) -> int:
     return (one.base_bytes or 0) + sum(entry.bytes for entry in one.increments)
 
 
-def to_moment(history: t.Sequence[AofSet], at: int, host: Host) -> Point:
+def to_moment(archive: t.Sequence[AofSet], at: int, host: Host) -> Point:
     """The data as it was at the end of second ``at``. Raises Refusal, with the ranges that exist."""
-    chain = choose(history, at)
+    chain = choose(archive, at)
     plan = {"to_time": at, "base_at": chain.origin.base_at, "increments": len(chain.increments)}
     size = (chain.origin.base_bytes or 0) + sum(entry.bytes for entry in chain.increments)
     return Point(
         f"second {at}",
         plan,
         size,
-        lambda target, place, owner: stage_at(history, at, target, place.appendfilename, host, owner),
+        lambda target, place, owner: stage_at(archive, at, target, place.appendfilename, host, owner),
     )
 
 
-def _newest(history: t.Sequence[AofSet]) -> tuple[AofSet, Spot]:
+def _newest(archive: t.Sequence[AofSet]) -> tuple[AofSet, Spot]:
     """The last command that took everything away, or a whole database, in what is known. Raises Refusal."""
-    for one in sorted(history, key=lambda found: found.base_at, reverse=True):
+    for one in sorted(archive, key=lambda found: found.base_at, reverse=True):
         spots = find_commands(one, DESTROYERS)
         if spots:
             return one, spots[-1]
     raise Refusal(
         "no_flush",
-        f"there is no {', '.join(DESTROYERS)} in the history of the AOF that is there",
+        f"there is no {', '.join(DESTROYERS)} in the archive of the AOF that is there",
         "the AOF in which the accident stands",
-        "if a rewrite came after it: name the directory of the kept history, or restore a backup, or name to_time",
+        "if a rewrite came after it: name the directory of the kept archive, or restore a backup, or name to_time",
     )
 
 
-def before_flush(history: t.Sequence[AofSet], host: Host) -> Point:
+def before_flush(archive: t.Sequence[AofSet], host: Host) -> Point:
     """The data right before the newest FLUSHALL, FLUSHDB or SWAPDB, to the byte. Raises Refusal."""
-    one, spot = _newest(history)
+    one, spot = _newest(archive)
     plan = {
         "command": spot.name,
         "at": spot.at,

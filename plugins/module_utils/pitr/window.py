@@ -113,7 +113,7 @@ def _last(one: AofSet) -> int:
 
 
 def _predecessor(sets: t.Sequence[AofSet], later: AofSet) -> t.Optional[AofSet]:
-    """The set before ``later``; None where several could be it, as after a recovery that forked the history.
+    """The set before ``later``; None where several could be it, as after a recovery that forked the archive.
 
     A copy that was made before the last command of another is no candidate; two that hold the same are one.
     """
@@ -163,7 +163,7 @@ def _chain(ordered: t.Sequence[AofSet], index: int) -> Chain:
 
 
 def chains(sets: t.Iterable[AofSet]) -> list[Chain]:
-    """One chain for each set, the oldest base first."""
+    """One chain for each group, the oldest base first."""
     ordered = sorted(
         sets, key=lambda one: (one.base_at, one.manifest.base.seq if one.manifest.base else 0, one.directory)
     )
@@ -191,7 +191,7 @@ def window(sets: t.Iterable[AofSet]) -> list[tuple[int, int]]:
 def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
     """The chain that leads to second ``at``: the newest base not younger. Raises Refusal with the ranges that exist.
 
-    Where the history was forked by a recovery, two chains have the same base; the one that ends first holds what was there at that time.
+    Where the archive was forked by a recovery, two chains have the same base; the one that ends first holds what was there at that time.
     """
     known = chains(sets)
     fitting = [one for one in known if one.range and one.range[0] <= at <= one.range[1]]
@@ -207,7 +207,7 @@ def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
     details = {"ranges": [list(one) for one in ranges]}
     if not known:
         raise Refusal("no_aof_history", f"there is no AOF to recover second {at} from", "an archive of the AOF, or its directory",
-                      "name the directory in which the history is kept", **details)  # fmt: skip
+                      "name the directory in which the archive is kept", **details)  # fmt: skip
     usable = [one for one in known if one.origin.base_bytes is not None]
     below = [one for one in usable if one.origin.base_at <= at]
     if usable and not below:
@@ -221,5 +221,5 @@ def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
         raise Refusal("after_history", f"nothing newer than second {newest.ends} was kept, and {at} is asked for", needs,
                       f"name {newest.ends}, or the directory of the live AOF as well", **details)  # fmt: skip
     gaps = "; ".join(gap for one in sets for gap in one.gaps)
-    raise Refusal("history_gap", f"second {at} is in a gap of the history: {gaps or 'a rewrite was not kept'}", needs,
+    raise Refusal("history_gap", f"second {at} is in a gap of the archive: {gaps or 'a rewrite was not kept'}", needs,
                   "name a second outside of the gap, or find the files that are missing", **details)  # fmt: skip

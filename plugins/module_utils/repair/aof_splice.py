@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes an AOF that loads out of a damaged one and what was kept of it elsewhere, and says what it lacks. Sources are only read.
 
-The AOF of a backup by method ``aof``, or of the kept history, is the same log: where the live one is damaged, its bytes take their place, and
+The AOF of a backup by method ``aof``, or of the kept archive, is the same log: where the live one is damaged, its bytes take their place, and
 where it stopped the live one goes on.
 """
 
@@ -14,7 +14,10 @@ import os
 import re
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import Behind, behind
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import (
+    AfterCorruption,
+    after_corruption,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_header import (
@@ -25,13 +28,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive imp
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.collect import Piece, base_piece, piece_of
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, chains
 
-__all__ = ["Mended", "ctime_of", "from_names", "from_rdb", "mend"]
+__all__ = ["RepairedAof", "ctime_of", "from_names", "from_rdb", "repair_aof"]
 
 _BLOCK = 4 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
-class Mended:
+class RepairedAof:
     """An AOF that can be put together. ``pieces``: the base, then increments; the last one is cut at ``cut_at`` where that is not None.
 
     ``bytes`` and ``commands`` of the live AOF are not in it (None: not known); ``at`` is the second that it reaches where that is known,
@@ -162,16 +165,16 @@ def _healed(live: AofSet, others: t.Sequence[AofSet]) -> tuple[AofSet, dict[str,
 # --- what can be put together ------------------------------------------------------------------------------------------
 
 
-def _lost(live: AofSet, used: t.Mapping[int, int], sizes: t.Mapping[int, int]) -> list[t.Optional[Behind]]:
+def _lost(live: AofSet, used: t.Mapping[int, int], sizes: t.Mapping[int, int]) -> list[t.Optional[AfterCorruption]]:
     """What of the live increments is not used: ``used`` is bytes by number. None for one that is not there to be counted."""
-    found: list[t.Optional[Behind]] = []
+    found: list[t.Optional[AfterCorruption]] = []
     for entry in live.increments:
         have = used.get(entry.seq, 0)
         if entry.ends == "missing":
             found += [] if entry.seq in used else [None]
         elif have < (entry.bytes if entry.ends == "clean" else sizes[entry.seq]):
             with open_regular(entry.path) as handle:
-                found.append(behind(handle, have))
+                found.append(after_corruption(handle, have))
     return found
 
 
@@ -187,7 +190,7 @@ def _assembled(
     special: t.Mapping[str, Piece],
     appendfilename: str,
     taken: t.Sequence[str],
-) -> Mended:
+) -> RepairedAof:
     """Base and increments as pieces, up to the first place where they are not whole, and what that lacks."""
     sizes = {entry.seq: os.path.getsize(entry.path) for entry in live.increments if entry.ends != "missing"}
     pieces, used, cut_at, at = [base], {}, None, None
@@ -202,7 +205,7 @@ def _assembled(
             break
         pieces.append(piece)
     lost = _lost(live, used, sizes)
-    return Mended(
+    return RepairedAof(
         tuple(pieces),
         _sum(None if one is None else one.bytes for one in lost),
         _sum(None if one is None else one.commands for one in lost),
@@ -213,12 +216,12 @@ def _assembled(
     )
 
 
-def mend(
+def repair_aof(
     live: AofSet, others: t.Sequence[AofSet], base_is_good: bool, appendfilename: str, begun: float = 0.0
-) -> tuple[t.Optional[Mended], t.Optional[Mended]]:
+) -> tuple[t.Optional[RepairedAof], t.Optional[RepairedAof]]:
     """What the live AOF gives by itself (cut where it is damaged), and what it gives with the help of ``others``; None where nothing.
 
-    ``others`` are whole: the caller has proven them. ``begun``: when other data was last put in the place of what was there, seconds since
+    ``others`` are whole: the caller has verified them. ``begun``: when other data was last put in the place of what was there, seconds since
     1970; numbers begin anew then, so that older increments do not lead to the live base. The second is None as well where it is no better than
     the first. Raises Problem.
     """
@@ -229,7 +232,7 @@ def mend(
         alone = _assembled(live, base, _in_order(live.increments), {}, appendfilename, ())
     healed, special, taken, unsure = _healed(live, others)
     increments = _in_order(healed.increments)
-    found: list[Mended] = []
+    found: list[RepairedAof] = []
     if usable and taken:
         found.append(_assembled(live, base, increments, special, appendfilename, taken))
     if not usable:
@@ -265,13 +268,13 @@ def _in_order(increments: t.Sequence[Increment]) -> list[Increment]:
     return found
 
 
-def from_rdb(path: str, appendfilename: str) -> Mended:
+def from_rdb(path: str, appendfilename: str) -> RepairedAof:
     """An AOF whose base is an RDB file."""
     name = AofFile(f"{appendfilename}.1.base.rdb", 1, "b")
-    return Mended((Piece(path, name, os.path.getsize(path)),), None, None, ctime_of(path))
+    return RepairedAof((Piece(path, name, os.path.getsize(path)),), None, None, ctime_of(path))
 
 
-def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Mended], str]:
+def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[RepairedAof], str]:
     """An AOF whose manifest is gone or unreadable, by the names of its files; or None, and why that is not certain.
 
     There has to be one base, increments without a gap, and each of them written to after the base was begun: a rewrite that was cut off
@@ -309,7 +312,7 @@ def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Mended],
         if scanned.ends != "clean":
             return None, f"{name} is damaged as well: {scanned.why}"
         pieces.append(Piece(path, AofFile(name, number, "i"), status.st_size))
-    return Mended(tuple(pieces)), ""
+    return RepairedAof(tuple(pieces)), ""
 
 
 # --- staging -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carries out one rung of a repair with what restores and backups are made of."""
+"""Carries out one method of a repair with what restores and backups are made of."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ import shutil
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import Settings, prove_backup, ready, take
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import (
+    Settings,
+    ready,
+    require_backup,
+    take,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import fetch, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import proven_save, settle_aof
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import settle_aof, verified_save
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import USABLE
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import Cut
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import Mended
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import RepairedAof
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, read_files
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Rung
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_mended
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Method
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_repaired
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import there
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     Done,
     bring,
     bring_point,
-    prove_backup_fits,
-    prove_point_fits,
+    require_backup_fits,
+    require_point_fits,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished
@@ -38,69 +43,73 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = ["carry_out", "prove", "words"]
+__all__ = ["carry_out", "require_harmless", "words"]
 
 
-def words(target: Target, rung: Rung) -> list[str]:
+def words(target: Target, method: Method) -> list[str]:
     """What is done, in order."""
-    swap = f"stop {target.unit}, let the two change places, start it and look at its keys, else put the data back"
-    if rung.rung == "memory":
+    swap = (
+        f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back"
+    )
+    if method.method == "memory":
         return [
             "keep the damaged files",
-            f"{'BGREWRITEAOF' if target.aof else 'BGSAVE'}, and prove the files that it makes",
+            f"{'BGREWRITEAOF' if target.aof else 'BGSAVE'}, and require_harmless the files that it makes",
         ]
-    if rung.rung == "backup":
-        first = [f"fetch {rung.source} from {rung.where} and verify it"] if rung.where else []
-        return [*first, f"copy {rung.source} beside the data", "load the copy and compare it", swap]
-    if rung.rung == "replica":
-        first = f"take a backup of {rung.source} over the network and prove it"
-        return [first, "copy it beside the data", "load the copy and compare it", swap]
-    return [rung.do, swap]
+    if method.method == "backup":
+        first = [f"fetch {method.source} from {method.where} and verify it"] if method.where else []
+        return [*first, f"copy {method.source} next to the data", "load the copy and compare it", swap]
+    if method.method == "replica":
+        first = f"take a backup of {method.source} over the network and require_harmless it"
+        return [first, "copy it next to the data", "load the copy and compare it", swap]
+    return [method.do, swap]
 
 
 # --- before anything is touched --------------------------------------------------------------------------------------------
 
 
-def _place_for_help(rung: Rung) -> None:
+def _place_for_help(method: Method) -> None:
     """What this host cannot do by itself. Raises Refusal."""
-    if rung.kind == "member":
+    if method.kind == "member":
         raise Refusal(
             "backup_elsewhere",
-            f"{rung.source}, which is to be restored, lies on {rung.where}",
+            f"{method.source}, which is to be restored, lies on {method.where}",
             "the backup on this host",
             "run the playbook redisops.recovery.repair, which brings it; or copy its directory here",
         )
-    if rung.kind == "there":
+    if method.kind == "there":
         raise Refusal(
             "replica_cannot_stream",
-            f"{rung.source} holds the data, and its link to its primary is down: Redis then gives no copy of its data (NOMASTERLINK)",
+            f"{method.source} holds the data, and its link to its primary is down: Redis then gives no copy of its data (NOMASTERLINK)",
             "a backup that was taken on its host",
             "run the playbook redisops.recovery.repair, which takes one there and brings it; or promote that replica in this server's place",
         )
 
 
-def _point(rung: Rung, mended: Mended, target: Target) -> Point:
+def _point(method: Method, repaired: RepairedAof, target: Target) -> Point:
     def make(where: str, place: Place, owner: tuple[int, int]) -> Cut:
-        stage_mended(mended, where, place.appendfilename, target.host, owner)
-        pieces = [piece.entry.name for piece in mended.pieces]
-        return Cut(where, pieces[0], tuple(pieces[1:]), mended.bytes or 0, mended.at, mended.at)
+        stage_repaired(repaired, where, place.appendfilename, target.host, owner)
+        pieces = [piece.entry.name for piece in repaired.pieces]
+        return Cut(where, pieces[0], tuple(pieces[1:]), repaired.bytes or 0, repaired.at, repaired.at)
 
-    return Point(f"repair by {rung.rung}", {"rung": rung.rung}, mended.size, make)
+    return Point(f"repair by {method.method}", {"method": method.method}, repaired.size, make)
 
 
-def prove(target: Target, rung: Rung, sources: Sources, mended: t.Mapping[str, Mended], rehearse: bool) -> None:
+def require_harmless(
+    target: Target, method: Method, sources: Sources, repaired: t.Mapping[str, RepairedAof], test_load: bool
+) -> None:
     """Everything that can be told before anything is touched. Raises Problem or Refusal."""
-    _place_for_help(rung)
-    if rung.rung in mended:
-        prove_point_fits(target, _point(rung, mended[rung.rung], target))
-    elif rung.rung == "replica":
-        server = connect(there(target.login, rung.source))
+    _place_for_help(method)
+    if method.method in repaired:
+        require_point_fits(target, _point(method, repaired[method.method], target))
+    elif method.method == "replica":
+        server = connect(there(target.login, method.source))
         try:
             ready(server, _settings(sources, target), target.host)
         finally:
             server.close()
-    elif rung.rung == "backup" and not rung.where:
-        prove_backup_fits(target, sources.store.find(rung.source), sources.store.set_name, rehearse)
+    elif method.method == "backup" and not method.where:
+        require_backup_fits(target, sources.store.find(method.source), sources.store.group_name, test_load)
 
 
 # --- the acts --------------------------------------------------------------------------------------------------------------
@@ -108,7 +117,7 @@ def prove(target: Target, rung: Rung, sources: Sources, mended: t.Mapping[str, M
 
 def _settings(sources: Sources, target: Target) -> Settings:
     store = sources.store
-    return Settings(store.root, store.set_name, "stream", timeout=target.timeout)
+    return Settings(store.root, store.group_name, "stream", timeout=target.timeout)
 
 
 def _keep(target: Target, now: float) -> str:
@@ -139,12 +148,12 @@ def _keep(target: Target, now: float) -> str:
     return path
 
 
-def _prove_whole(target: Target) -> None:
+def _require_whole(target: Target) -> None:
     """What the server reads at its next start is good. Raises Problem."""
     bad = [one for one in read_files(target, target.timeout) if one.verdict not in USABLE]
     if bad:
         raise Problem(
-            "repair_not_proven",
+            "repair_not_verified",
             f"after the repair {bad[0].path} is {bad[0].verdict}: {bad[0].detail}",
             "files that are good",
             "look at the disk and the memory of this host",
@@ -156,8 +165,8 @@ def _from_memory(target: Target) -> Done:
     assert server is not None
     kept = _keep(target, time.time())
     if not target.aof:
-        info = proven_save(server, target.timeout)
-        _prove_whole(target)
+        info = verified_save(server, target.timeout)
+        _require_whole(target)
         return Done(kept, 0.0, info.keys)
     if not os.path.isdir(target.place.aof_dir):
         os.mkdir(target.place.aof_dir, 0o750)
@@ -172,39 +181,39 @@ def _from_memory(target: Target) -> Done:
         )
     server.command("BGREWRITEAOF")
     settle_aof(server, target.host, target.place, target.timeout, before.number("aof_rewrites_consecutive_failures"))
-    _prove_whole(target)
+    _require_whole(target)
     return Done(kept, 0.0, server.info().keys)
 
 
-def _fetched(target: Target, rung: Rung, sources: Sources) -> Backup:
+def _fetched(target: Target, method: Method, sources: Sources) -> Backup:
     """The backup out of its repository; a copy of it here that is damaged is put aside. The caller holds the lock."""
     store = sources.store
-    place = next(one for one in sources.repositories if one.name == rung.where)
-    if rung.source in store.labels():
-        there_now = store.read(rung.source)
+    place = next(one for one in sources.repositories if one.name == method.where)
+    if method.source in store.labels():
+        there_now = store.read(method.source)
         if there_now.manifest and not verify_files(there_now.directory, there_now.manifest):
             return there_now
-        aside = os.path.join(store.directory, f"damaged-{rung.source}")
+        aside = os.path.join(store.directory, f"damaged-{method.source}")
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(there_now.directory, aside)
         fsync_dir(store.directory)
-    snapshot, _label = named(store, rung.source, place, target.host)
+    snapshot, _label = named(store, method.source, place, target.host)
     return fetch(store, snapshot, place, target.host, target.timeout)
 
 
-def _streamed(target: Target, rung: Rung, sources: Sources) -> Backup:
-    """A backup of another member, proven. The caller holds the lock."""
-    server = connect(there(target.login, rung.source))
+def _streamed(target: Target, method: Method, sources: Sources) -> Backup:
+    """A backup of another host of the group, verified. The caller holds the lock."""
+    server = connect(there(target.login, method.source))
     settings = _settings(sources, target)
     try:
-        backup = take(server, sources.store, settings, target.host, f"{rung.source}: to repair this server")
+        backup = take(server, sources.store, settings, target.host, f"{method.source}: to repair this server")
     finally:
         server.close()
-    backup = prove_backup(sources.store, backup, settings, target.host)
-    if not backup.proven:
+    backup = require_backup(sources.store, backup, settings, target.host)
+    if not backup.verified:
         raise Problem(
-            "backup_not_proven",
-            f"{backup.label}, taken of {rung.source}, failed its proof: {backup.proof.get('why')}; nothing live was touched",
+            "backup_not_verified",
+            f"{backup.label}, taken of {method.source}, failed its proof: {backup.proof.get('why')}; nothing live was touched",
             "a backup that loads to what that server had",
             "see the memory and disk of both hosts, then run again",
         )
@@ -226,26 +235,26 @@ def _hold_still(target: Target, before: t.Sequence[t.Mapping[str, t.Any]]) -> No
 
 
 def carry_out(
-    target: Target, rung: Rung, sources: Sources, mended: t.Mapping[str, Mended], rows: t.Sequence[t.Mapping[str, t.Any]], rehearse: bool
+    target: Target, method: Method, sources: Sources, repaired: t.Mapping[str, RepairedAof], rows: t.Sequence[t.Mapping[str, t.Any]], test_load: bool
 ) -> Done:  # fmt: skip
-    """Do it; what can be proven was proven. Raises Problem."""
+    """Do it; what can be verified was verified. Raises Problem."""
     _hold_still(target, rows)
     discard_unfinished(target.place)
-    if rung.rung == "memory":
+    if method.method == "memory":
         done = _from_memory(target)
-    elif rung.rung in mended:
-        done = bring_point(target, _point(rung, mended[rung.rung], target))
+    elif method.method in repaired:
+        done = bring_point(target, _point(method, repaired[method.method], target))
     else:
         sources.store.prepare()
         with sources.store.locked():
-            if rung.rung == "replica":
-                backup = _streamed(target, rung, sources)
-            elif rung.where:
-                backup = _fetched(target, rung, sources)
+            if method.method == "replica":
+                backup = _streamed(target, method, sources)
+            elif method.where:
+                backup = _fetched(target, method, sources)
             else:
-                backup = sources.store.find(rung.source)
-        prove_backup_fits(target, backup, sources.store.set_name, rehearse)
+                backup = sources.store.find(method.source)
+        require_backup_fits(target, backup, sources.store.group_name, test_load)
         if target.instance.running and not target.aof:  # the server saves when it stops, over the damaged file
             _keep(target, time.time())
-        done = bring(target, backup, rehearse)
+        done = bring(target, backup, test_load)
     return done

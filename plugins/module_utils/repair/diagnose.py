@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads all that a repair is decided on: the files, the log, backups here and elsewhere, the other members, the AOF's history.
+"""Reads all that a repair is decided on: the files, the log, backups here and elsewhere, the other hosts of the group, the AOF's archive.
 
 Nothing is changed. What could not be asked becomes a note, and no reason to stop.
 """
@@ -21,9 +21,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.store imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import LogEvent, scan
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_reader import journal, log_file, zone_of
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import behind
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import after_corruption
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import (
     USABLE,
     FileVerdict,
@@ -34,23 +34,27 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan as scan_files
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import (
-    kept_beside,
+    archive_dirs,
     open_regular,
     set_of,
     sets,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import (
-    Mended,
+    RepairedAof,
     ctime_of,
     from_names,
     from_rdb,
-    mend,
+    repair_aof,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Copy, Facts, Loss, Peer, Way
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import ASK_SECONDS, Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
+    ASK_SECONDS,
+    GroupHosts,
+    there,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
@@ -71,15 +75,15 @@ _LOG_SECONDS = 30 * 86400
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Where else the data may be. ``backup`` is a label or ``latest_proven``; ``elsewhere`` are backups on other members (label, at, host)."""
+    """Where else the data may be. ``backup`` is a label or ``latest_verified``; ``elsewhere`` are backups on other hosts of the group (label, at, host)."""
 
     store: Store
-    backup: str = "latest_proven"
+    backup: str = "latest_verified"
     repositories: tuple[Repository, ...] = ()
     elsewhere: tuple[t.Mapping[str, t.Any], ...] = ()
-    members: tuple[str, ...] = ()
+    group_hosts: tuple[str, ...] = ()
     address: str = ""
-    history: tuple[str, ...] = ()
+    archive: tuple[str, ...] = ()
 
 
 #: How often a server that comes and goes is looked for, with a second in between.
@@ -169,10 +173,10 @@ def _same_save(target: Target, backup: Backup) -> bool:
 
 
 def _here(target: Target, sources: Sources) -> list[Copy]:
-    """Proven backups on this host, newest first, up to the first whose files are whole."""
+    """Verified backups on this host, newest first, up to the first whose files are whole."""
     found: list[Copy] = []
     for backup in reversed(sources.store.all()):
-        if not (backup.proven and backup.manifest) or sources.backup not in ("latest_proven", backup.label):
+        if not (backup.verified and backup.manifest) or sources.backup not in ("latest_verified", backup.label):
             continue
         manifest = backup.manifest
         differences = verify_files(backup.directory, manifest)
@@ -198,14 +202,14 @@ def _copies(target: Target, sources: Sources) -> tuple[list[Copy], list[str]]:
         try:
             rows = [row for row in labelled(sources.store, repository, target.host) if row[2]]
         except Problem as problem:
-            notes.append(f"{repository.name} could not be asked: {problem.saw}")
+            notes.append(f"{repository.name} could not be asked: {problem.detected}")
             continue
-        fit = [row for row in rows if sources.backup in ("latest_proven", row[1])]
-        found += [Copy(label, float(one.at), repository.name, "repository") for one, label, _proven in fit[-1:]]
+        fit = [row for row in rows if sources.backup in ("latest_verified", row[1])]
+        found += [Copy(label, float(one.at), repository.name, "repository") for one, label, _verified in fit[-1:]]
     found += [
         Copy(str(row["label"]), float(row["at"]), str(row["host"]), "member")
         for row in sources.elsewhere
-        if row.get("label") and sources.backup in ("latest_proven", row["label"])
+        if row.get("label") and sources.backup in ("latest_verified", row["label"])
     ]
     return found, notes
 
@@ -227,10 +231,10 @@ def _peer(info: Info, address: str, now: float) -> Peer:
 
 
 def _peers(target: Target, sources: Sources, now: float) -> list[Peer]:
-    if not sources.members:
+    if not sources.group_hosts:
         return []
     found = []
-    for member in Members(sources.members, sources.address).peers:
+    for member in GroupHosts(sources.group_hosts, sources.address).peers:
         try:
             server = connect(there(target.login, member), ASK_SECONDS)
             try:
@@ -248,7 +252,7 @@ def _peers(target: Target, sources: Sources, now: float) -> list[Peer]:
             finally:
                 server.close()
         except Problem as problem:
-            found.append(Peer(member, because=problem.saw))
+            found.append(Peer(member, because=problem.detected))
     return found
 
 
@@ -264,13 +268,13 @@ def _sound(host: Host, one: AofSet, timeout: float) -> AofSet:
 def _kept(target: Target, sources: Sources, timeout: float) -> tuple[list[AofSet], list[str]]:
     """What was kept of the AOF elsewhere and is whole."""
     found, notes = [], []
-    for folder in dict.fromkeys([*sources.history, kept_beside(target.place)]):
-        if folder not in sources.history and not os.path.isdir(folder):
+    for folder in dict.fromkeys([*sources.archive, archive_dirs(target.place)]):
+        if folder not in sources.archive and not os.path.isdir(folder):
             continue
         try:
             found += [_sound(target.host, one, timeout) for one in sets(folder)]
         except Problem as problem:
-            notes.append(problem.saw)
+            notes.append(problem.detected)
     backups = [one for one in sources.store.all() if one.manifest and one.manifest.data.endswith(".manifest")]
     for backup in backups[-_MOST_SETS:]:
         assert backup.manifest
@@ -286,7 +290,9 @@ def _written(target: Target, live: t.Optional[AofSet]) -> t.Optional[float]:
     """The second of the last write that the files held: by the AOF's timestamps, else by when a file was last written to."""
     stamps = [float(one.last_ts) for one in live.increments if one.last_ts is not None] if live else []
     if stamps and live:
-        return max([*stamps, *(_behind(one) for one in live.increments if one.ends not in ("clean", "missing"))])
+        return max(
+            [*stamps, *(_after_corruption(one) for one in live.increments if one.ends not in ("clean", "missing"))]
+        )
     paths = [target.place.rdb]
     if target.aof:
         folder = target.place.aof_dir
@@ -297,21 +303,21 @@ def _written(target: Target, live: t.Optional[AofSet]) -> t.Optional[float]:
 
 def _begun(place: Place) -> float:
     """When other data last took the place of what was there (a restore, a repair, a conversion); seconds since 1970, 0 where nothing tells."""
-    old = [one.staged(place) for one in holders(place) if one.swapped]
+    old = [one.staged(place) for one in rollback_copies(place) if one.swapped]
     old += glob.glob(glob.escape(place.aof_dir) + ".older-*")
     return max((os.lstat(path).st_ctime for path in old if os.path.lexists(path)), default=0.0)  # a rename sets it
 
 
-def _behind(one: Increment) -> float:
-    """As _written, for what stands behind the damage of an increment: that was written as well."""
+def _after_corruption(one: Increment) -> float:
+    """As _written, for what is after the corruption offset of an increment: that was written as well."""
     with open_regular(one.path) as handle:
-        stamp = behind(handle, one.bytes).timestamp
+        stamp = after_corruption(handle, one.bytes).timestamp
     # A tail that was cut off, without a timestamp, is of the second before it.
     return float(stamp or 0) if stamp or one.ends == "truncated" else os.path.getmtime(one.path)
 
 
-def _loss(one: Mended) -> Loss:
-    """What a mended AOF lacks. Redis writes a timestamp when the second has changed: commands without a newer one are of the same."""
+def _loss(one: RepairedAof) -> Loss:
+    """What a repaired AOF lacks. Redis writes a timestamp when the second has changed: commands without a newer one are of the same."""
     if one.unsure:
         return Loss()
     seconds: t.Optional[float] = None
@@ -322,7 +328,7 @@ def _loss(one: Mended) -> Loss:
     return Loss(one.bytes, one.commands, seconds)
 
 
-def _cut_way(one: Mended, live: AofSet, because: str, wrote: t.Optional[float]) -> Way:
+def _cut_way(one: RepairedAof, live: AofSet, because: str, wrote: t.Optional[float]) -> Way:
     """``estimate``: the share of what is lost in all that was written since the base was made."""
     spent = (wrote or live.base_at) - live.base_at
     total = sum(piece.size for piece in one.pieces[1:]) + (one.bytes or 0)
@@ -330,7 +336,7 @@ def _cut_way(one: Mended, live: AofSet, because: str, wrote: t.Optional[float]) 
     return Way(True, because, _loss(one), max(spent, 0.0) * share)
 
 
-def _where(one: Mended) -> str:
+def _where(one: RepairedAof) -> str:
     return (
         f"{one.pieces[-1].entry.name} is whole up to offset {one.cut_at}"
         if one.cut_at is not None
@@ -338,45 +344,45 @@ def _where(one: Mended) -> str:
     )
 
 
-def _mended_ways(
+def _repaired_ways(
     target: Target, live: AofSet, rows: t.Sequence[FileVerdict], kept: t.Sequence[AofSet], notes: t.Sequence[str], wrote: t.Optional[float],
-) -> tuple[dict[str, Way], dict[str, Mended]]:  # fmt: skip
+) -> tuple[dict[str, Way], dict[str, RepairedAof]]:  # fmt: skip
     verdicts = {one.path: one.verdict for one in rows}
     good = verdicts.get(live.base, "missing") in USABLE
-    alone, helped = mend(live, kept, good, target.place.appendfilename, _begun(target.place))
-    ways, mended = {}, {}
+    alone, helped = repair_aof(live, kept, good, target.place.appendfilename, _begun(target.place))
+    ways, repaired = {}, {}
     said = f" ({'; '.join(notes)})" if notes else ""
     if helped:
         words = f"{', '.join(helped.taken)}" + ("" if helped.bytes == 0 else f"; {_where(helped)}") + said
-        ways["history"], mended["history"] = _cut_way(helped, live, words, wrote), helped
+        ways["archive"], repaired["archive"] = _cut_way(helped, live, words, wrote), helped
     else:
-        ways["history"] = Way(False, f"of {len(kept)} copies of the AOF that were kept none has what is damaged{said}")
+        ways["archive"] = Way(False, f"of {len(kept)} copies of the AOF that were kept none has what is damaged{said}")
     if alone and alone.bytes != 0:
         tail = all(one.verdict in (*USABLE, "truncated_tail") for one in rows)
         by_itself = tail and target.instance.value("aof-load-truncated") == "yes"
         words = _where(alone) + ("; Redis itself cuts it when it starts (aof-load-truncated yes)" if by_itself else "")
-        ways["truncation"], mended["truncation"] = _cut_way(alone, live, words, wrote), alone
+        ways["truncation"], repaired["truncation"] = _cut_way(alone, live, words, wrote), alone
     else:
         why = (
             "our own reader finds nothing to cut" if alone else "the base is damaged, and there is no repair for an RDB"
         )
         ways["truncation"] = Way(False, why)
-    return ways, mended
+    return ways, repaired
 
 
 def _ways(
     target: Target, sources: Sources, rows: t.Sequence[FileVerdict], timeout: float
-) -> tuple[dict[str, Way], dict[str, Mended], t.Optional[float]]:
-    """What the files beside the damaged ones give, and up to when they were written."""
+) -> tuple[dict[str, Way], dict[str, RepairedAof], t.Optional[float]]:
+    """What the files next to the damaged ones give, and up to when they were written."""
     place, name = target.place, target.place.appendfilename
     manifest_bad = any(one.path == place.manifest and one.verdict not in USABLE for one in rows)
     live = None if manifest_bad else set_of(place.aof_dir)
     wrote = _written(target, live)
     ways: dict[str, Way] = {"manifest": Way(False, "the manifest is good")}
-    mended: dict[str, Mended] = {}
+    repaired: dict[str, RepairedAof] = {}
     if live:
         kept, notes = _kept(target, sources, timeout)
-        more, mended = _mended_ways(target, live, rows, kept, notes, wrote)
+        more, repaired = _repaired_ways(target, live, rows, kept, notes, wrote)
         ways.update(more)
     else:
         named, why = from_names(place.aof_dir, name)
@@ -384,17 +390,17 @@ def _ways(
             named, why = None, "the base is damaged as well"
         words = f"its {len(named.pieces)} files are whole, and only the manifest is not" if named else why
         ways["manifest"] = Way(named is not None, words)
-        mended.update({"manifest": named} if named else {})
-        ways["history"] = ways["truncation"] = Way(
+        repaired.update({"manifest": named} if named else {})
+        ways["archive"] = ways["truncation"] = Way(
             False, "without a manifest it is not known which files belong together"
         )
     snapshot, ways["snapshot"] = _snapshot(target, wrote, timeout)
-    mended.update({"snapshot": snapshot} if snapshot else {})
-    return ways, mended, wrote
+    repaired.update({"snapshot": snapshot} if snapshot else {})
+    return ways, repaired, wrote
 
 
-def _snapshot(target: Target, wrote: t.Optional[float], timeout: float) -> tuple[t.Optional[Mended], Way]:
-    """The RDB file beside the AOF, which a save point left."""
+def _snapshot(target: Target, wrote: t.Optional[float], timeout: float) -> tuple[t.Optional[RepairedAof], Way]:
+    """The RDB file next to the AOF, which a save point left."""
     path = target.place.rdb
     if not os.path.exists(path):
         return None, Way(False, f"there is no {path}")
@@ -415,9 +421,9 @@ def _doubt(target: Target) -> str:
     instance, place = target.instance, target.place
     if not target.aof:
         try:
-            prove_rdb_is_known(target.host, instance.info, scan_files(place))
+            require_rdb_is_known(target.host, instance.info, scan_files(place))
         except Refusal as refusal:
-            return refusal.saw
+            return refusal.detected
         return ""
     try:
         live = set_of(place.aof_dir)
@@ -436,8 +442,8 @@ def _traces(target: Target) -> bool:
     return any(name.startswith(stem) and name.endswith((".aof", ".rdb")) for name in names)
 
 
-def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[str, Mended]]:
-    """All that is known, and what can be put together of the AOF by the name of its rung. Raises Problem.
+def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[str, RepairedAof]]:
+    """All that is known, and what can be put together of the AOF by the name of its method. Raises Problem.
 
     Where nothing is damaged, nothing else is asked.
     """
@@ -467,12 +473,12 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
     )
     peers = _peers(target, sources, now)
     if target.aof:
-        ways, mended, wrote = _ways(target, sources, rows, timeout)
+        ways, repaired, wrote = _ways(target, sources, rows, timeout)
     else:
-        ways, mended, wrote = {}, {}, _written(target, None)
+        ways, repaired, wrote = {}, {}, _written(target, None)
     had = facts.had_keys
-    if not any(one.keys for one in rows):  # the AOF does not say how many: the RDB file beside it does
+    if not any(one.keys for one in rows):  # the AOF does not say how many: the RDB file next to it does
         had = max((one for one in (had, *(way.keys for way in ways.values())) if one is not None), default=None)
     return dataclasses.replace(
         facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target), had_keys=had
-    ), mended
+    ), repaired

@@ -1,9 +1,9 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is damaged, which ways there are to mend it, what each costs, and which one is taken.
+"""What is damaged, which ways there are to repair it, what each costs, and which one is taken.
 
-A way is judged by the seconds of writes that it loses. Of two that lose the same the one that stands further up the ladder is taken. Nothing
+A way is judged by the seconds of writes that it loses. Of two that lose the same the one that stands further up the methods is taken. Nothing
 that loses more is taken in silence where a way that only waits for a word of the operator loses less.
 """
 
@@ -16,10 +16,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import LogEvent
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_patterns import KINDS
 
-__all__ = ["RUNGS", "Copy", "Facts", "Loss", "Peer", "Plan", "Rung", "Way", "choose", "plan"]
+__all__ = ["METHODS", "Copy", "Facts", "Loss", "Method", "Peer", "Plan", "Way", "choose", "plan"]
 
-#: From the top of the ladder down.
-RUNGS = ("memory", "manifest", "backup", "replica", "history", "snapshot", "truncation")
+#: From the top of the methods down.
+METHODS = ("memory", "manifest", "backup", "replica", "archive", "snapshot", "truncation")
 _NEVER = float("inf")
 #: The verdicts of file_verdict that take nothing away from what Redis loads.
 _FINE = ("good", "unchecked", "empty", "unreferenced")
@@ -50,7 +50,7 @@ NOTHING = Loss(0, 0, 0)
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """A proven backup. ``where`` is empty on this host, else ``kind`` (``repository`` or ``member``) tells what it names.
+    """A verified backup. ``where`` is empty on this host, else ``kind`` (``repository`` or ``member``) tells what it names.
 
     ``at`` in seconds since 1970. ``same``: it was made by the very save that made the damaged RDB file. ``problem``: why it cannot be used.
     ``state`` is replication id and offset of its data, empty where it is not known.
@@ -68,7 +68,7 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """Another member. ``because`` is why it could not be asked. ``heard_at``: up to which second it heard its primary; None: it does to this moment.
+    """Another host of the group. ``because`` is why it could not be asked. ``heard_at``: up to which second it heard its primary; None: it does to this moment.
 
     ``copied_keys``: how many keys its last full copy of a primary, or its start, brought it; None where it does not say.
     """
@@ -89,7 +89,7 @@ class Peer:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A way that the files beside the damaged ones give. ``estimate``: seconds, where ``loses`` does not know them. ``keys``: where counted."""
+    """A way that the files next to the damaged ones give. ``estimate``: seconds, where ``loses`` does not know them. ``keys``: where counted."""
 
     possible: bool
     because: str
@@ -107,7 +107,7 @@ class Facts:
     """Everything that is known. ``files`` are rows of FileVerdict; ``wrote_at`` is the second of the last write that the files held.
 
     ``traces``: files of an AOF lie there. ``doubt``: why the memory of the running server may not be the data, empty where nothing speaks
-    against it. ``had_keys``: the most keys that anything (a proven backup, a file) shows of before; None where nothing does. ``notes``: what
+    against it. ``had_keys``: the most keys that anything (a verified backup, a file) shows of before; None where nothing does. ``notes``: what
     could not be asked.
     """
 
@@ -127,13 +127,13 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rung:
+class Method:
     """One way. ``needs``: the option without which it is not taken. ``source``: the backup's label, or the member; ``where`` a backup lies.
 
     ``kind``: of a backup as Copy's; of a replica ``there`` where the backup has to be taken on its own host.
     """
 
-    rung: str
+    method: str
     possible: bool
     because: str
     loses: Loss = Loss()
@@ -146,7 +146,7 @@ class Rung:
 
     def row(self) -> dict[str, t.Any]:
         return {
-            "rung": self.rung,
+            "method": self.method,
             "possible": self.possible,
             "because": self.because,
             "loses": dataclasses.asdict(self.loses),
@@ -159,12 +159,12 @@ class Rung:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """``state`` is ``good``, ``stopped`` (whole files, no server), ``newer`` (of a newer release) or ``damaged``; then there is a ladder."""
+    """``state`` is ``good``, ``stopped`` (whole files, no server), ``newer`` (of a newer release) or ``damaged``; then there is a methods."""
 
     state: str
     damaged: tuple[t.Mapping[str, t.Any], ...]
     cause: t.Optional[dict[str, t.Any]]
-    ladder: tuple[Rung, ...] = ()
+    methods: tuple[Method, ...] = ()
 
 
 # --- what is the matter --------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def _damaged(facts: Facts) -> list[t.Mapping[str, t.Any]]:
     return found
 
 
-# --- the ladder ----------------------------------------------------------------------------------------------------------
+# --- the methods ----------------------------------------------------------------------------------------------------------
 
 
 def _too_few(keys: int, had: t.Optional[int]) -> bool:
@@ -199,25 +199,25 @@ def _too_few(keys: int, had: t.Optional[int]) -> bool:
     return had is not None and keys * 2 < had
 
 
-def _memory(facts: Facts) -> Rung:
+def _memory(facts: Facts) -> Method:
     if not facts.running:
-        return Rung("memory", False, "the server does not run")
+        return Method("memory", False, "the server does not run")
     if facts.doubt or _too_few(facts.keys, facts.had_keys):
         because = (
             facts.doubt
             or f"the running server has {facts.keys} keys, and there were {facts.had_keys}: it may have started without its data"
         )
-        return Rung(
+        return Method(
             "memory",
             not facts.doubt,
             because,
             NOTHING,
-            "see which of the two is the data; name rung: memory if it is the server's",
-            "rung",
+            "see which of the two is the data; name method: memory if it is the server's",
+            "method",
             weight=0,
         )
     how = "BGREWRITEAOF" if facts.aof else "BGSAVE"
-    return Rung(
+    return Method(
         "memory", True, f"the server runs and has {facts.keys} keys; only its files are damaged", NOTHING, how, weight=0
     )
 
@@ -237,39 +237,39 @@ def _reaches(copy: Copy, peers: t.Iterable[Peer]) -> float:
     return min([copy.at, *heard])
 
 
-def _backup(facts: Facts) -> Rung:
+def _backup(facts: Facts) -> Method:
     usable = [one for one in facts.copies if not one.problem]
     notes = "; ".join([*(f"{one.label}: {one.problem}" for one in facts.copies if one.problem), *facts.notes])
     said = f" ({notes})" if notes else ""
     if not usable:
-        return Rung("backup", False, f"there is no proven backup{said}", do="take backups (role redis_backup)")
+        return Method("backup", False, f"there is no verified backup{said}", do="take backups (role redis_backup)")
     # The one that reaches furthest; where it lies in several places, the nearest.
     nearest = {"": 0, "repository": 1, "member": 2}
     best = min(usable, key=lambda one: (-_reaches(one, facts.peers), nearest[one.kind], one.where))
     loses = NOTHING if best.same else Loss(None, None, _since(facts, _reaches(best, facts.peers)))
-    words = "made by the very save that made the damaged file" if best.same else "the newest proven one"
+    words = "made by the very save that made the damaged file" if best.same else "the newest verified one"
     place = {"": "", "repository": f" in {best.where}", "member": f" on {best.where}"}[best.kind]
     do, needs = "restore it", ""
     if best.keys is not None and _too_few(best.keys, facts.had_keys):
         words += (
             f"; it has {best.keys} keys, and there were {facts.had_keys}: it may be of a server that had lost its data"
         )
-        do, needs = "see which backup has the data; name rung: backup, and its label as backup", "rung"
-    return Rung(
+        do, needs = "see which backup has the data; name method: backup, and its label as backup", "method"
+    return Method(
         "backup", True, f"{best.label}{place}, {words}{said}", loses, do, needs, best.label, best.where, best.kind, _weight(loses)
     )  # fmt: skip
 
 
-def _peer_rung(facts: Facts, peer: Peer) -> Rung:
+def _peer_method(facts: Facts, peer: Peer) -> Method:
     there = f"{peer.address}, a {peer.role} with {peer.keys} keys"
     if peer.because:
-        return Rung("replica", False, f"{peer.address}: {peer.because}")
+        return Method("replica", False, f"{peer.address}: {peer.because}")
     if not peer.keys:
-        return Rung("replica", False, f"{there}: it follows or followed a primary that was empty, or never had data")
+        return Method("replica", False, f"{there}: it follows or followed a primary that was empty, or never had data")
     loses, do, needs, kind = NOTHING, "take a backup of it over the network, and restore that", "", ""
     weight = None
     if peer.role == "primary":
-        # What it had not heard before it was promoted nobody knows; and nothing that is restored here would bring it back to the set.
+        # What it had not heard before it was promoted nobody knows; and nothing that is restored here would bring it back to the group.
         loses, weight = Loss(), 0.0
         there += ", which the set has by now: whatever is restored here would follow it"
     elif peer.heard_at is not None:
@@ -282,64 +282,64 @@ def _peer_rung(facts: Facts, peer: Peer) -> Rung:
         )
     if _too_few(peer.keys, facts.had_keys):
         there += f"; there were {facts.had_keys} keys: it may have followed a primary that had started empty"
-        do, needs = "look at what it holds; name rung: replica to take it", "rung"
+        do, needs = "look at what it holds; name method: replica to take it", "method"
     if peer.copied_keys is not None:
         there += f"; its last full copy of a primary, or its start, brought {peer.copied_keys} keys"
-    return Rung(
+    return Method(
         "replica", True, there, loses, do, needs, peer.address, kind=kind, weight=_weight(loses) if weight is None else weight
     )  # fmt: skip
 
 
-def _replica(facts: Facts) -> Rung:
-    rungs = [_peer_rung(facts, peer) for peer in facts.peers]
-    fit = [one for one in rungs if one.possible]
+def _replica(facts: Facts) -> Method:
+    methods = [_peer_method(facts, peer) for peer in facts.peers]
+    fit = [one for one in methods if one.possible]
     if not fit:
-        because = "; ".join(one.because for one in rungs) or "no other member was named"
-        return Rung("replica", False, because, do="" if rungs else "name members")
+        because = "; ".join(one.because for one in methods) or "no other member was named"
+        return Method("replica", False, because, do="" if methods else "name group_hosts")
     return min(fit, key=lambda one: (bool(one.needs), one.weight, bool(one.kind)))
 
 
 _DO = {
     "manifest": "write the manifest anew from the names of the files, on a copy, and load that copy",
-    "history": "put the AOF together from the live one and what was kept of it, and load the result",
-    "snapshot": "make the RDB file that lies beside the AOF the base of a new one, and load the result",
+    "archive": "put the AOF together from the live one and what was kept of it, and load the result",
+    "snapshot": "make the RDB file that lies next to the AOF the base of a new one, and load the result",
     "truncation": "let redis-check-aof --fix cut a copy, compare the cut with our own reader's, and load that copy",
 }
 
 
-def _way(facts: Facts, name: str) -> Rung:
+def _way(facts: Facts, name: str) -> Method:
     way = facts.ways.get(name)
     if way is None or not way.possible:
-        return Rung(
+        return Method(
             name,
             False,
             way.because if way else "the server's data is an RDB file" if not facts.aof else "not looked for",
         )
-    cuts = name in ("history", "truncation") and way.loses.bytes != 0
-    return Rung(name, True, way.because, way.loses, _DO[name], "allow_truncation" if cuts else "", weight=way.weight)
+    cuts = name in ("archive", "truncation") and way.loses.bytes != 0
+    return Method(name, True, way.because, way.loses, _DO[name], "allow_truncation" if cuts else "", weight=way.weight)
 
 
 def plan(facts: Facts) -> Plan:
-    """What is the matter, and every way to mend it, from the top of the ladder down."""
+    """What is the matter, and every way to repair it, in their order."""
     damaged, cause = _damaged(facts), _cause(facts.events)
     if not damaged:
         return Plan("good" if facts.running else "stopped", (), cause)
     if not facts.running and all(row["verdict"] == "newer_version" for row in damaged):
         return Plan("newer", tuple(damaged), cause)
-    makers: dict[str, t.Callable[[Facts], Rung]] = {"memory": _memory, "backup": _backup, "replica": _replica}
-    ladder = tuple(makers[name](facts) if name in makers else _way(facts, name) for name in RUNGS)
-    return Plan("damaged", tuple(damaged), cause, ladder)
+    makers: dict[str, t.Callable[[Facts], Method]] = {"memory": _memory, "backup": _backup, "replica": _replica}
+    methods = tuple(makers[name](facts) if name in makers else _way(facts, name) for name in METHODS)
+    return Plan("damaged", tuple(damaged), cause, methods)
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------------
 
 
-def _told(rungs: t.Iterable[Rung]) -> str:
-    return "; ".join(f"{one.rung}: {one.because}" for one in rungs)
+def _told(methods: t.Iterable[Method]) -> str:
+    return "; ".join(f"{one.method}: {one.because}" for one in methods)
 
 
-def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Rung]:
-    """The way that is taken; None where nothing is to be mended. ``wanted`` is ``auto`` or a rung's name. Raises Refusal."""
+def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Method]:
+    """The way that is taken; None where nothing is to be repaired. ``wanted`` is ``auto`` or a method's name. Raises Refusal."""
     if found.state == "newer":
         raise Refusal(
             "file_is_newer",
@@ -350,33 +350,33 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Rung]
     if found.state != "damaged":
         return None
     files = ", ".join(f"{row['path']} ({row['verdict']})" for row in found.damaged)
-    given = {"rung": wanted != "auto", "allow_truncation": allow_truncation}
+    given = {"method": wanted != "auto", "allow_truncation": allow_truncation}
     if wanted != "auto":
-        rung = next(one for one in found.ladder if one.rung == wanted)
-        if not rung.possible:
+        method = next(one for one in found.methods if one.method == wanted)
+        if not method.possible:
             raise Refusal(
                 "rung_not_possible",
-                f"damaged: {files}. rung {wanted} was named, and it is not possible: {rung.because}",
-                "another rung",
-                f"possible are: {', '.join(one.rung for one in found.ladder if one.possible) or 'none'}",
+                f"damaged: {files}. method {wanted} was named, and it is not possible: {method.because}",
+                "another method",
+                f"possible are: {', '.join(one.method for one in found.methods if one.possible) or 'none'}",
             )
-        if rung.needs and not given[rung.needs]:
-            raise _truncation(files, rung, None)
-        return rung
-    possible = [one for one in found.ladder if one.possible]
-    free = [one for one in possible if not one.needs or (given[one.needs] and one.needs != "rung")]
+        if method.needs and not given[method.needs]:
+            raise _truncation(files, method, None)
+        return method
+    possible = [one for one in found.methods if one.possible]
+    free = [one for one in possible if not one.needs or (given[one.needs] and one.needs != "method")]
     held = [one for one in possible if one not in free]
     best = min(free, key=lambda one: one.weight, default=None)
     cut = min((one for one in held if one.needs == "allow_truncation"), key=lambda one: one.weight, default=None)
-    doubtful = next((one for one in held if one.needs == "rung" and (best is None or one.weight < best.weight)), None)
-    memory = next(one for one in found.ladder if one.rung == "memory")
+    doubtful = next((one for one in held if one.needs == "method" and (best is None or one.weight < best.weight)), None)
+    memory = next(one for one in found.methods if one.method == "memory")
     if best and memory.needs and not memory.possible:
         raise Refusal(
             "doubtful_source",
-            f"damaged: {files}. The server runs, and its memory is in doubt: {memory.because}. To mend it by {best.rung} ends it, and what only "
+            f"damaged: {files}. The server runs, and its memory is in doubt: {memory.because}. To repair it by {best.method} ends it, and what only "
             "its memory holds is gone then",
             "your word on which one is the data",
-            f"save what it holds first (redis-cli --rdb FILE, on a disk with room), then name rung: {best.rung} ({best.because}), which loses "
+            f"save what it holds first (redis-cli --rdb FILE, on a disk with room), then name method: {best.method} ({best.because}), which loses "
             f"{best.loses.told}",
         )
     if cut and (best is None or cut.weight < best.weight) and (doubtful is None or cut.weight <= doubtful.weight):
@@ -384,23 +384,23 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Rung]
     if doubtful:
         raise Refusal(
             "doubtful_source",
-            f"damaged: {files}. What would lose least is in doubt: {doubtful.rung}: {doubtful.because}",
+            f"damaged: {files}. What would lose least is in doubt: {doubtful.method}: {doubtful.because}",
             "your word on which one is the data",
             doubtful.do
-            + (f"; or name rung: {best.rung} ({best.because}), which loses {best.loses.told}" if best else ""),
+            + (f"; or name method: {best.method} ({best.because}), which loses {best.loses.told}" if best else ""),
         )
     if best is None:
         raise Refusal(
             "no_way_left",
-            f"damaged: {files}. {_told(found.ladder)}",
+            f"damaged: {files}. {_told(found.methods)}",
             "an intact copy of the data",
             "find one: a backup on another host or in a repository, a replica, a disk image; name it, and run again",
         )
     return best
 
 
-def _truncation(files: str, cut: Rung, best: t.Optional[Rung]) -> Refusal:
-    other = f"; or name rung: {best.rung} ({best.because}), which loses {best.loses.told}" if best else ""
+def _truncation(files: str, cut: Method, best: t.Optional[Method]) -> Refusal:
+    other = f"; or name method: {best.method} ({best.because}), which loses {best.loses.told}" if best else ""
     return Refusal(
         "truncation_not_allowed",
         f"damaged: {files}. {cut.because}; cut there, what is lost: {cut.loses.told}",

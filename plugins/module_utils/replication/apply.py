@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The members of a replicated set, asked over the network, and the link to the primary."""
+"""The hosts of a replication group, asked over the network, and the link to the primary."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
-    Members,
+    GroupHosts,
     look,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import prove_joinable
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import require_joinable
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     split_endpoint,
     view_of,
@@ -28,22 +28,22 @@ __all__ = ["follow", "wait_for_replicas"]
 _PAUSE_MS = 15000
 
 
-def follow(server: Server, members: Members, primary: str, timeout: float) -> None:
+def follow(server: Server, group_hosts: GroupHosts, primary: str, timeout: float) -> None:
     """Become a replica of ``primary``, and wait until the data is there and the link is up. Raises Refusal or Problem.
 
-    Writes are held while it is proven once more that nothing is thrown away. After a Problem the server is what it was told to be:
+    Writes are paused while it is verified once more that nothing is thrown away. After a Problem the server is what it was told to be:
     a replica that goes on trying.
     """
     host, port = split_endpoint(primary)
     began = time.monotonic()
     server.command("CLIENT", "PAUSE", _PAUSE_MS, "WRITE")
     try:
-        there_now = look(members, primary, server.login)
-        prove_joinable(members.spelled(view_of(server.info(), members.own)), there_now)
+        there_now = look(group_hosts, primary, server.login)
+        require_joinable(group_hosts.spelled(view_of(server.info(), group_hosts.own)), there_now)
         if time.monotonic() - began > _PAUSE_MS / 2000:
             raise Problem(
-                "primary_unreachable", f"{primary} took {time.monotonic() - began:.0f} seconds to answer; writes could not be held for so long, "
-                "and nothing has been changed", "an answer while writes are held", "look at the network and at DNS, then run again",
+                "primary_unreachable", f"{primary} took {time.monotonic() - began:.0f} seconds to answer; writes could not be paused for so long, "
+                "and nothing has been changed", "an answer while writes are paused", "look at the network and at DNS, then run again",
             )  # fmt: skip
         server.command("REPLICAOF", host, port)
     finally:

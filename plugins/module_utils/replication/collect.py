@@ -22,7 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     connect,
 )
 
-__all__ = ["ASK_SECONDS", "Members", "ask_sentinels", "look", "there"]
+__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "look", "there"]
 
 
 #: Peers and Sentinels are on the same network: who does not answer by then is taken for absent.
@@ -46,8 +46,8 @@ def _is_here(ip: str) -> bool:
         return False
 
 
-class Members:
-    """The servers of a set by the endpoints that were declared, whatever spelling or address somebody else uses for them."""
+class GroupHosts:
+    """The servers of a group by the endpoints that were declared, whatever spelling or address somebody else uses for them."""
 
     def __init__(self, declared: t.Sequence[str], own: str) -> None:
         """Raises Problem for what is no endpoint, stands there twice, or has no address; ``own`` has to be among them."""
@@ -55,14 +55,14 @@ class Members:
         self.all = list(dict.fromkeys([*map(self.spelling, declared), self.own]))
         self._known: dict[tuple[str, int], str] = {}
         self._cache: dict[str, frozenset[str]] = {}
-        #: By port, the members that this host knows by a loopback address only: Debian gives 127.0.1.1 to a host's own name.
+        #: By port, the hosts of the group that this host knows by a loopback address only: Debian gives 127.0.1.1 to a host's own name.
         self._here: dict[int, list[str]] = {}
         for member in self.all:
             host, port = split_endpoint(member)
             ips = self._resolved(host)
             if not ips:
                 raise Problem(
-                    "unresolved_member", f"this host finds no address for {host}", "an address for every member",
+                    "unresolved_group_host", f"this host finds no address for {host}", "an address for every host of the group",
                     "put it into DNS or /etc/hosts, or declare addresses",
                 )  # fmt: skip
             if all(ip == "::1" or ip.startswith("127.") for ip in ips):
@@ -71,7 +71,7 @@ class Members:
                 twin = self._known.setdefault((ip, port), member)
                 if twin != member:
                     raise Problem(
-                        "duplicate_member", f"{twin} and {member} are the same server ({ip})", "each server once", "take one of them out of members",
+                        "duplicate_group_host", f"{twin} and {member} are the same server ({ip})", "each server once", "take one of them out of group_hosts",
                     )  # fmt: skip
 
     @staticmethod
@@ -115,19 +115,21 @@ def there(login: Login, address: str) -> Login:
     return dataclasses.replace(login, host=host, port=port, unix_socket=None)
 
 
-def look(members: Members, address: str, login: Login) -> View:
+def look(group_hosts: GroupHosts, address: str, login: Login) -> View:
     """Ask one peer for its part; who does not answer, or does not let us in, is ``unreachable``, with the reason."""
     try:
         server = connect(there(login, address), ASK_SECONDS)
         try:
-            return members.spelled(view_of(server.info(), address))
+            return group_hosts.spelled(view_of(server.info(), address))
         finally:
             server.close()
     except Problem as problem:
-        return View(address, "unreachable", because=problem.saw)
+        return View(address, "unreachable", because=problem.detected)
 
 
-def ask_sentinels(sentinels: t.Sequence[str], name: str, login: Login, members: Members) -> dict[str, t.Optional[str]]:
+def ask_sentinels(
+    sentinels: t.Sequence[str], name: str, login: Login, group_hosts: GroupHosts
+) -> dict[str, t.Optional[str]]:
     """What each Sentinel that answers names as the primary of ``name``; None where it does not know that name."""
     answers: dict[str, t.Optional[str]] = {}
     for sentinel in sentinels:
@@ -137,7 +139,7 @@ def ask_sentinels(sentinels: t.Sequence[str], name: str, login: Login, members: 
             continue
         try:
             found = server.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-            answers[sentinel] = members.of(endpoint(found[0], int(found[1]))) if found else None
+            answers[sentinel] = group_hosts.of(endpoint(found[0], int(found[1]))) if found else None
         except CommandError as error:
             raise Problem(
                 "sentinel_login_failed", f"the Sentinel at {sentinel} refuses {error.text}", "a login for the Sentinels",

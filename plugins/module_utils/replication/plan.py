@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View, contains
 
-__all__ = ["Decision", "agreed", "backlog_bytes", "decide", "loss_window", "prove_joinable"]
+__all__ = ["Decision", "agreed", "backlog_bytes", "decide", "loss_window", "require_joinable"]
 
 #: Redis' own default; less would not survive the blink of a switch.
 SMALLEST_BACKLOG = 1024**2
@@ -20,7 +20,7 @@ LARGEST_BACKLOG = 1024**3
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """``primary`` is the address of the set's primary; ``because`` says who decided."""
+    """``primary`` is the address of the group's primary; ``because`` says who decided."""
 
     primary: str
     because: str
@@ -63,8 +63,8 @@ def decide(me: View, peers: t.Sequence[View], sentinel: t.Optional[str], declare
     if sentinel:
         if sentinel not in {view.address for view in everybody}:
             raise Refusal(
-                "unknown_primary", f"Sentinel names {sentinel} as primary, which is none of this set's members", "a declaration of all members",
-                f"add {sentinel} to members, or correct sentinels and primary_name",
+                "unknown_primary", f"Sentinel names {sentinel} as primary, which is none of this group's hosts", "a declaration of all hosts of the group",
+                f"add {sentinel} to group_hosts, or correct sentinels and primary_name",
             )  # fmt: skip
         return Decision(sentinel, "Sentinel says so")
     if me.role == "replica":
@@ -112,8 +112,8 @@ def _from_declaration(me: View, peers: t.Sequence[View], declared: t.Optional[st
     """Nothing exists yet. Raises Problem where nobody is declared, Refusal where the declared one cannot be asked."""
     if declared is None:
         raise Problem(
-            "no_primary", "no server of the set holds data or has replicas, and no primary is declared", "one to begin with",
-            "set primary (redis_replication_primary) to one of the members",
+            "no_primary", "no server of the group holds data or has replicas, and no primary is declared", "one to begin with",
+            "set primary (redis_replication_primary) to one of the group_hosts",
         )  # fmt: skip
     if declared == me.address:
         return Decision(me.address, "it is declared, and nothing existed yet")
@@ -121,8 +121,8 @@ def _from_declaration(me: View, peers: t.Sequence[View], declared: t.Optional[st
     if view is None:
         raise Problem(
             "no_primary",
-            f"the declared primary {declared} is none of the members",
-            "one of the members",
+            f"the declared primary {declared} is none of the group_hosts",
+            "one of the group_hosts",
             "correct primary",
         )
     if view.role == "unreachable":
@@ -134,7 +134,7 @@ def _from_declaration(me: View, peers: t.Sequence[View], declared: t.Optional[st
     return Decision(view.upstream or view.address, "it is declared, and nothing existed yet")
 
 
-def prove_joinable(me: View, primary: View) -> None:
+def require_joinable(me: View, primary: View) -> None:
     """Before ``me``, a primary so far, throws its data away for ``primary``'s. Raises Refusal."""
     if primary.role == "unreachable":
         raise Refusal(

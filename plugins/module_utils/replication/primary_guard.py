@@ -121,7 +121,7 @@ def _is_here(ip: str) -> bool:
 
 
 def _ask(host: str, port: int, login: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """INFO of one member, as redis-py reads it. Raises its errors."""
+    """INFO of one host of the group, as redis-py reads it. Raises its errors."""
     import redis
 
     options: dict[str, t.Any] = {"socket_timeout": ASK_SECONDS, "socket_connect_timeout": ASK_SECONDS}

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One server's part in a replicated set, as it says itself."""
+"""One server's part in a replication group, as it says itself."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A planned switch of the primary without losing a write.
 
-Writes are held on the old primary until the new one has every byte of its stream, and stay held until the old one is a replica itself.
+Writes are paused on the old primary until the new one has every byte of its stream, and stay paused until the old one is a replica itself.
 So no write that was acknowledged is missing afterwards; clients wait, or are told to try again.
 """
 
@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import Members, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, there
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     contains,
@@ -38,8 +38,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 __all__ = ["Switch", "read_sentinels", "wait_for_priority"]
 
 #: How long the old primary goes on holding if this run is cut off; while it runs it holds anew.
-HOLD_SECONDS = 60
-LEVEL_SECONDS = 10.0
+PAUSE_SECONDS = 60
+CATCH_UP_SECONDS = 10.0
 PROMOTE_SECONDS = 45.0
 
 
@@ -47,7 +47,7 @@ def _pairs(answer: t.Any) -> dict[str, str]:
     return dict(answer.items()) if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2]))
 
 
-def read_sentinels(sentinels: t.Sequence[str], name: str, login: Login, members: Members) -> list[SentinelView]:
+def read_sentinels(sentinels: t.Sequence[str], name: str, login: Login, group_hosts: GroupHosts) -> list[SentinelView]:
     """What each Sentinel that answers says. Raises Problem where one does not know ``name``."""
     found = []
     for sentinel in sentinels:
@@ -68,7 +68,7 @@ def read_sentinels(sentinels: t.Sequence[str], name: str, login: Login, members:
                     server.info("sentinel").text("sentinel_tilt", "0") != "0",
                     master["flags"],
                     master.get("failover-state", ""),
-                    members.of(endpoint(master["ip"], int(master["port"]))),
+                    group_hosts.of(endpoint(master["ip"], int(master["port"]))),
                 )
             )
         except CommandError as error:
@@ -82,7 +82,7 @@ def read_sentinels(sentinels: t.Sequence[str], name: str, login: Login, members:
 
 
 def wait_for_priority(
-    sentinels: t.Sequence[str], name: str, login: Login, members: Members, target: str, priority: int
+    sentinels: t.Sequence[str], name: str, login: Login, group_hosts: GroupHosts, target: str, priority: int
 ) -> bool:
     """Until every Sentinel that answers has seen the target's replica-priority (it asks every ten seconds)."""
 
@@ -96,7 +96,7 @@ def wait_for_priority(
                 rows = [_pairs(row) for row in server.command("SENTINEL", "REPLICAS", name)]
             finally:
                 server.close()
-            mine = [row for row in rows if members.of(endpoint(row["ip"], int(row["port"]))) == target]
+            mine = [row for row in rows if group_hosts.of(endpoint(row["ip"], int(row["port"]))) == target]
             if not mine or int(mine[0]["slave-priority"]) != priority:
                 return False
         return True
@@ -114,21 +114,21 @@ class Switch:
     def __init__(
         self,
         servers: dict[str, Server],
-        members: Members,
+        group_hosts: GroupHosts,
         primary: View,
         target: Candidate,
         linked: t.Sequence[str] = (),
     ) -> None:
-        self._servers, self._members = servers, members
+        self._servers, self._members = servers, group_hosts
         self.primary, self.target = primary.address, target.view.address
         self._linked = [self.target, *(one for one in linked if one != self.target)]
-        self._history, self._held_at = primary.id, primary.offset
-        self._held_until, self._lapsed = 0.0, False
+        self._history, self._paused_at = primary.id, primary.offset
+        self._paused_until, self._lapsed = 0.0, False
         self.gap_ms = 0
         self.warnings: list[str] = []
 
     def command(self, address: str, *words: t.Union[str, int]) -> t.Any:
-        """One command to one member, over a new connection where the old one was ended. Raises Problem."""
+        """One command to one host of the group, over a new connection where the old one was ended. Raises Problem."""
         try:
             return self._servers[address].command(*words)
         except ServerDown:
@@ -144,27 +144,27 @@ class Switch:
     def _hold(self) -> None:
         """Hold writes from now on, anew at every look: what takes long must not outlast it."""
         now = time.monotonic()
-        self._lapsed = self._lapsed or bool(self._held_until and now > self._held_until)
-        self.command(self.primary, "CLIENT", "PAUSE", HOLD_SECONDS * 1000, "WRITE")
-        self._held_until = now + HOLD_SECONDS
+        self._lapsed = self._lapsed or bool(self._paused_until and now > self._paused_until)
+        self.command(self.primary, "CLIENT", "PAUSE", PAUSE_SECONDS * 1000, "WRITE")
+        self._paused_until = now + PAUSE_SECONDS
 
     def _behind(self) -> list[str]:
         """Who does not have every byte yet."""
         views = [self._view(address) for address in self._linked]
         now = self._view(self.primary)
-        self._history, self._held_at = now.id, now.offset
+        self._history, self._paused_at = now.id, now.offset
         return [view.address for view in views if view.offset < now.offset or view.id != now.id or not view.link_up]
 
-    def hold_until_level(self) -> None:
+    def pause_until_caught_up(self) -> None:
         """Hold writes until the target, and whoever else may be promoted, has every byte. Raises Problem; then writes go on."""
         self._began = time.monotonic()
         try:
             self._hold()
-            if wait_for(lambda: not self._behind(), LEVEL_SECONDS):
+            if wait_for(lambda: not self._behind(), CATCH_UP_SECONDS):
                 return
             raise Problem(
-                "target_not_level", f"{', '.join(self._behind()) or self.target} did not catch up with {self.primary} within {LEVEL_SECONDS:g} "
-                "seconds of held writes; writes go on, and the primary is the same", "replicas that can follow",
+                "target_not_caught_up", f"{', '.join(self._behind()) or self.target} did not catch up with {self.primary} within {CATCH_UP_SECONDS:g} "
+                "seconds of paused writes; writes go on, and the primary is the same", "replicas that can follow",
                 "look at disk and network, then run again",
             )  # fmt: skip
         except BaseException:
@@ -196,16 +196,16 @@ class Switch:
     def by_hand(self) -> None:
         """Without Sentinel: the old primary hands over by itself (FAILOVER), and ends or undoes it if this run is cut off. Raises Problem."""
         # The link is up for the replica up to a second before the primary counts it as online, and FAILOVER takes no other.
-        wait_for(self._target_is_online, LEVEL_SECONDS)
+        wait_for(self._target_is_online, CATCH_UP_SECONDS)
         listed = [one.address for one in self._view(self.primary).replicas]
         as_listed = next((one for one in listed if self._members.of(one) == self.target), self.target)
-        milliseconds = int(LEVEL_SECONDS * 1000)
+        milliseconds = int(CATCH_UP_SECONDS * 1000)
         try:
             self.command(self.primary, "FAILOVER", "TO", *split_endpoint(as_listed), "TIMEOUT", milliseconds)
         except CommandError as error:
-            if self._at_rest():
+            if self._stopped():
                 self._refused(f"{self.primary}, which lists its replicas as {', '.join(listed)},", error)
-        self._finish(self.primary, self._at_rest)
+        self._finish(self.primary, self._stopped)
         for address in self._servers:
             if address not in (self.primary, self.target):
                 try:
@@ -218,7 +218,7 @@ class Switch:
         rows = [one for one in self._view(self.primary).replicas if self._members.of(one.address) == self.target]
         return all(one.online for one in rows)
 
-    def _at_rest(self) -> bool:
+    def _stopped(self) -> bool:
         info = self._info(self.primary)
         return info.text("role") == "master" and info.text("master_failover_state", "no-failover") == "no-failover"
 
@@ -235,7 +235,7 @@ class Switch:
             old = self._view(self.primary)
             if old.role == "primary":
                 self._hold()
-            end = old.offset if self._lapsed and old.role == "primary" else self._held_at
+            end = old.offset if self._lapsed and old.role == "primary" else self._paused_at
             known = View("", "primary", id=self._history, offset=end)
             views = (self._view(address) for address in self._linked)
             new = next((view for view in views if view.role == "primary" and contains(view, known)), None)
@@ -249,27 +249,27 @@ class Switch:
             pass
         return False
 
-    def _finish(self, who: str, at_rest: t.Callable[[], bool]) -> None:
+    def _finish(self, who: str, stopped: t.Callable[[], bool]) -> None:
         if wait_for(self._moved, PROMOTE_SECONDS):
             self.release()
-            wait_for(self._takes_writes, LEVEL_SECONDS)
+            wait_for(self._takes_writes, CATCH_UP_SECONDS)
             self.gap_ms = int((time.monotonic() - self._began) * 1000)
             chosen = self._linked[0]
             if chosen != self.target:
                 raise Problem(
                     "other_promoted", f"{who} promoted {chosen} and not {self.target}; it had every byte, no write is missing, and it takes writes",
-                    "one replica with the smallest replica-priority", "look at replica-priority on all members, then run again",
+                    "one replica with the smallest replica-priority", "look at replica-priority on all hosts of the group, then run again",
                 )  # fmt: skip
             return
         try:
-            same = at_rest() and all(self._view(address).role == "replica" for address in self._linked)
+            same = stopped() and all(self._view(address).role == "replica" for address in self._linked)
             same = same and self._view(self.primary).role == "primary"
         except Problem:
             same = False
         if same:
             self.release()
         ends = "writes go on, and the primary is the same" if same else (
-            f"somebody may have been promoted, so {self.primary} holds writes for {HOLD_SECONDS} seconds more"
+            f"somebody may have been promoted, so {self.primary} pauses writes for {PAUSE_SECONDS} seconds more"
         )  # fmt: skip
         raise Problem(
             "switch_unfinished", f"{who} did not finish the switch within {PROMOTE_SECONDS:g} seconds; {ends}",
@@ -294,11 +294,11 @@ class Switch:
                 self.command(self.target, "CONFIG", "REWRITE")
         except Problem as problem:
             self.warnings.append(
-                f"replica-priority of {self.target} should be {priority} again, live and in its file: {problem.saw}"
+                f"replica-priority of {self.target} should be {priority} again, live and in its file: {problem.detected}"
             )
 
     def wait_for_links(self, seconds: float) -> list[str]:
-        """Members that are not linked to the new primary after that time."""
+        """GroupHosts that are not linked to the new primary after that time."""
 
         def linked(address: str) -> bool:
             try:

@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View
 
-__all__ = ["Candidate", "SentinelView", "choose", "prove_sentinels", "prove_set"]
+__all__ = ["Candidate", "SentinelView", "choose", "require_sentinels", "require_set"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,8 @@ def _fault(view: View, primary: View, max_behind: int) -> str:
     return ""
 
 
-def prove_set(views: t.Sequence[View]) -> View:
-    """The one primary of the set. Raises Refusal."""
+def require_set(views: t.Sequence[View]) -> View:
+    """The one primary of the group. Raises Refusal."""
     primaries = [view for view in views if view.role == "primary"]
     if len(primaries) != 1:
         told = ", ".join(f"{view.address} {view.role}" for view in views)
@@ -76,13 +76,13 @@ def choose(primary: View, others: t.Sequence[Candidate], wanted: t.Optional[str]
         if wanted == primary.address:
             return Candidate(primary)
         if found is None:
-            raise Problem("unknown_target", f"{wanted} is none of the members", "one of them", "correct target")
+            raise Problem("unknown_target", f"{wanted} is none of the group_hosts", "one of them", "correct target")
         if found.priority == 0:
             found = dataclasses.replace(found, fault="has replica-priority 0: it is never to be promoted")
         if found.fault:
             raise Refusal(
-                "target_unfit", f"{wanted} cannot take over: it {found.fault}", "a replica that is linked, level and of the same version",
-                "mend it, or name another target (none lets the best one be chosen)",
+                "target_unfit", f"{wanted} cannot take over: it {found.fault}", "a replica that is linked, caught up and of the same version",
+                "repair_aof it, or name another target (none lets the best one be chosen)",
             )  # fmt: skip
         return found
     fit = [one for one in judged if not one.fault and one.priority]
@@ -92,13 +92,13 @@ def choose(primary: View, others: t.Sequence[Candidate], wanted: t.Optional[str]
             or "there is no replica"
         )
         raise Refusal(
-            "no_target", f"no replica can take over from {primary.address}: {told}", "a replica that is linked, level and of the same version",
-            "mend one of them first",
+            "no_target", f"no replica can take over from {primary.address}: {told}", "a replica that is linked, caught up and of the same version",
+            "repair_aof one of them first",
         )  # fmt: skip
     return min(fit, key=lambda one: (one.priority, one.behind, one.view.address))
 
 
-def prove_sentinels(views: t.Sequence[SentinelView], declared: int, primary: str) -> None:
+def require_sentinels(views: t.Sequence[SentinelView], declared: int, primary: str) -> None:
     """The Sentinels must be able to carry the switch, be in none, and mean the same primary. Raises Refusal."""
     faults = [f"{declared - len(views)} of {declared} do not answer"] if len(views) * 2 <= declared else []
     for view in views:
@@ -114,6 +114,6 @@ def prove_sentinels(views: t.Sequence[SentinelView], declared: int, primary: str
             faults.append(f"{view.address} takes {view.primary} for the primary, and {primary} is")
     if faults:
         raise Refusal(
-            "sentinels_unfit", f"the Sentinels cannot carry a switch: {'; '.join(faults)}", "a quorum of Sentinels at rest",
+            "sentinels_unfit", f"the Sentinels cannot carry a switch: {'; '.join(faults)}", "a quorum of Sentinels stopped",
             "wait until the failover or TILT is over, start the Sentinels that are missing, then run again",
         )  # fmt: skip

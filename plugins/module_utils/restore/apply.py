@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One restore: verified, staged, rehearsed, swapped, started, looked at; or undone."""
+"""One restore: verified, staged, test-loaded, swapped, started, looked at; or undone."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect 
     Target,
     require_harmless_stop,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import Holder, holders
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
+    RollbackCopy,
+    rollback_copies,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
     begin,
     check_staged,
     finish,
     note,
-    prove_exchange,
+    require_exchange,
     say_now,
     stage,
     swap,
     turn,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import hold_writes, start_server
+from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import pause_writes, start_server
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = ["Done", "bring", "bring_point", "cut_off", "prove_backup_fits", "prove_point_fits", "put_back", "resume"]
+__all__ = ["Done", "bring", "bring_point", "cut_off", "put_back", "require_backup_fits", "require_point_fits", "resume"]
 
 #: What lets the primary guard pass once: the data that a restore brings may well be less than what a replica holds.
 _GUARD, _PASS = "/etc/redisops/primary-guard.json", "/run/redisops/start-without-data"
@@ -51,7 +54,7 @@ class Done:
     keys: int
 
 
-def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: bool) -> dict[str, t.Any]:
+def require_backup_fits(target: Target, backup: Backup, group_name: str, test_load: bool) -> dict[str, t.Any]:
     """Everything that can be told before anything is touched. Gives the plan. Raises Problem or Refusal."""
     manifest, instance = backup.manifest, target.instance
     differences = verify_files(backup.directory, manifest)
@@ -65,7 +68,7 @@ def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: b
     info = instance.info if instance.running else None
     is_cluster = (instance.value("cluster-enabled") or "no") == "yes"
     require_harmless_stop(target)
-    restore_plan.prove_target(manifest, set_name, target.slots, is_cluster, info, target.watched)
+    restore_plan.require_target(manifest, group_name, target.slots, is_cluster, info, target.watched)
     databases = int(instance.value("databases") or 16)
     highest = max(map(int, manifest.keys), default=0)
     if highest >= databases:
@@ -78,10 +81,10 @@ def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: b
     space = os.statvfs(target.place.dir)
     memory = memory_available(target.host.read("/proc/meminfo") or "")
     used = info.number("used_memory_rss") if info else 0
-    restore_plan.prove_fits(
-        manifest, space.f_bavail * space.f_frsize, memory, used, int(instance.value("maxmemory") or 0), rehearse
+    restore_plan.require_fits(
+        manifest, space.f_bavail * space.f_frsize, memory, used, int(instance.value("maxmemory") or 0), test_load
     )
-    prove_exchange(target.place.dir)
+    require_exchange(target.place.dir)
     return {
         "backup": backup.label,
         "taken_at": manifest.taken_at,
@@ -98,7 +101,7 @@ def prove_backup_fits(target: Target, backup: Backup, set_name: str, rehearse: b
 def _stop(target: Target) -> None:
     """Let the server end, with all that it acknowledged on disk: it is what one may want to go back to."""
     if target.instance.server:
-        hold_writes(target.instance.server, lambda _info: None, target.timeout)
+        pause_writes(target.instance.server, lambda _info: None, target.timeout)
         target.instance.server.close()
     systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
     left = target.host.servers_in(target.place.dir)
@@ -133,24 +136,24 @@ def _missing(came: t.Mapping[int, Keyspace], now: t.Mapping[int, Keyspace]) -> s
     return ""
 
 
-def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.Mapping[int, Keyspace]]) -> Done:
+def _swap_and_start(target: Target, rollback_copy: str, aof: bool, came: t.Optional[t.Mapping[int, Keyspace]]) -> Done:
     """Stop, swap, start, look; on any trouble swap back and start. Raises Problem."""
     began = time.monotonic()
     _stop(target)
     try:
-        say_now(holder, target.place, aof)
-        swap(target.place, holder, aof)
+        say_now(rollback_copy, target.place, aof)
+        swap(target.place, rollback_copy, aof)
         info = _start(target)
         wrong = _missing(came, info.keyspace) if came is not None else ""
     except Problem as problem:
-        wrong = problem.saw
+        wrong = problem.detected
     if not wrong:
-        finish(holder)
-        return Done(holder, round(time.monotonic() - began, 3), info.keys)
+        finish(rollback_copy)
+        return Done(rollback_copy, round(time.monotonic() - began, 3), info.keys)
     systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
     # Seen, not assumed: a swap that failed before it did anything must not be done by undoing it.
-    if any(one.swapped for one in holders(target.place) if one.path == holder):
-        swap(target.place, holder, aof)
+    if any(one.swapped for one in rollback_copies(target.place) if one.path == rollback_copy):
+        swap(target.place, rollback_copy, aof)
     if target.instance.running:  # one that was down before would not come up with its own data either
         _start(target)
     now = "runs on its own data again" if target.instance.running else "is stopped as it was, with its own data"
@@ -158,18 +161,18 @@ def _swap_and_start(target: Target, holder: str, aof: bool, came: t.Optional[t.M
         "restore_undone",
         f"the server did not come up with what was brought, and {now}: {wrong}",
         "a server that loads it",
-        f"look into its log (journalctl -u {target.unit}) and at {holder}",
+        f"look into its log (journalctl -u {target.unit}) and at {rollback_copy}",
     )
 
 
-def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
-    """Restore; what can be proven was proven. Raises Problem: then the server runs on its own data."""
+def bring(target: Target, backup: Backup, test_load: bool) -> Done:
+    """Restore; what can be verified was verified. Raises Problem: then the server runs on its own data."""
     manifest, came = backup.manifest, {}
-    holder = begin(target.place, time.time())
+    rollback_copy = begin(target.place, time.time())
     databases = target.instance.value("databases") or "16"
     stage(
         os.path.join(backup.directory, manifest.data),
-        holder,
+        rollback_copy,
         target.place,
         target.aof,
         target.owner,
@@ -182,7 +185,7 @@ def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
         differences = compare(copy, manifest, read_sample(backup.directory, manifest), (), time.time())
         known = backup.proof.get("digest")
         if known and known != copy.digest:
-            differences.append("its digest is not the one that it was proven with")
+            differences.append("its digest is not the one that it was verified with")
         if differences:
             raise Problem(
                 "staged_differs",
@@ -192,26 +195,26 @@ def bring(target: Target, backup: Backup, rehearse: bool) -> Done:
             )
         came.update(copy.info.keyspace)
 
-    if rehearse:
-        check_staged(holder, target.place, target.aof, target.timeout, databases, look)
+    if test_load:
+        check_staged(rollback_copy, target.place, target.aof, target.timeout, databases, look)
     else:
         came.update(
             {int(number): Keyspace(int(counts[0]), int(counts[1])) for number, counts in manifest.keys.items()}
             if not manifest.slack
             else {}
         )
-    return _swap_and_start(target, holder, target.aof, came)
+    return _swap_and_start(target, rollback_copy, target.aof, came)
 
 
-def prove_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
-    """As prove_backup_fits, for data of the server's own history. Gives the plan. Raises Refusal."""
+def require_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
+    """As require_backup_fits, for data of the server's own archive. Gives the plan. Raises Refusal."""
     info = target.instance.info if target.instance.running else None
     require_harmless_stop(target)
-    restore_plan.prove_role(info, target.watched)
+    restore_plan.require_role(info, target.watched)
     if not target.aof:
         raise Refusal(
             "aof_off",
-            "the server's AOF is off, so there is no history to go back in",
+            "the server's AOF is off, so there is no archive to go back in",
             "appendonly yes, at that time",
             "restore a backup",
         )
@@ -224,53 +227,53 @@ def prove_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
             f"{2 * point.bytes} bytes (twice what is put together); what is there now is kept",
             "make room, or have a larger disk",
         )
-    prove_exchange(target.place.dir)
+    require_exchange(target.place.dir)
     return {**point.plan, "bytes": point.bytes, "replaces": target.told}
 
 
 def bring_point(target: Target, point: Point) -> Done:
-    """Go back to a point of the AOF's history; it is loaded beside the running server first. Raises Problem: then nothing was changed."""
+    """Go back to a point of the AOF's archive; it is loaded next to the running server first. Raises Problem: then nothing was changed."""
     came: dict[int, Keyspace] = {}
-    holder = begin(target.place, time.time())
-    made = os.path.join(holder, os.path.basename(target.place.aof_dir))
+    rollback_copy = begin(target.place, time.time())
+    made = os.path.join(rollback_copy, os.path.basename(target.place.aof_dir))
     point.make(made, target.place, target.owner)
-    note(holder, target.place, True, point.label)
+    note(rollback_copy, target.place, True, point.label)
     check_staged(
-        holder,
+        rollback_copy,
         target.place,
         True,
         target.timeout,
         target.instance.value("databases") or "16",
         lambda copy: came.update(copy.info.keyspace),
     )
-    return _swap_and_start(target, holder, True, came)
+    return _swap_and_start(target, rollback_copy, True, came)
 
 
 def cut_off(target: Target) -> str:
-    """The holder of a run that swapped the data in and was cut off before the server was seen to run; empty where there is none."""
-    found = [one for one in holders(target.place) if one.label]
+    """The rollback copy of a run that swapped the data in and was cut off before the server was seen to run; empty where there is none."""
+    found = [one for one in rollback_copies(target.place) if one.label]
     last = found[-1] if found and not target.instance.running else None
     return last.path if last and last.swapped and not last.finished else ""
 
 
-def resume(target: Target, holder: str) -> Done:
+def resume(target: Target, rollback_copy: str) -> Done:
     """End a run that was cut off: start the server. Raises Problem."""
     began = time.monotonic()
     info = _start(target)
-    finish(holder)
-    return Done(holder, round(time.monotonic() - began, 3), info.keys)
+    finish(rollback_copy)
+    return Done(rollback_copy, round(time.monotonic() - began, 3), info.keys)
 
 
-def put_back(target: Target, holder: Holder) -> Done:
+def put_back(target: Target, rollback_copy: RollbackCopy) -> Done:
     """Put back what a restore replaced. Raises Problem."""
     require_harmless_stop(target)
-    if holder.aof != target.aof:
-        holds, reads = ("an AOF" if one else "an RDB file" for one in (holder.aof, target.aof))
+    if rollback_copy.aof != target.aof:
+        holds, reads = ("an AOF" if one else "an RDB file" for one in (rollback_copy.aof, target.aof))
         raise Refusal(
             "form_differs",
-            f"what {holder.path} holds is {holds}, and the server now reads {reads}",
+            f"what {rollback_copy.path} holds is {holds}, and the server now reads {reads}",
             "appendonly as it was then",
-            f"set appendonly {'yes' if holder.aof else 'no'} first (redis_persistence)",
+            f"set appendonly {'yes' if rollback_copy.aof else 'no'} first (redis_persistence)",
         )
-    turned = turn(holder, target.place)
+    turned = turn(rollback_copy, target.place)
     return _swap_and_start(target, turned.path, turned.aof, None)

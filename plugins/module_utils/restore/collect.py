@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import prove_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
@@ -24,9 +24,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.collect 
     unit_state,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
-    prove_is_the_units,
-    prove_overrides,
-    prove_unit_file,
+    require_is_the_units,
+    require_overrides,
+    require_unit_file,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides
@@ -59,15 +59,15 @@ class Target:
 
 
 def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: float) -> Target:
-    """Read the server and prove that it is the unit's, and that file and process speak of one place. Raises Problem or Refusal."""
+    """Read the server and verify that it is the unit's, and that file and process speak of one place. Raises Problem or Refusal."""
     unit = find_unit(host) if unit == "auto" else unit
     instance = read_instance(config_file, login, host, timeout)
     state = unit_state(host, unit)
-    prove_unit_file(state.get("ExecStart", ""), config_file)
+    require_unit_file(state.get("ExecStart", ""), config_file)
     said = {name: instance.in_file(name) for name in (*PLACE, "appendonly")}
-    prove_overrides(command_line_overrides(state.get("ExecStart", "")), said)
+    require_overrides(command_line_overrides(state.get("ExecStart", "")), said)
     if instance.running:
-        prove_is_the_units(unit, state, instance.pid)
+        require_is_the_units(unit, state, instance.pid)
         for name in (*PLACE, "appendonly"):
             if instance.live[name] != said[name]:
                 raise Refusal(
@@ -103,4 +103,4 @@ def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
 def require_harmless_stop(target: Target) -> None:
     """The stop saves, and the RDB file that it would replace may be all that is left of the data. Raises Refusal."""
     if target.instance.running:
-        prove_rdb_is_known(target.host, target.instance.info, scan(target.place))
+        require_rdb_is_known(target.host, target.instance.info, scan(target.place))

@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 
-__all__ = ["needed_bytes", "predicted_seconds", "prove_fits", "prove_role", "prove_target"]
+__all__ = ["needed_bytes", "predicted_seconds", "require_fits", "require_role", "require_target"]
 
 
 def needed_bytes(manifest: BackupManifest) -> int:
@@ -21,25 +21,25 @@ def needed_bytes(manifest: BackupManifest) -> int:
 
 
 def predicted_seconds(load_seconds: t.Optional[float]) -> t.Optional[float]:
-    """From the stop of the server to its first answer: what its load took when the backup was proven; None where it was not."""
+    """From the stop of the server to its first answer: what its load took when the backup was verified; None where it was not."""
     return None if load_seconds is None else round(load_seconds + 1.0, 1)
 
 
-def prove_target(
+def require_target(
     manifest: BackupManifest,
-    set_name: str,
+    group_name: str,
     slots: t.Sequence[str],
     is_cluster: bool,
     info: t.Optional[Info],
     watched: bool,
 ) -> None:
     """Whether this server is one that this backup may go to. ``slots`` is what its shard has; ``info`` None: it is stopped. Raises Refusal."""
-    if manifest.set_name != set_name:
+    if manifest.group_name != group_name:
         raise Refusal(
             "wrong_set",
-            f"the backup is of the set {manifest.set_name!r}, and lies with those of {set_name!r}",
-            "a backup of the set that was named",
-            f"set set_name: {manifest.set_name} if that is what you want, and put the backup where it belongs",
+            f"the backup is of the group {manifest.group_name!r}, and lies with those of {group_name!r}",
+            "a backup of the group that was named",
+            f"set group_name: {manifest.group_name} if that is what you want, and put the backup where it belongs",
         )
     if (is_cluster or manifest.slots) and sorted(manifest.slots) != sorted(slots):
         raise Refusal(
@@ -48,10 +48,10 @@ def prove_target(
             "the shard that the backup is of",
             "restore each shard's backup to the server that has its slots; move slots back first (redis_cluster)",
         )
-    prove_role(info, watched)
+    require_role(info, watched)
 
 
-def prove_role(info: t.Optional[Info], watched: bool) -> None:
+def require_role(info: t.Optional[Info], watched: bool) -> None:
     """Whether what is brought to this server would stay; ``info`` None: it is stopped. Raises Refusal."""
     if info is None:
         return
@@ -59,7 +59,7 @@ def prove_role(info: t.Optional[Info], watched: bool) -> None:
         raise Refusal(
             "is_replica",
             "this server is a replica: it would throw away what is restored and copy its primary again",
-            "the primary of the set",
+            "the primary of the group",
             "restore on the primary; its replicas follow",
         )
     if watched and info.number("connected_slaves"):
@@ -72,13 +72,13 @@ def prove_role(info: t.Optional[Info], watched: bool) -> None:
         )
 
 
-def prove_fits(
+def require_fits(
     manifest: BackupManifest,
     disk_free: int,
     memory: t.Optional[int],
     memory_in_use: int,
     maxmemory: int,
-    rehearse: bool,
+    test_load: bool,
 ) -> None:
     """Room on the disk and in memory, with figures. ``memory`` is what processes can still be given; bytes, all. Raises Refusal."""
     needed = needed_bytes(manifest)
@@ -90,14 +90,14 @@ def prove_fits(
             "make room, or have a larger disk",
         )
     wanted = manifest.used_memory * 11 // 10
-    have = None if memory is None else memory + (0 if rehearse else memory_in_use)
+    have = None if memory is None else memory + (0 if test_load else memory_in_use)
     if have is not None and have < wanted:
         raise Refusal(
             "memory",
             f"the backup takes about {wanted} bytes of memory to load, and {have} can be had",
             "memory for it"
-            + (" beside the running server, since it is loaded once before that one is stopped" if rehearse else ""),
-            "add memory" + (", or set rehearse: false, which loads it only where it goes" if rehearse else ""),
+            + (" next to the running server, since it is loaded once before that one is stopped" if test_load else ""),
+            "add memory" + (", or set test_load: false, which loads it only where it goes" if test_load else ""),
         )
     if maxmemory and maxmemory < manifest.used_memory:
         raise Refusal(

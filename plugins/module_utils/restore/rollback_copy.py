@@ -14,18 +14,18 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 
-__all__ = ["JOURNAL", "Holder", "holders", "identity_of", "live"]
+__all__ = ["JOURNAL", "RollbackCopy", "identity_of", "live", "rollback_copies"]
 
 
-_HOLDER = re.compile(r"redisops-restore-\d{8}T\d{6}Z(-\d+)?")
+_NAME = re.compile(r"redisops-restore-\d{8}T\d{6}Z(-\d+)?")
 
 
 JOURNAL = "restore.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Holder:
-    """A directory beside the data: before the swap it holds what is to come, after it what was. ``aof`` says which name is the data.
+class RollbackCopy:
+    """A directory next to the data: before the swap it holds what is to come, after it what was. ``aof`` says which name is the data.
 
     ``swapped`` is seen from the file system, not remembered. ``stays``: what it holds was live once, so it is never removed unasked.
     ``label`` is the backup. ``finished`` False: the run that swapped it was cut off before the server was seen to run.
@@ -55,12 +55,12 @@ def live(place: Place, aof: bool) -> str:
     return place.aof_dir if aof else place.rdb
 
 
-def holders(place: Place) -> list[Holder]:
-    """Every holder beside the data, oldest first."""
+def rollback_copies(place: Place) -> list[RollbackCopy]:
+    """Every rollback copy next to the data, oldest first."""
     found = []
     for name in sorted(os.listdir(place.dir)):
         path = os.path.join(place.dir, name)
-        if not _HOLDER.fullmatch(name) or not os.path.isdir(path) or os.path.islink(path):
+        if not _NAME.fullmatch(name) or not os.path.isdir(path) or os.path.islink(path):
             continue
         try:
             content = json.loads(read_text(os.path.join(path, JOURNAL)))
@@ -68,9 +68,9 @@ def holders(place: Place) -> list[Holder]:
             came, finished = content["came"], bool(content.get("finished", True))
         except (Problem, ValueError, KeyError, TypeError):
             # Without a word it was cut off before it held anything; with one that is damaged it may hold what was live.
-            found.append(Holder(path, False, "", False, os.path.lexists(os.path.join(path, JOURNAL))))
+            found.append(RollbackCopy(path, False, "", False, os.path.lexists(os.path.join(path, JOURNAL))))
             continue
         inside = identity_of(os.path.join(path, os.path.basename(live(place, aof))))
         # What came is no longer inside: it went to where the data is, even if the server has replaced it there since.
-        found.append(Holder(path, aof, label, bool(came) and inside != came, stays, finished))
+        found.append(RollbackCopy(path, aof, label, bool(came) and inside != came, stays, finished))
     return found

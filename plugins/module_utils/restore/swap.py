@@ -1,11 +1,11 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stages data beside a server's own, and swaps the two in one step of the file system, forth or back.
+"""Stages data next to a server's own, and swaps the two in one step of the file system, forth or back.
 
 With the AOF on a start reads the AOF's directory and nothing else, with it off the RDB file and nothing else. So one name is the data, and
 exchanging that name with the staged one is the whole swap: at no moment is there neither, and a cut leaves the one or the other. What was
-there before stands in the holder from then on.
+there before stands in the rollback copy from then on.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
     JOURNAL,
-    Holder,
-    holders,
+    RollbackCopy,
     identity_of,
     live,
+    rollback_copies,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 
@@ -46,7 +46,7 @@ __all__ = [
     "exchange",
     "finish",
     "note",
-    "prove_exchange",
+    "require_exchange",
     "say_now",
     "stage",
     "swap",
@@ -57,7 +57,7 @@ _EXCHANGE, _AT_FDCWD = 2, -100
 
 
 def exchange(one: str, other: str) -> None:
-    """Let two names of one file system change places, at once. Raises OSError."""
+    """Let two names of one file system are switched at once, at once. Raises OSError."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -66,7 +66,7 @@ def exchange(one: str, other: str) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def prove_exchange(directory: str) -> None:
+def require_exchange(directory: str) -> None:
     """The file system of ``directory`` can exchange two names. Raises Refusal; nothing is left behind."""
     pair = [os.path.join(directory, f".redisops-exchange-{number}") for number in (1, 2)]
     try:
@@ -93,15 +93,15 @@ def _journal(path: str, content: t.Mapping[str, t.Any]) -> None:
 def discard_unfinished(place: Place) -> list[str]:
     """Remove what runs that were cut off before their swap had staged; never what was swapped out. Gives what it removed."""
     gone = []
-    for holder in holders(place):
-        if not (holder.swapped or holder.stays):
-            shutil.rmtree(holder.path)
-            gone.append(holder.path)
+    for rollback_copy in rollback_copies(place):
+        if not (rollback_copy.swapped or rollback_copy.stays):
+            shutil.rmtree(rollback_copy.path)
+            gone.append(rollback_copy.path)
     return gone
 
 
 def begin(place: Place, now: float) -> str:
-    """An empty holder. Raises Problem."""
+    """An empty rollback copy. Raises Problem."""
     stem = path = os.path.join(place.dir, "redisops-restore-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)))
     number = 1
     while os.path.lexists(path):
@@ -128,9 +128,9 @@ def _copy(source: str, target: str) -> None:
         os.close(descriptor)
 
 
-def _stage_aof(data: str, holder: str, place: Place) -> None:
+def _stage_aof(data: str, rollback_copy: str, place: Place) -> None:
     """An AOF directory with the server's own names, of an AOF or with an RDB as its base."""
-    folder = os.path.join(holder, os.path.basename(place.aof_dir))
+    folder = os.path.join(rollback_copy, os.path.basename(place.aof_dir))
     os.mkdir(folder, 0o750)
     if not data.endswith(".manifest"):
         entries = [(data, AofFile(f"{place.appendfilename}.1.base.rdb", 1, "b"))]
@@ -148,9 +148,9 @@ def _stage_aof(data: str, holder: str, place: Place) -> None:
     StagedFile(os.path.join(folder, f"{place.appendfilename}.manifest"), text, 0o640).commit()
 
 
-def _stage_rdb(data: str, holder: str, place: Place, timeout: float, databases: str) -> None:
-    """An RDB file; one that a scratch server makes where the backup is an AOF."""
-    target = os.path.join(holder, os.path.basename(place.rdb))
+def _stage_rdb(data: str, rollback_copy: str, place: Place, timeout: float, databases: str) -> None:
+    """An RDB file; one that a temporary server makes where the backup is an AOF."""
+    target = os.path.join(rollback_copy, os.path.basename(place.rdb))
     if not data.endswith(".manifest"):
         _copy(data, target)
         return
@@ -160,27 +160,34 @@ def _stage_rdb(data: str, holder: str, place: Place, timeout: float, databases: 
 
 
 def stage(
-    data: str, holder: str, place: Place, aof: bool, owner: tuple[int, int], label: str, timeout: float, databases: str
+    data: str,
+    rollback_copy: str,
+    place: Place,
+    aof: bool,
+    owner: tuple[int, int],
+    label: str,
+    timeout: float,
+    databases: str,
 ) -> None:
-    """Put the backup's data into the holder in the form that the server reads, owned as its own. Raises Problem; nothing live is touched."""
+    """Put the backup's data into the rollback copy in the form that the server reads, owned as its own. Raises Problem; nothing live is touched."""
     try:
         if aof:
-            _stage_aof(data, holder, place)
+            _stage_aof(data, rollback_copy, place)
         else:
-            _stage_rdb(data, holder, place, timeout, databases)
-        for folder, _folders, files in os.walk(holder):
+            _stage_rdb(data, rollback_copy, place, timeout, databases)
+        for folder, _folders, files in os.walk(rollback_copy):
             for name in files:
                 os.chown(os.path.join(folder, name), *owner, follow_symlinks=False)
                 os.chmod(os.path.join(folder, name), 0o660)
-            if folder != holder:
+            if folder != rollback_copy:
                 os.chown(folder, *owner, follow_symlinks=False)
                 os.chmod(folder, 0o750)
                 fsync_dir(folder)
-        note(holder, place, aof, label)
+        note(rollback_copy, place, aof, label)
     except OSError as error:
         raise Problem(
             "restore_write",
-            f"{holder} could not be filled: {error.strerror or error}; nothing else was touched",
+            f"{rollback_copy} could not be filled: {error.strerror or error}; nothing else was touched",
             "a data directory with room",
             "see to that, then run again",
         ) from None
@@ -213,9 +220,9 @@ def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
     StagedFile(path, text, access=(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
 
 
-def say_now(holder: str, place: Place, aof: bool) -> None:
+def say_now(rollback_copy: str, place: Place, aof: bool) -> None:
     """Between the stop and the swap: what was staged a while ago becomes the server's now. Raises Problem."""
-    folder = os.path.join(holder, os.path.basename(live(place, aof)))
+    folder = os.path.join(rollback_copy, os.path.basename(live(place, aof)))
     if not aof or not os.path.isdir(folder):
         return
     path = os.path.join(folder, f"{place.appendfilename}.manifest")
@@ -230,33 +237,33 @@ def say_now(holder: str, place: Place, aof: bool) -> None:
             StagedFile(last, since_line(time.time()).decode("ascii"), follow=False).commit()
 
 
-def note(holder: str, place: Place, aof: bool, label: str) -> None:
+def note(rollback_copy: str, place: Place, aof: bool, label: str) -> None:
     """Say what was staged, last of all: without it, what is there counts for nothing."""
-    came = os.path.join(holder, os.path.basename(live(place, aof)))
+    came = os.path.join(rollback_copy, os.path.basename(live(place, aof)))
     if aof:
         _say_since(came, place.appendfilename, True)
-    _journal(holder, {"aof": aof, "label": label, "came": identity_of(came), "finished": False})
-    fsync_dir(holder)
+    _journal(rollback_copy, {"aof": aof, "label": label, "came": identity_of(came), "finished": False})
+    fsync_dir(rollback_copy)
 
 
-def finish(holder: str) -> None:
+def finish(rollback_copy: str) -> None:
     """Say that the server runs with what came."""
-    content = json.loads(read_text(os.path.join(holder, JOURNAL)))
-    _journal(holder, {**content, "finished": True})
+    content = json.loads(read_text(os.path.join(rollback_copy, JOURNAL)))
+    _journal(rollback_copy, {**content, "finished": True})
 
 
-def _staged_data(holder: str, place: Place, aof: bool) -> str:
-    """What a scratch server loads of what is staged."""
-    folder = os.path.join(holder, os.path.basename(live(place, aof)))
+def _staged_data(rollback_copy: str, place: Place, aof: bool) -> str:
+    """What a temporary server loads of what is staged."""
+    folder = os.path.join(rollback_copy, os.path.basename(live(place, aof)))
     return os.path.join(folder, f"{place.appendfilename}.manifest") if aof else folder
 
 
-def swap(place: Place, holder: str, aof: bool) -> None:
-    """Let what is staged and what is live change places; the server is stopped. What else a later start might read goes into the holder.
+def swap(place: Place, rollback_copy: str, aof: bool) -> None:
+    """Let what is staged and what is live are switched at once; the server is stopped. What else a later start might read goes into the rollback copy.
 
     Raises Problem. Called again, it swaps back.
     """
-    here, there = live(place, aof), os.path.join(holder, os.path.basename(live(place, aof)))
+    here, there = live(place, aof), os.path.join(rollback_copy, os.path.basename(live(place, aof)))
     try:
         if os.path.lexists(here) and os.path.lexists(there):
             exchange(here, there)
@@ -265,10 +272,10 @@ def swap(place: Place, holder: str, aof: bool) -> None:
         else:
             os.rename(here, there)
         fsync_dir(place.dir)
-        fsync_dir(holder)
+        fsync_dir(rollback_copy)
         # The form that is not read now: of the data that was, and no neighbour for the data that is.
         other = live(place, not aof)
-        aside = os.path.join(holder, os.path.basename(other))
+        aside = os.path.join(rollback_copy, os.path.basename(other))
         if os.path.lexists(other) and os.path.lexists(aside):
             exchange(other, aside)
         elif os.path.lexists(other):
@@ -276,47 +283,50 @@ def swap(place: Place, holder: str, aof: bool) -> None:
         elif os.path.lexists(aside):
             os.rename(aside, other)
         fsync_dir(place.dir)
-        fsync_dir(holder)
+        fsync_dir(rollback_copy)
     except OSError as error:
         raise Problem(
             "swap_failed",
-            f"{here} and {there} could not change places: {error.strerror or error}",
+            f"{here} and {there} could not are switched at once: {error.strerror or error}",
             "a file system that can do so",
-            f"both are whole: see which one is the data, and look at {holder}",
+            f"both are whole: see which one is the data, and look at {rollback_copy}",
         ) from None
 
 
-def turn(holder: Holder, place: Place) -> Holder:
-    """Before a swap back: what the holder has is what is to come, and was live once. Raises Problem."""
-    inside = identity_of(holder.staged(place))
+def turn(rollback_copy: RollbackCopy, place: Place) -> RollbackCopy:
+    """Before a swap back: what the rollback copy has is what is to come, and was live once. Raises Problem."""
+    inside = identity_of(rollback_copy.staged(place))
     if not inside:
         raise Problem(
             "nothing_to_bring_back",
-            f"{holder.path} holds no {os.path.basename(live(place, holder.aof))}: there was no data before",
+            f"{rollback_copy.path} holds no {os.path.basename(live(place, rollback_copy.aof))}: there was no data before",
             "the data that was",
             "restore a backup",
         )
-    if holder.aof:
+    if rollback_copy.aof:
         with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
-            _say_since(holder.staged(place), place.appendfilename, False)
-    _journal(holder.path, {"aof": holder.aof, "label": holder.label, "came": inside, "stays": True, "finished": False})
-    return dataclasses.replace(holder, swapped=False, stays=True)
+            _say_since(rollback_copy.staged(place), place.appendfilename, False)
+    _journal(
+        rollback_copy.path,
+        {"aof": rollback_copy.aof, "label": rollback_copy.label, "came": inside, "stays": True, "finished": False},
+    )
+    return dataclasses.replace(rollback_copy, swapped=False, stays=True)
 
 
 def check_staged(
-    holder: str, place: Place, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]
+    rollback_copy: str, place: Place, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]
 ) -> None:
-    """Load what is staged in a scratch server, and let ``look`` at it. Raises Problem."""
-    data = _staged_data(holder, place, aof)
+    """Load what is staged in a temporary server, and let ``look`` at it. Raises Problem."""
+    data = _staged_data(rollback_copy, place, aof)
     folder = os.path.dirname(data) if aof else ""
     before = {
         path: os.stat(path) for path in ([os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data])
     }
     try:
-        with loaded(data, holder, timeout, databases, os.stat(data).st_gid) as copy:
+        with loaded(data, rollback_copy, timeout, databases, os.stat(data).st_gid) as copy:
             look(copy)
             copy.server.close()
-    finally:  # the scratch server was let in by links to these very files
+    finally:  # the temporary server was let in by links to these very files
         for path, status in before.items():
             os.chown(path, status.st_uid, status.st_gid)
             os.chmod(path, status.st_mode & 0o7777)

@@ -18,10 +18,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
-__all__ = ["Schedule", "prove_calendar"]
+__all__ = ["Schedule", "require_calendar"]
 
 
-def prove_calendar(host: Host, option: str, text: str) -> None:
+def require_calendar(host: Host, option: str, text: str) -> None:
     """Whether systemd takes ``text``; a host without systemd-analyze is not asked. Raises Problem."""
     done = host.run("systemd-analyze", "calendar", text)
     if done.code and done.code != 127:

@@ -37,7 +37,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     wait_for,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import throwaway
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import temporary_server
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
@@ -81,7 +81,9 @@ def judge_file(sentinel: Sentinel, text: str) -> None:
     conf.remove("sentinel")
     said = {entry.name: entry.text for entry in conf.directives()}
     if said.get("tls-port", "0") != "0":
-        conf.set("tls-replication", [("yes",)])  # the trial opens no port, and would not read the certificate
+        conf.set(
+            "tls-replication", [("yes",)]
+        )  # the temporary server opens no port, and would not read the certificate
     if said.get("dir") and not os.path.isdir(said["dir"]):
         conf.set("dir", [("/",)])
     user = sentinel.host.user_of_process(sentinel.pid) if sentinel.running else None
@@ -91,7 +93,7 @@ def judge_file(sentinel: Sentinel, text: str) -> None:
         binary = os.path.join(folder, "redis-sentinel")  # its name makes it one
         os.symlink(os.path.realpath(program), binary)
         user = user or sentinel.host.user_of_file(sentinel.path)
-        with throwaway(binary, conf.render(), sentinel.path, conf.directives(), "/", user):
+        with temporary_server(binary, conf.render(), sentinel.path, conf.directives(), "/", user):
             pass
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -119,8 +121,8 @@ def set_live(sentinel: Sentinel, items: t.Sequence[Item]) -> None:
                 undo = ("CONFIG", "SET", item.option, item.before or _NEUTRAL.get(item.option, ""))
                 send(undo, "CONFIG", "SET", item.option, item.after or "")
         since = time.monotonic()
-        proven = _set_primaries(sentinel, items, send)
-        for name in sorted(proven):
+        verified = _set_primaries(sentinel, items, send)
+        for name in sorted(verified):
             if not wait_for(lambda name=name: _linked(server, name, since), _LINK_SECONDS):
                 raise Refusal(
                     "sentinel_auth_refused", f"{name}: after the change Sentinel has no working link to its primary; what was set is as before",
@@ -139,8 +141,8 @@ def set_live(sentinel: Sentinel, items: t.Sequence[Item]) -> None:
 
 
 def _set_primaries(sentinel: Sentinel, items: t.Sequence[Item], send: t.Callable[..., None]) -> set[str]:
-    """MONITOR what is new, SET the rest, one command for each primary; gives those whose link has to be proven."""
-    proven = set()
+    """MONITOR what is new, SET the rest, one command for each primary; gives those whose link has to be verified."""
+    verified = set()
     for name in dict.fromkeys(item.of for item in items if item.of):
         mine = [item for item in items if item.of == name]
         watched = sentinel.watched.get(name)
@@ -150,7 +152,7 @@ def _set_primaries(sentinel: Sentinel, items: t.Sequence[Item], send: t.Callable
             if watched:
                 sentinel.server.command("SENTINEL", "REMOVE", name)
             send(("REMOVE", name), "MONITOR", name, *mine[0].after.split())
-            proven.add(name)
+            verified.add(name)
         options = [item for item in mine if item.option != "monitor"]
         if not options:
             continue
@@ -161,8 +163,8 @@ def _set_primaries(sentinel: Sentinel, items: t.Sequence[Item], send: t.Callable
         back = ("SET", name, *(word for pair in undo for word in pair)) if watched else ("CKQUORUM", name)
         send(back, "SET", name, *(word for item in options for word in (item.option, item.after or "")))
         if any(item.option.startswith("auth-") for item in options) and not (watched and watched.down):
-            proven.add(name)
-    return proven
+            verified.add(name)
+    return verified
 
 
 _NEUTRAL = {"announce-port": "0", "resolve-hostnames": "no", "announce-hostnames": "no"}
@@ -203,7 +205,7 @@ def restarted(
             _wait_until_up(login)
             return
         except Problem as found:
-            why = found.saw
+            why = found.detected
             problem = Problem(
                 "sentinel_not_up", f"with the changed file it did not come up ({why}); the file is as it was, and it was started with that",
                 "a file that it starts with", f"look at: journalctl -n 50 -u {unit}",
@@ -225,7 +227,7 @@ def _wait_until_up(login: Login) -> None:
             server.close()
             return True
         except ServerDown as problem:
-            last[0] = problem.saw
+            last[0] = problem.detected
             return False
 
     if not wait_for(answers, _UP_SECONDS / 2):

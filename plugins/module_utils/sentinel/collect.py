@@ -16,7 +16,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
     ASK_SECONDS,
-    Members,
+    GroupHosts,
     ask_sentinels,
     look,
 )
@@ -33,8 +33,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan im
     Now,
     Primary,
     is_example,
-    prove_announced,
-    prove_names,
+    require_announced,
+    require_names,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.state import (
     Watched,
@@ -59,12 +59,12 @@ __all__ = [
     "Sentinel",
     "addresses_of",
     "find_sentinel_unit",
-    "prove_address",
-    "prove_logins_of",
-    "prove_scripts",
     "quorum_of",
     "read_sentinel",
     "report_of",
+    "require_address",
+    "require_logins_of",
+    "require_scripts",
     "ring_of",
     "table_of_sentinel",
     "watched_by",
@@ -104,7 +104,7 @@ class Sentinel:
     def tilt(self) -> bool:
         return self.info.flag("sentinel_tilt")
 
-    def now(self, members: t.Collection[str]) -> Now:
+    def now(self, group_hosts: t.Collection[str]) -> Now:
         """What is watched and set. Passwords are in the file only, which a running Sentinel keeps up to date by itself."""
         conf = self.conf
         said, directives = conf.primaries(), conf.directives()
@@ -115,7 +115,7 @@ class Sentinel:
         for name, one in self.watched.items():
             host, port = split_endpoint(one.address)
             monitor = f"{host} {port} {one.options['quorum']}"
-            if is_example(one, members):
+            if is_example(one, group_hosts):
                 examples[name] = monitor
                 continue
             options = {key: value for key, value in one.options.items() if key != "quorum"}
@@ -174,7 +174,7 @@ def read_sentinel(path: str, login: Login, host: Host) -> Sentinel:
     server = sentinel.server
     try:
         sentinel.info = server.info()
-        _prove_it_is_this_one(sentinel)
+        _require_it_is_this_one(sentinel)
         sentinel.watched = watched_by(server)
         sentinel.options = fields_of(server.command("SENTINEL", "CONFIG", "GET", "*"))
         sentinel.users = dict(found for found in map(parse_line, server.command("ACL", "LIST")) if found)
@@ -188,7 +188,7 @@ def read_sentinel(path: str, login: Login, host: Host) -> Sentinel:
     return sentinel
 
 
-def _prove_it_is_this_one(sentinel: Sentinel) -> None:
+def _require_it_is_this_one(sentinel: Sentinel) -> None:
     info, where = sentinel.info, sentinel.server.login.address
     if info.text("redis_mode") != "sentinel":
         raise Problem(
@@ -209,12 +209,12 @@ def _prove_it_is_this_one(sentinel: Sentinel) -> None:
         )  # fmt: skip
 
 
-def ring_of(sentinels: t.Sequence[str], own: t.Optional[str], settings: t.Mapping[str, str]) -> Members:
-    """All Sentinels of the set; who names no port listens where this one does. Raises Problem."""
+def ring_of(sentinels: t.Sequence[str], own: t.Optional[str], settings: t.Mapping[str, str]) -> GroupHosts:
+    """All Sentinels of the group; who names no port listens where this one does. Raises Problem."""
     port = int(settings["port"]) or int(settings["tls-port"])
     given = [*sentinels, own or "127.0.0.1"]
-    spelled = [Members.spelling(one) and endpoint(*split_endpoint(one, port)) for one in given]
-    return Members(spelled[:-1], spelled[-1])
+    spelled = [GroupHosts.spelling(one) and endpoint(*split_endpoint(one, port)) for one in given]
+    return GroupHosts(spelled[:-1], spelled[-1])
 
 
 def table_of_sentinel(server: Server) -> CommandTable:
@@ -249,13 +249,13 @@ def _announced_by_others(others: t.Sequence[str], login: Login) -> dict[str, str
     return found
 
 
-def prove_address(sentinel: Sentinel, ring: Members, options: t.Mapping[str, str], login: Login) -> None:
+def require_address(sentinel: Sentinel, ring: GroupHosts, options: t.Mapping[str, str], login: Login) -> None:
     """No other Sentinel may be known by the address that this one announces. Raises Refusal."""
     host, port = split_endpoint(ring.own)
     announced = endpoint(options["announce-ip"] or host, int(options["announce-port"]) or port)
     differs = any(sentinel.options.get(name, "") != options[name] for name in ("announce-ip", "announce-port"))
     others = _announced_by_others(ring.peers, login) if options["announce-ip"] and differs else {}
-    prove_announced(announced, sentinel.id, sentinel.watched.values(), others)
+    require_announced(announced, sentinel.id, sentinel.watched.values(), others)
 
 
 def report_of(
@@ -291,37 +291,41 @@ def _find_primary(
     primary: Primary, others: t.Sequence[str], login: Login, to_servers: Login, hostnames: bool
 ) -> tuple[str, str]:
     """Where the primary is, by those who know: the other Sentinels, else the servers themselves. Raises Problem or Refusal."""
-    known = primary.members or ("127.0.0.1:0",)
-    members = Members(known, known[0])
-    named = agreed(ask_sentinels(others, primary.name, login, members), primary.name)
-    if named and primary.members and named not in members.all:
+    known = primary.group_hosts or ("127.0.0.1:0",)
+    group_hosts = GroupHosts(known, known[0])
+    named = agreed(ask_sentinels(others, primary.name, login, group_hosts), primary.name)
+    if named and primary.group_hosts and named not in group_hosts.all:
         raise Refusal(
-            "unknown_primary", f"Sentinel names {named} as primary of {primary.name}, which is none of its members", "a declaration of all members",
-            f"add {named} to members of {primary.name}, or correct sentinels and the name",
+            "unknown_primary", f"Sentinel names {named} as primary of {primary.name}, which is none of its hosts", "a declaration of all hosts of the group",
+            f"add {named} to group_hosts of {primary.name}, or correct sentinels and the name",
         )  # fmt: skip
     if named:
         found, because = named, "the other Sentinels say so"
-    elif primary.members:
-        views = [look(members, member, to_servers) for member in members.all]
-        declared = members.of(Members.spelling(primary.begins_as)) if primary.begins_as else None
+    elif primary.group_hosts:
+        views = [look(group_hosts, member, to_servers) for member in group_hosts.all]
+        declared = group_hosts.of(GroupHosts.spelling(primary.begins_as)) if primary.begins_as else None
         decision = decide(View("this Sentinel", "unreachable"), views, None, declared)
         found, because = decision.primary, decision.because
     else:
         return "", ""
     host, port = split_endpoint(found)
     host = host if hostnames else _numeric(host)
-    if _loopback(host) and primary.members and not all(_loopback(split_endpoint(one)[0]) for one in members.all):
+    if (
+        _loopback(host)
+        and primary.group_hosts
+        and not all(_loopback(split_endpoint(one)[0]) for one in group_hosts.all)
+    ):
         raise Problem(
             "loopback_primary", f"{found} is {host} on this host: nobody else would reach the primary there", "an address that all hosts share",
-            "declare members by addresses, or correct /etc/hosts of this host",
+            "declare group_hosts by addresses, or correct /etc/hosts of this host",
         )  # fmt: skip
     return endpoint(host, port), because
 
 
 def addresses_of(
-    declared: Declared, now: Now, ring: Members, login: Login, to_servers: Login, bare: bool
+    declared: Declared, now: Now, ring: GroupHosts, login: Login, to_servers: Login, fresh: bool
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Where the primaries are that are not watched yet, and who says so. ``bare``: nothing runs yet, and the declaration is all there is.
+    """Where the primaries are that are not watched yet, and who says so. ``fresh``: nothing runs yet, and the declaration is all there is.
 
     Raises Problem or Refusal.
     """
@@ -331,17 +335,17 @@ def addresses_of(
             continue
         user, password = one.login
         mine = dataclasses.replace(to_servers, user=user, password=password, previous_password=None)
-        if bare:
-            found[one.name] = Members.spelling(one.begins_as or one.members[0]) if one.members else ""
+        if fresh:
+            found[one.name] = GroupHosts.spelling(one.begins_as or one.group_hosts[0]) if one.group_hosts else ""
         else:
             hostnames = declared.options["resolve-hostnames"] == "yes"
             found[one.name], because[one.name] = _find_primary(one, ring.peers, login, mine, hostnames)
         if not found[one.name]:
-            prove_names([one.name], now.names, "primaries")
+            require_names([one.name], now.names, "primaries")
     return found, because
 
 
-def prove_logins_of(
+def require_logins_of(
     declared: Declared, items: t.Sequence[Item], sentinel: Sentinel, addresses: t.Mapping[str, str], to_servers: Login
 ) -> None:
     """Try each login that is about to be set. Raises Problem."""
@@ -352,11 +356,11 @@ def prove_logins_of(
         watched = sentinel.watched.get(one.name)
         address = addresses.get(one.name) or (watched.address if watched else "")
         if new and address:
-            _prove_login(one, address, to_servers)
+            _require_login(one, address, to_servers)
 
 
-def _prove_login(primary: Primary, address: str, to_servers: Login) -> None:
-    """Sentinel's login must work on the primary, as itself and not as anybody else. Raises Problem; a dead primary proves nothing."""
+def _require_login(primary: Primary, address: str, to_servers: Login) -> None:
+    """Sentinel's login must work on the primary, as itself and not as anybody else. Raises Problem; a dead primary verifies nothing."""
     host, port = split_endpoint(address)
     user, password = primary.login
     login = dataclasses.replace(
@@ -373,13 +377,13 @@ def _prove_login(primary: Primary, address: str, to_servers: Login) -> None:
         if problem.code not in ("login_failed", "command_failed"):
             return
         raise Problem(
-            "sentinel_auth_refused", f"{primary.name}: its primary {address} does not let Sentinel in as {user or 'the default user'}: {problem.saw}",
+            "sentinel_auth_refused", f"{primary.name}: its primary {address} does not let Sentinel in as {user or 'the default user'}: {problem.detected}",
             "a user with preset sentinel on the servers, before Sentinel uses it",
             f"declare it in redis_acl_users, or correct auth_user and auth_password of {primary.name}",
         ) from None  # fmt: skip
 
 
-def prove_scripts(items: t.Iterable[Item], scripts: t.Collection[str]) -> None:
+def require_scripts(items: t.Iterable[Item], scripts: t.Collection[str]) -> None:
     """Sentinel does not start with a script that it cannot run. Raises Problem."""
     for item in items:
         if item.option not in scripts or not item.after:

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lossless editor of sentinel.conf: only lines that are named are touched, what Sentinel remembers never is.
+"""Lossless editor of sentinel.conf: only lines that are named are touched, Sentinel's runtime state never is.
 
 The file is Sentinel's own state. It writes it anew at its start and at every change: ``myid``, epochs, ``known-replica``,
 ``known-sentinel``, and the primary that is one now. This editor is for a file whose Sentinel does not run.
@@ -15,7 +15,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 
 __all__ = ["STATE", "SentinelConf"]
 
-#: What Sentinel remembers; ``monitor`` counts as well once Sentinel has run.
+#: Sentinel's runtime state; ``monitor`` counts as well once Sentinel has run.
 STATE = ("myid", "current-epoch", "config-epoch", "leader-epoch", "known-replica", "known-slave", "known-sentinel")
 #: Options that are not of one primary.
 _GLOBAL = frozenset(

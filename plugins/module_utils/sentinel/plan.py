@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what a Sentinel watches to what is declared; what it remembers is never part of it."""
+"""From what a Sentinel watches to what is declared; its runtime state is never part of it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 
 __all__ = [
     "CONF_DEFAULTS", "SCRIPTS", "Declared", "Item", "Now", "Primary", "advice", "cautions", "changes_of", "declared_of", "edit", "is_example",
-    "options_of", "plan_items", "prove_announced", "prove_names", "prove_port", "prove_quiet", "prove_restartable", "reset_changes",
-    "settings_of", "stale_of", "strangers",
+    "options_of", "plan_items", "require_announced", "require_names", "require_port", "require_quiet", "require_restartable", "reset_changes",
+    "settings_of", "stale_of", "undeclared",
 ]  # fmt: skip
 
 SCRIPTS = ("notification-script", "client-reconfig-script")
@@ -50,7 +50,7 @@ class Primary:
     name: str
     quorum: int
     options: t.Mapping[str, str]
-    members: tuple[str, ...] = ()
+    group_hosts: tuple[str, ...] = ()
     begins_as: str = ""
 
     @property
@@ -140,7 +140,9 @@ def declared_of(entries: t.Sequence[t.Mapping[str, t.Any]], sentinels: int) -> t
                 )
             if path is not None:
                 options[option] = _word(f"{name}: {option}", path)
-        found[name] = Primary(name, quorum, options, tuple(entry.get("members") or ()), str(entry.get("primary") or ""))
+        found[name] = Primary(
+            name, quorum, options, tuple(entry.get("group_hosts") or ()), str(entry.get("primary") or "")
+        )
     return tuple(found.values())
 
 
@@ -203,7 +205,7 @@ def settings_of(params: t.Mapping[str, t.Any]) -> dict[str, str]:
     return {name: normal(name, value) for name, value in found.items()}
 
 
-def prove_port(settings: t.Mapping[str, str], port: int, socket: t.Optional[str]) -> None:
+def require_port(settings: t.Mapping[str, str], port: int, socket: t.Optional[str]) -> None:
     """The login has to be for where this Sentinel will listen. Raises Problem."""
     if not socket and str(port) not in (settings["port"], settings["tls-port"]):
         raise Problem(
@@ -279,13 +281,13 @@ def plan_items(declared: Declared, now: Now, addresses: t.Mapping[str, str], gon
     for one in declared.primaries:
         mine = primary_items(one, now.primaries.get(one.name), addresses.get(one.name, ""))
         if mine and mine[0].option == "monitor":
-            _prove_one_name(mine[0], now, gone)
+            _require_one_name(mine[0], now, gone)
             mine[0] = dataclasses.replace(mine[0], before=now.examples.get(one.name))
         items += mine
     return items + conf_items(declared.settings, now.directives)
 
 
-def _prove_one_name(item: Item, now: Now, gone: t.Collection[str]) -> None:
+def _require_one_name(item: Item, now: Now, gone: t.Collection[str]) -> None:
     where = (item.after or "").split()[:2]
     for name, said in now.primaries.items():
         if name not in gone and said["monitor"].split()[:2] == where:
@@ -295,7 +297,7 @@ def _prove_one_name(item: Item, now: Now, gone: t.Collection[str]) -> None:
             )  # fmt: skip
 
 
-def strangers(declared: Declared, now: Now) -> list[str]:
+def undeclared(declared: Declared, now: Now) -> list[str]:
     """Names that are watched and not declared."""
     return sorted(now.names - {one.name for one in declared.primaries})
 
@@ -310,13 +312,13 @@ def reset_changes(watched: t.Mapping[str, Watched], names: t.Iterable[str], seco
     ]
 
 
-def is_example(watched: Watched, members: t.Collection[str]) -> bool:
+def is_example(watched: Watched, group_hosts: t.Collection[str]) -> bool:
     """Whether this is what the packages' example file watches, and nobody else knows of it: no state worth keeping."""
     return (
         (watched.name, watched.address) == ("mymaster", "127.0.0.1:6379")
         and not watched.sentinels
         and not watched.config_epoch
-        and watched.address not in members
+        and watched.address not in group_hosts
     )
 
 
@@ -350,7 +352,7 @@ def edit(conf: SentinelConf, items: t.Iterable[Item]) -> str:
         elif not item.of:
             conf.set_option(item.option, item.after or None)
         elif item.option == "monitor":
-            conf.remove_primary(item.of)  # what a removed one, or the package's example, had beside it
+            conf.remove_primary(item.of)  # what a removed one, or the package's example, had next to it
             conf.set_primary(item.of, "monitor", item.after)
         elif item.option == "quorum":
             said = conf.primaries()[item.of]["monitor"].split()
@@ -363,18 +365,18 @@ def edit(conf: SentinelConf, items: t.Iterable[Item]) -> str:
 # --- proofs -----------------------------------------------------------------------------------------------------------
 
 
-def prove_names(names: t.Iterable[str], there: t.Collection[str], what: str) -> None:
+def require_names(names: t.Iterable[str], there: t.Collection[str], what: str) -> None:
     """Every name must be one that is watched. Raises Problem with those that are."""
     for name in names:
         if name not in there:
             raise Problem(
                 "unknown_primary_name",
                 f"{what} names {name}, and no such primary is watched; there {'are' if there else 'is'} {', '.join(sorted(there)) or 'none'}",
-                "a name that exists, or members among which its primary can be found", f"correct the name, or set members for {name}",
+                "a name that exists, or group_hosts among which its primary can be found", f"correct the name, or set group_hosts for {name}",
             )  # fmt: skip
 
 
-def prove_announced(announced: str, own_id: str, watched: t.Iterable[Watched], others: t.Mapping[str, str]) -> None:
+def require_announced(announced: str, own_id: str, watched: t.Iterable[Watched], others: t.Mapping[str, str]) -> None:
     """No other Sentinel may go by the same address: each would replace the other in everybody's list. Raises Refusal.
 
     ``others`` maps declared Sentinels to what they announce.
@@ -393,7 +395,7 @@ def prove_announced(announced: str, own_id: str, watched: t.Iterable[Watched], o
         )  # fmt: skip
 
 
-def prove_quiet(watched: t.Iterable[Watched], tilt: bool, doing: str) -> None:
+def require_quiet(watched: t.Iterable[Watched], tilt: bool, doing: str) -> None:
     """A Sentinel in trouble is left alone. Raises Refusal."""
     if tilt:
         raise Refusal(
@@ -409,20 +411,20 @@ def prove_quiet(watched: t.Iterable[Watched], tilt: bool, doing: str) -> None:
             )  # fmt: skip
 
 
-def prove_restartable(watched: t.Iterable[Watched], tilt: bool) -> None:
+def require_restartable(watched: t.Iterable[Watched], tilt: bool) -> None:
     """The others must be able to fail over while this one is away. Raises Refusal.
 
     A set of one or two can spare none, whatever is done: there a restart is a second without failover, and no refusal helps.
     """
     watched = list(watched)
-    prove_quiet(watched, tilt, "a restart")
+    require_quiet(watched, tilt, "a restart")
     for one in watched:
         total, others = len(one.sentinels) + 1, sum(known.up for known in one.sentinels)
         needed = max(int(one.options.get("quorum", "1")), total // 2 + 1)
         if total >= 3 and others < needed:
             raise Refusal(
                 "quorum_at_risk",
-                f"{one.name}: of {total} Sentinels {others} beside this one are up, and a failover takes {needed}: a restart would leave too few",
+                f"{one.name}: of {total} Sentinels {others} next to this one are up, and a failover takes {needed}: a restart would leave too few",
                 f"{needed} others that are up", "start the others; forget those that are gone for good (redis_sentinel_reset); then run again",
             )  # fmt: skip
 

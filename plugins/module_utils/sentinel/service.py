@@ -16,17 +16,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect
 from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import write_drop_in
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
     process_of,
-    prove_last_word,
+    require_last_word,
     unit_state,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
-    prove_is_the_units,
-    prove_unit_file,
+    require_is_the_units,
+    require_unit_file,
     restart_reasons,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
     confinement_reasons,
-    prove_reachable,
+    require_reachable,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
@@ -83,14 +83,14 @@ def _declared(properties: t.Mapping[str, t.Any], scripts: t.Iterable[str]) -> di
     return found
 
 
-def _prove_paths(sentinel: Sentinel, unit: str, state: t.Mapping[str, str], now: str, declared: t.Mapping[str, str]) -> None:  # fmt: skip
+def _require_paths(sentinel: Sentinel, unit: str, state: t.Mapping[str, str], now: str, declared: t.Mapping[str, str]) -> None:  # fmt: skip
     ours = set(drop_in_values(now).get("ReadWritePaths", "").split())
     packaged = " ".join(word for word in state.get("ReadWritePaths", "").split() if word not in ours)
     said = {entry.name: entry.text for entry in sentinel.conf.directives()}
     # Its dir (/tmp as RHEL ships it) is where it stands, no more: a Sentinel keeps what it knows in its configuration file.
     writes = {"config_file": os.path.dirname(os.path.realpath(sentinel.path))}
     writes["logfile"] = os.path.dirname(said.get("logfile", ""))
-    prove_reachable(declared, packaged, {name: path for name, path in writes.items() if path.startswith("/")}, unit)
+    require_reachable(declared, packaged, {name: path for name, path in writes.items() if path.startswith("/")}, unit)
 
 
 def _started(sentinel: Sentinel) -> float:
@@ -103,34 +103,34 @@ def _started(sentinel: Sentinel) -> float:
 
 
 def read_service(
-    sentinel: Sentinel, unit: str, params: t.Mapping[str, t.Any], scripts: t.Iterable[str], units: str, bare: bool
+    sentinel: Sentinel, unit: str, params: t.Mapping[str, t.Any], scripts: t.Iterable[str], units: str, fresh: bool
 ) -> Service:
-    """What differs. ``bare``: told against a host without Sentinel. Raises Problem, or Refusal where unit and process are not one."""
+    """What differs. ``fresh``: told against a host without Sentinel. Raises Problem, or Refusal where unit and process are not one."""
     host = sentinel.host
-    state = {} if bare and not unit else unit_state(host, unit)
+    state = {} if fresh and not unit else unit_state(host, unit)
     unit = unit or "redis-sentinel"
     declared = _declared(params["properties"], scripts)
     path = os.path.join(units, f"{unit}.service.d", _NAME)
     text = render_drop_in(declared) if declared else ""
     service = Service(host, unit, path, text, params["enabled"], reload=state.get("NeedDaemonReload") == "yes")
-    prove_last_word(host, state, _NAME, declared)
+    require_last_word(host, state, _NAME, declared)
     if state:
-        prove_unit_file(state.get("ExecStart", ""), params["config_file"])
-    now = "" if bare else host.read(path) or ""
+        require_unit_file(state.get("ExecStart", ""), params["config_file"])
+    now = "" if fresh else host.read(path) or ""
     if sentinel.text:
-        _prove_paths(sentinel, unit, state, now, declared)
+        _require_paths(sentinel, unit, state, now, declared)
     if text and now != text:
         before = ("\n" + now.rstrip("\n")) if now else None
         service.changes.append(
             Change("unit", path, before, "\n" + text.rstrip("\n"), f"write {path} and reload systemd")
         )
-    enabled = not bare and state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
+    enabled = not fresh and state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
     if params["enabled"] != enabled:
         says = {True: "enabled yes", False: "enabled no"}
         verb = "enable" if params["enabled"] else "disable"
         service.changes.append(Change("boot", unit, says[enabled], says[params["enabled"]], f"{verb} {unit}"))
     if sentinel.running:
-        prove_is_the_units(unit, state, sentinel.pid)
+        require_is_the_units(unit, state, sentinel.pid)
         given, confined = process_of(host, sentinel.pid)
         service.reasons = restart_reasons({}, {}, {}, declared, given, host.open_files_ceiling())
         service.reasons += confinement_reasons(declared, confined)

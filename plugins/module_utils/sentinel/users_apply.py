@@ -21,7 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_plan import (
     lost_peers,
     plan_users,
-    prove_logins,
+    require_logins,
     users_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
@@ -32,7 +32,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     wait_for,
 )
 
-__all__ = ["planned_users", "prove_peers", "set_users"]
+__all__ = ["planned_users", "require_peers", "set_users"]
 
 #: Clients of a Sentinel connect again within a second.
 _LINK_SECONDS = 15.0
@@ -68,11 +68,11 @@ def planned_users(
         )
         others = (user or "default", password)
     after = plan_of(True)
-    prove_logins(after.live_after if table else after.file_after, table, (login[0] or "default", login[1]), others)
+    require_logins(after.live_after if table else after.file_after, table, (login[0] or "default", login[1]), others)
     return plan_of(finish)
 
 
-def prove_peers(server: Server, plan: AclPlan) -> None:
+def require_peers(server: Server, plan: AclPlan) -> None:
     """Every connected Sentinel has to come as a user that stays; who does not is asked to log in again. Raises Refusal.
 
     A Sentinel whose login was made after it had connected goes on as it came, for ever.
@@ -132,7 +132,7 @@ def set_users(server: Server, login: Login, plan: AclPlan) -> t.Callable[[], Non
             connect_as(login, ASK_SECONDS).command("SENTINEL", "MASTERS")
         except Problem as problem:
             raise Refusal(
-                "sentinel_self_lockout", f"with the users as declared this collection cannot log in: {problem.saw}; the users are as they were",
+                "sentinel_self_lockout", f"with the users as declared this collection cannot log in: {problem.detected}; the users are as they were",
                 "a login for the runs to come", "correct login_user and login_password, or the user of that name",
             ) from None  # fmt: skip
     except Problem as problem:

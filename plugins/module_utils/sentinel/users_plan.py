@@ -25,7 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 
-__all__ = ["OURS", "PEER", "PRESETS", "lost_peers", "plan_users", "prove_logins", "users_of", "words_of_users"]
+__all__ = ["OURS", "PEER", "PRESETS", "lost_peers", "plan_users", "require_logins", "users_of", "words_of_users"]
 
 #: What one Sentinel does on another.
 PEER = ("ping", "publish", "client|setname", "sentinel|is-master-down-by-addr")
@@ -74,7 +74,7 @@ def plan_users(
     return plan
 
 
-def prove_logins(
+def require_logins(
     after: Acl,
     table: t.Optional[CommandTable],
     login: tuple[str, t.Optional[str]],

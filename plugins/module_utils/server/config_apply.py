@@ -14,10 +14,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile
 
-__all__ = ["commit", "prove_known", "set_live"]
+__all__ = ["commit", "require_known", "set_live"]
 
 
-def prove_known(instance: Instance, wanted: t.Iterable[str]) -> None:
+def require_known(instance: Instance, wanted: t.Iterable[str]) -> None:
     """Every directive must be one that the live server answers to. Raises Problem."""
     for name in wanted:
         if name not in instance.live:

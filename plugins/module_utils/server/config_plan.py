@@ -30,7 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 
 __all__ = [
     "FITS", "ClientLimit", "ConfigPlan", "client_limit", "declare", "file_change", "is_limit_written_down", "live_change", "needs_restart",
-    "plan_config", "prove_fits", "text_of",
+    "plan_config", "require_fits", "text_of",
 ]  # fmt: skip
 
 #: Descriptors that Redis keeps for itself (CONFIG_MIN_RESERVED_FDS in server.h).
@@ -135,7 +135,7 @@ def plan_config(
     path: str,
     live: t.Optional[t.Mapping[str, str]],
     clients: t.Optional[ClientLimit],
-    baseline_empty: bool = False,
+    fresh_install: bool = False,
 ) -> ConfigPlan:
     """``wanted`` in normal form; ``live`` None where the server does not run."""
     plan = ConfigPlan()
@@ -145,7 +145,7 @@ def plan_config(
     for name, want in wanted.items():
         if name == "maxclients" and clients and is_limit_written_down(directives, clients):
             continue
-        if baseline_empty:
+        if fresh_install:
             plan.changes.append(Change("file", name, None, masked(name, want or '""'), f"write {name} to {path}"))
         else:
             change = file_change(directives, name, want, path)
@@ -162,7 +162,7 @@ def _whole(text: t.Optional[str]) -> t.Optional[int]:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
-def prove_fits(wanted: t.Mapping[str, t.Optional[str]], live: t.Mapping[str, str], info: Info) -> None:
+def require_fits(wanted: t.Mapping[str, t.Optional[str]], live: t.Mapping[str, str], info: Info) -> None:
     """The data that is there must fit what is declared; ``wanted`` in normal form, None where nothing is. Raises Refusal."""
     used, maxmemory = info.number("used_memory"), _whole(wanted.get("maxmemory") or live.get("maxmemory")) or 0
     changes = any(wanted.get(name) not in (None, live.get(name)) for name in ("maxmemory", "maxmemory-policy"))

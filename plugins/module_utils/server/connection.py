@@ -256,7 +256,7 @@ def connect_as(login: Login, timeout: float = 30.0) -> Server:
         connection.disconnect()
         raise _denied(login, error.text) from None
     except ServerDown as error:
-        raise _no_redis(where, error.saw.rsplit(": ", 1)[-1]) from None
+        raise _no_redis(where, error.detected.rsplit(": ", 1)[-1]) from None
     except redis.exceptions.InvalidResponse as error:
         raise _no_redis(where, _first_line(error)) from None
     except redis.exceptions.ResponseError as error:

@@ -23,12 +23,23 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive, RedisConf, expand
-from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import server_binary, throwaway
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
+    server_binary,
+    temporary_server,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 __all__ = [
-    "OPEN_ACL", "Instance", "edited", "prove_accepted", "read_instance", "refreshed", "rehearsed", "stage", "wait_until_loaded",
+    "OPEN_ACL",
+    "Instance",
+    "edited",
+    "read_instance",
+    "refreshed",
+    "require_accepted",
+    "stage",
+    "temporarily_loaded",
+    "wait_until_loaded",
 ]  # fmt: skip
 
 OLDEST = (7, 0)
@@ -114,8 +125,8 @@ def _same_file(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _prove_it_is_ours(instance: Instance, data_dir: str) -> None:
-    """Editing one server's file and setting another live would be the worst of both: prove that they are one."""
+def _require_it_is_ours(instance: Instance, data_dir: str) -> None:
+    """Editing one server's file and setting another live would be the worst of both: verify that they are one."""
     info = instance.info
     where = instance.server.login.address if instance.server else ""
     started_with = info.text("config_file")
@@ -149,7 +160,7 @@ def _prove_it_is_ours(instance: Instance, data_dir: str) -> None:
         )
 
 
-def _prove_it_is_stopped(instance: Instance, login: Login) -> None:
+def _require_it_is_stopped(instance: Instance, login: Login) -> None:
     data_dir = instance.in_file("dir")
     if not data_dir or not os.path.isabs(data_dir):
         raise Refusal(
@@ -168,12 +179,12 @@ def _prove_it_is_stopped(instance: Instance, login: Login) -> None:
         )
 
 
-def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_empty: bool = False) -> Instance:
+def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_install: bool = False) -> Instance:
     """Read file and live server. Raises Problem, or Refusal where the two cannot be shown to be one instance.
 
-    ``baseline_empty``: this run installs Redis, so what it changes is told against an empty file, and there is no data yet.
+    ``fresh_install``: this run installs Redis, so what it changes is told against an empty file, and there is no data yet.
     """
-    if baseline_empty and not os.path.exists(path):
+    if fresh_install and not os.path.exists(path):
         return Instance(path, "", [], host)
     text = read_text(path)
     instance = Instance(path, text, _directives(text, path), host)
@@ -187,7 +198,7 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_
     try:
         instance.server = _connect_where_it_is(instance, login)
     except ServerDown:
-        _prove_it_is_stopped(instance, login)
+        _require_it_is_stopped(instance, login)
         return instance
     try:
         instance.info = wait_until_loaded(instance.server, timeout)
@@ -199,7 +210,7 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, baseline_
                 "set login_user and login_password",
             ) from None  # fmt: skip
         raise
-    _prove_it_is_ours(instance, instance.live["dir"])
+    _require_it_is_ours(instance, instance.live["dir"])
     _spell_dir(instance)
     return instance
 
@@ -233,8 +244,10 @@ def edited(instance: Instance, values: t.Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def rehearsed(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> t.Iterator[t.Optional[Server]]:
-    """A throwaway server that has read ``text`` as the instance's file (and ``acl_text`` as its ACL file), to ask it questions.
+def temporarily_loaded(
+    instance: Instance, text: str, acl_text: t.Optional[str] = None
+) -> t.Iterator[t.Optional[Server]]:
+    """A temporary server that has read ``text`` as the instance's file (and ``acl_text`` as its ACL file), to ask it questions.
 
     None where no server program is installed. Raises Problem where it refuses to start.
     """
@@ -253,7 +266,7 @@ def rehearsed(instance: Instance, text: str, acl_text: t.Optional[str] = None) -
     if user is None:  # whoever owns the data is whom the server will run as
         user = instance.host.user_of_file(data_dir if data_dir and os.path.isdir(data_dir) else instance.path)
     place = instance.value("dir") or "/"
-    with throwaway(binary, text, instance.path, directives, place, user, acl_text) as socket:
+    with temporary_server(binary, text, instance.path, directives, place, user, acl_text) as socket:
         yield connect(Login(unix_socket=socket)) if acl_text == OPEN_ACL else None
 
 
@@ -261,9 +274,9 @@ def rehearsed(instance: Instance, text: str, acl_text: t.Optional[str] = None) -
 OPEN_ACL = "user default on nopass ~* &* +@all\n"
 
 
-def prove_accepted(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> None:
+def require_accepted(instance: Instance, text: str, acl_text: t.Optional[str] = None) -> None:
     """Let the installed server read ``text`` (and ``acl_text``). Raises Problem where it refuses it."""
-    with rehearsed(instance, text, acl_text):
+    with temporarily_loaded(instance, text, acl_text):
         pass
 
 

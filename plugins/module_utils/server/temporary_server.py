@@ -1,9 +1,9 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting a throwaway server on a candidate configuration, so that Redis itself judges it.
+"""Starting a temporary server on a candidate configuration, so that Redis itself judges it.
 
-Redis has no ``--test-config``. The throwaway listens on a Unix socket in a private directory only, loads and saves nothing,
+Redis has no ``--test-config``. The temporary server listens on a Unix socket in a private directory only, loads and saves nothing,
 replicates nothing, and is killed as soon as it answers.
 """
 
@@ -26,7 +26,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive, canonical_name
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
 
-__all__ = ["end_with_parent", "judgement", "private_server", "prove_bindable", "server_binary", "throwaway"]
+__all__ = [
+    "end_with_parent",
+    "judgement",
+    "require_bindable",
+    "run_temporary_server",
+    "server_binary",
+    "temporary_server",
+]
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -96,7 +103,7 @@ def judgement(output: str) -> str:
 
 
 @contextlib.contextmanager
-def private_server(
+def run_temporary_server(
     command: t.Sequence[str],
     listening: str,
     output: t.Any,
@@ -122,7 +129,7 @@ def private_server(
 
 
 @contextlib.contextmanager
-def throwaway(
+def temporary_server(
     binary: str,
     text: str,
     path: str,
@@ -134,7 +141,7 @@ def throwaway(
     """A server of ``binary`` that has read ``text`` as its configuration; gives the path of its Unix socket.
 
     ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes, ``acl_text`` what its ACL file
-    should hold in place of what it does. Where we are root the throwaway runs as ``user``, who may read what the server may read
+    should hold in place of what it does. Where we are root the temporary server runs as ``user``, who may read what the server may read
     (keys for TLS by a further group, say). Raises Problem, with Redis' words, if it refuses to start.
     """
     directory = tempfile.mkdtemp(prefix="redisops-probe-")
@@ -154,7 +161,9 @@ def throwaway(
                 os.chown(name, user.uid, user.gid, follow_symlinks=False)
         with tempfile.TemporaryFile() as output:
             command = [binary, candidate, *arguments]
-            with private_server(command, listening, output, identity, end_with_parent, _TIMEOUT_SECONDS) as process:
+            with run_temporary_server(
+                command, listening, output, identity, end_with_parent, _TIMEOUT_SECONDS
+            ) as process:
                 if process.poll() is None and _answers(listening):
                     yield listening
                     return
@@ -176,10 +185,10 @@ def _write(path: str, text: str) -> None:
         handle.write(text)
 
 
-def prove_bindable(addresses: t.Sequence[str]) -> None:
+def require_bindable(addresses: t.Sequence[str]) -> None:
     """Every address of ``bind`` must be this host's; ``-`` before one makes it optional. Raises Problem.
 
-    The throwaway cannot tell: it listens nowhere.
+    The temporary server cannot tell: it listens nowhere.
     """
     for address in addresses:
         if address.startswith("-") or address in ("*", "::*"):

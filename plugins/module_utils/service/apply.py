@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The acts of redis_service: systemctl, and a restart between a proven save and a comparison."""
+"""The acts of redis_service: systemctl, and a restart between a verified save and a comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import proven_save
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import verified_save
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
     CommandError,
     Login,
@@ -25,7 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.files imp
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import TIMED_OUT, Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = ["hold_writes", "restart_server", "save_before_restart", "start_server", "write_drop_in"]
+__all__ = ["pause_writes", "restart_server", "save_before_restart", "start_server", "write_drop_in"]
 
 #: Longer than systemd takes to send its signal; short for the clients, should this run be cut off behind the pause.
 _PAUSE_SECONDS = 30
@@ -70,10 +70,10 @@ def start_server(host: Host, unit: str, login: Login, timeout: float) -> Info:
         server.close()
 
 
-def save_before_restart(server: Server, prove: t.Callable[[Info], None], timeout: float) -> None:
-    """A proven save, between two proofs that a start would find it. Nothing has been touched yet. Raises Problem."""
-    prove(server.info())  # before the save: it replaces a file
-    prove(proven_save(server, timeout))
+def save_before_restart(server: Server, require_safe: t.Callable[[Info], None], timeout: float) -> None:
+    """A verified save, between two proofs that a start would find it. Nothing has been touched yet. Raises Problem."""
+    require_safe(server.info())  # before the save: it replaces a file
+    require_safe(verified_save(server, timeout))
 
 
 class _Pause:
@@ -95,22 +95,22 @@ class _Pause:
             pass
 
 
-def hold_writes(server: Server, prove: t.Callable[[Info], None], timeout: float) -> tuple[_Pause, Info]:
-    """Stop acknowledging writes, and prove again: what is proven from here on is what there is. Raises Problem."""
+def pause_writes(server: Server, require_safe: t.Callable[[Info], None], timeout: float) -> tuple[_Pause, Info]:
+    """Stop acknowledging writes, and require_safe again: what is verified from here on is what there is. Raises Problem."""
     pause = _Pause(server)
     pause.renew()
     try:
         info = server.info()
-        prove(info)
+        require_safe(info)
         if not info.flag("aof_enabled") and info.number("rdb_changes_since_last_save"):
             # Without an AOF the RDB file is all there will be, and how the process ends (shutdown-on-sigterm, a time limit of
             # systemd) is not ours: take in what was written since the first save.
-            info = proven_save(server, timeout, tick=pause.renew)
+            info = verified_save(server, timeout, tick=pause.renew)
             pause.renew()
     except Problem as problem:
         pause.end()
         raise Problem(
-            problem.code, f"{problem.saw}; the server has not been restarted", problem.needs, problem.do
+            problem.code, f"{problem.detected}; the server has not been restarted", problem.needs, problem.do
         ) from None
     except BaseException:
         pause.end()
@@ -119,14 +119,14 @@ def hold_writes(server: Server, prove: t.Callable[[Info], None], timeout: float)
 
 
 def restart_server(
-    host: Host, unit: str, server: Server, login: Login, prove: t.Callable[[Info], None], timeout: float
+    host: Host, unit: str, server: Server, login: Login, require_safe: t.Callable[[Info], None], timeout: float
 ) -> tuple[Info, Info]:
     """Writes paused → proof repeated → restart → loaded. Gives INFO before and after. Raises Problem.
 
     Comes after save_before_restart(). Between the pause and the end of the process no write is acknowledged. The pause ends
     by itself, should this run be cut off.
     """
-    pause, before = hold_writes(server, prove, timeout)
+    pause, before = pause_writes(server, require_safe, timeout)
     done = host.run("systemctl", "restart", f"{unit}.service", timeout=timeout)
     if done.code:
         if done.code != TIMED_OUT:

@@ -21,8 +21,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
     Confined,
     exposure,
-    prove_reachable,
     read_confined,
+    require_reachable,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import (
@@ -39,8 +39,8 @@ __all__ = [
     "exposure_of",
     "find_unit",
     "process_of",
-    "prove_last_word",
-    "prove_paths",
+    "require_last_word",
+    "require_paths",
     "sentinel_listens",
     "unit_state",
 ]
@@ -102,7 +102,7 @@ def disk_of(values: t.Mapping[str, t.Optional[str]]) -> Place:
     return Place(*(values[name] or "" for name in PLACE))
 
 
-def prove_paths(
+def require_paths(
     instance: Instance, unit: str, state: t.Mapping[str, str], drop_in: str, declared: t.Mapping[str, str]
 ) -> None:
     """Confined as ``declared``, the server must reach what its file names. Raises Refusal.
@@ -118,10 +118,10 @@ def prove_paths(
         path = instance.in_file(name)
         said[name] = os.path.dirname(path) if path and path.startswith("/") and path != "/dev/null" else None
     writes = {name: os.path.realpath(path) for name, path in said.items() if path and os.path.isabs(path)}
-    prove_reachable(declared, " ".join(packaged), writes, unit)
+    require_reachable(declared, " ".join(packaged), writes, unit)
 
 
-def prove_last_word(host: Host, state: t.Mapping[str, str], name: str, declared: t.Mapping[str, str]) -> None:
+def require_last_word(host: Host, state: t.Mapping[str, str], name: str, declared: t.Mapping[str, str]) -> None:
     """No drop-in that systemd reads behind ours (they go by file name) may say otherwise. Raises Problem."""
     for later in state.get("DropInPaths", "").split():
         if os.path.basename(later) <= name:

@@ -13,10 +13,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
     PLACE,
-    prove_rdb_is_the_data,
+    require_rdb_is_the_data,
     start_loads,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS, prove_fits
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS, require_fits
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import IMMUTABLE, PROTECTED, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
 
@@ -24,18 +24,18 @@ __all__ = [
     "Pending",
     "Process",
     "missing_keys",
-    "prove_overrides",
-    "prove_primary",
-    "prove_restart",
-    "prove_start",
-    "prove_unit_file",
+    "require_overrides",
+    "require_primary",
+    "require_restart",
+    "require_start",
+    "require_unit_file",
     "restart_reasons",
     "unit_problem",
 ]
 
 #: Directives whose effect does not depend on the process: a difference is no reason for a restart.
 _COSMETIC = frozenset(["daemonize", "supervised", "pidfile", "always-show-logo", "set-proc-title", "disable-thp"])
-#: Commands that take no key away; where any other ran since the start, counts prove nothing.
+#: Commands that take no key away; where any other ran since the start, counts verify nothing.
 _HARMLESS = frozenset(
     """acl asking auth bgrewriteaof bgsave bitcount bitpos client cluster command config dbsize debug discard dump echo exists get
     getbit getrange hello hexists hget hgetall hkeys hlen hmget hscan hstrlen hvals info keys lastsave latency lindex llen lpos
@@ -106,7 +106,7 @@ def restart_reasons(
     return reasons
 
 
-def prove_overrides(overrides: t.Mapping[str, str], in_file: t.Mapping[str, t.Optional[str]]) -> None:
+def require_overrides(overrides: t.Mapping[str, str], in_file: t.Mapping[str, t.Optional[str]]) -> None:
     """The unit's command line must not contradict the file where data depends on it. Raises Refusal."""
     for name in (*PLACE, "appendonly", "save"):
         if name in overrides and normal(name, overrides[name]) != (in_file.get(name) or ""):
@@ -118,8 +118,8 @@ def prove_overrides(overrides: t.Mapping[str, str], in_file: t.Mapping[str, t.Op
             )
 
 
-def prove_unit_file(exec_start: str, config_file: str) -> None:
-    """The unit must start the server with the file that was proven. Raises Refusal."""
+def require_unit_file(exec_start: str, config_file: str) -> None:
+    """The unit must start the server with the file that was verified. Raises Refusal."""
     words = exec_start.partition("argv[]=")[2].partition(" ;")[0].split()
     started_with = next((word for word in words[1:2] if not word.startswith("-")), "")
     if started_with and posixpath.normpath(started_with) != posixpath.normpath(config_file):
@@ -131,8 +131,8 @@ def prove_unit_file(exec_start: str, config_file: str) -> None:
         )
 
 
-def prove_is_the_units(unit: str, state: t.Mapping[str, str], pid: int) -> None:
-    """The process that answers must be the unit's own: systemctl would start a second one beside a stranger. Raises Refusal."""
+def require_is_the_units(unit: str, state: t.Mapping[str, str], pid: int) -> None:
+    """The process that answers must be the unit's own: systemctl would start a second one next to another process. Raises Refusal."""
     main = state.get("MainPID", "0")
     if main != str(pid):
         raise Refusal(
@@ -143,11 +143,11 @@ def prove_is_the_units(unit: str, state: t.Mapping[str, str], pid: int) -> None:
         )
 
 
-def prove_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> None:
+def require_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> None:
     """A start may not pass over data that lies there. Raises Refusal."""
     loads = start_loads(in_file, disk)
     if in_file.get("appendonly") == "no":
-        prove_rdb_is_the_data(path, disk)
+        require_rdb_is_the_data(path, disk)
     if loads == "fails":
         raise Refusal(
             "aof_incomplete", f"{disk.place.manifest} names files that are not there: {', '.join(disk.missing)}", "a complete AOF",
@@ -162,7 +162,7 @@ def prove_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> Non
         )
 
 
-def prove_role(in_file: t.Mapping[str, str], live: t.Mapping[str, str]) -> None:
+def require_role(in_file: t.Mapping[str, str], live: t.Mapping[str, str]) -> None:
     """A restart must not change who replicates whom. Raises Refusal."""
     said, have = (values.get("replicaof", "").lower().replace("no one", "") for values in (in_file, live))
     if said != have:
@@ -175,17 +175,17 @@ def prove_role(in_file: t.Mapping[str, str], live: t.Mapping[str, str]) -> None:
         )
 
 
-def prove_restart(
-    in_file: t.Mapping[str, str], live: t.Mapping[str, str], info: Info, aof_in_use: bool, mended: bool = False
+def require_restart(
+    in_file: t.Mapping[str, str], live: t.Mapping[str, str], info: Info, aof_in_use: bool, repaired: bool = False
 ) -> None:
     """What the process holds must be what the next one loads. ``in_file`` is read anew for this. Raises Refusal.
 
-    ``mended``: check mode, and what comes before this in the same run sees to the places and the AOF.
+    ``repaired``: check mode, and what comes before this in the same run sees to the places and the AOF.
     """
-    prove_role(in_file, live)
-    prove_fits({name: in_file.get(name) for name in FITS}, live, info)
+    require_role(in_file, live)
+    require_fits({name: in_file.get(name) for name in FITS}, live, info)
     keys = info.keys
-    if not keys or mended:
+    if not keys or repaired:
         return
     for name in PLACE:
         if in_file[name] != live[name]:
@@ -200,23 +200,23 @@ def prove_restart(
             "aof_differs",
             f"appendonly is {live['appendonly']} in the process, which holds {keys} keys, and {in_file['appendonly']} in the file",
             "the same in both, or a restart would load something older or nothing",
-            "run redis_persistence first: it turns AOF on live, and writes the file when the AOF is proven",
+            "run redis_persistence first: it turns AOF on live, and writes the file when the AOF is verified",
         )
     if live["appendonly"] == "yes" and not aof_in_use:
         raise Refusal(
-            "aof_not_proven",
+            "aof_not_verified",
             "AOF is on, but the files that a restart would load are not complete or not the ones the server writes to",
-            "a proven AOF",
-            "run redis_persistence first: it rewrites and proves the AOF",
+            "a verified AOF",
+            "run redis_persistence first: it rewrites and verifies the AOF",
         )
     if info.text("aof_last_write_status", "ok") != "ok":
         raise Refusal(
             "aof_write_error", "the last write to the AOF failed (aof_last_write_status:err)", "an AOF that holds everything",
-            "free space or mend the file system; Redis writes again within a second, then run again",
+            "free space or repair the file system; Redis writes again within a second, then run again",
         )  # fmt: skip
 
 
-def prove_primary(info: Info, sentinel_listens: bool) -> None:
+def require_primary(info: Info, sentinel_listens: bool) -> None:
     """A restart of a primary that somebody would fail over loses what is written between the two. Raises Refusal."""
     watched = sentinel_listens or info.flag("cluster_enabled")
     if info.text("role") == "master" and info.number("connected_slaves") and watched:
@@ -235,7 +235,7 @@ def missing_keys(
 ) -> tuple[bool, str]:
     """Whether keys without a time to live are missing after a restart, in words; ``called`` names the commands since the start.
 
-    Clients come back at once and may delete what they like; where one did more than read, counts prove nothing.
+    Clients come back at once and may delete what they like; where one did more than read, counts verify nothing.
     """
     lost = {
         database: space.keys

@@ -12,7 +12,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 
-__all__ = ["Confined", "confinement_reasons", "exposure", "prove_reachable", "read_confined"]
+__all__ = ["Confined", "confinement_reasons", "exposure", "read_confined", "require_reachable"]
 
 _HOMES = ("/home", "/root", "/run/user")
 _TEMPORARY = ("/tmp", "/var/tmp")
@@ -57,7 +57,7 @@ def _below(path: str, tops: t.Iterable[str]) -> bool:
     return any(path == top or path.startswith(top.rstrip("/") + "/") for top in tops)
 
 
-def prove_reachable(
+def require_reachable(
     properties: t.Mapping[str, str], packaged_paths: str, writes: t.Mapping[str, str], unit: str
 ) -> None:
     """The server must be able to write where its file tells it to. Raises Refusal.

@@ -41,8 +41,8 @@ def _problem(error: OSError, path: str, doing: str) -> Problem:
         errno.ENOENT: ("it does not exist", "install Redis first, or name the right file in config_file"),
         errno.EISDIR: ("it is a directory", "name a file"),
     }
-    saw, cure = words.get(error.errno or 0, (os.strerror(error.errno or 0), f"look at {path}"))
-    return Problem("file_" + doing, f"{path} cannot be {doing}: {saw}; it is unchanged", "", cure)
+    detected, cure = words.get(error.errno or 0, (os.strerror(error.errno or 0), f"look at {path}"))
+    return Problem("file_" + doing, f"{path} cannot be {doing}: {detected}; it is unchanged", "", cure)
 
 
 def read_text(path: str) -> str:
@@ -124,7 +124,7 @@ def _dress(descriptor: int, pattern: str, mode: int, access: t.Optional[tuple[in
 
 
 class StagedFile:
-    """New content for one file, written and synced beside it; nothing is visible until commit().
+    """New content for one file, written and synced next to it; nothing is visible until commit().
 
     Staging first means that a full disk or a read-only directory shows before anything else has been touched.
     """

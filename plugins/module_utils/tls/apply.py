@@ -21,7 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
     edited,
-    prove_accepted,
+    require_accepted,
     stage,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
@@ -32,7 +32,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.certificates
     Files,
     Material,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.tls.handshake import Identity, greet, rehearse
+from ansible_collections.redisops.recovery.plugins.module_utils.tls.handshake import Identity, greet, local_handshake
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.openssl import read_certificate
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import (
     MATERIAL,
@@ -48,8 +48,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import 
 )
 
 __all__ = [
-    "converge", "known_nodes", "links_without_tls", "no_tls", "own_addresses", "passes_as", "primary_trouble", "prove_can_read", "prove_port_free",
-    "prove_text", "served_certificate", "server_user",
+    "converge", "known_nodes", "links_without_tls", "no_tls", "own_addresses", "passes_as", "primary_trouble", "require_can_read", "require_port_free",
+    "require_text", "served_certificate", "server_user",
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def _identity(material: Material, passphrase: t.Optional[str], login: Login) -> 
     mine = material.identity(passphrase)
     if mine and material.ca:
         with contextlib.suppress(Problem):
-            rehearse(mine, material.ca, as_client=True)
+            local_handshake(mine, material.ca, as_client=True)
             return mine
     return None
 
@@ -136,13 +136,13 @@ def passes_as(user: User, flag: str, path: str) -> bool:
     return done.returncode == 0
 
 
-def prove_can_read(declared: Declared, user: User, access: t.Mapping[str, Access]) -> None:
+def require_can_read(declared: Declared, user: User, access: t.Mapping[str, Access]) -> None:
     """The server's user must get at all three files. Raises Problem."""
     for kind, path in declared.paths.items():
         folder = os.path.dirname(path)
         while not os.path.isdir(folder):
             folder = os.path.dirname(folder)
-        if declared.kept_here:
+        if declared.stored_here:
             entry = access[kind]
             fine = may_read(user.uid, (user.gid, *user.groups), entry.uid, entry.gid, entry.mode) and passes_as(
                 user, "-x", folder
@@ -153,11 +153,11 @@ def prove_can_read(declared: Declared, user: User, access: t.Mapping[str, Access
             raise Problem(
                 "server_cannot_read", f"the server runs as user id {user.uid}, who may not read {path}",
                 "certificate, key and CA that the server's user can read",
-                "set owner, group and mode to that user's" if declared.kept_here else "give that user (by its group) the right to",
+                "set owner, group and mode to that user's" if declared.stored_here else "give that user (by its group) the right to",
             )  # fmt: skip
 
 
-def prove_port_free(bind: str, port: int) -> None:
+def require_port_free(bind: str, port: int) -> None:
     """Nothing else may listen at ``port`` where the server will. Raises Problem."""
     for word in bind.split() or ["*"]:
         address = {"*": "0.0.0.0", "::*": "::"}.get(word.lstrip("-"), word.lstrip("-"))
@@ -176,13 +176,13 @@ def prove_port_free(bind: str, port: int) -> None:
                 ) from None  # fmt: skip
 
 
-def prove_text(instance: Instance, wanted: t.Mapping[str, str]) -> None:
+def require_text(instance: Instance, wanted: t.Mapping[str, str]) -> None:
     """Let the installed server read the file as it would become; its TLS files are judged elsewhere. Raises Problem."""
     without = {**wanted, "tls-replication": "no", "tls-cluster": "no"}
     try:
-        prove_accepted(instance, edited(instance, without))
+        require_accepted(instance, edited(instance, without))
     except Problem as problem:
-        if "'tls-" in problem.saw and "Bad directive" in problem.saw:
+        if "'tls-" in problem.detected and "Bad directive" in problem.detected:
             raise no_tls("the installed server") from None
         raise
 
@@ -212,12 +212,12 @@ class _Live:
             set_live(self._instance, values)
         except Problem as problem:
             raise Problem(
-                "tls_rejected", problem.saw, "material that the server's own process can read and takes",
+                "tls_rejected", problem.detected, "material that the server's own process can read and takes",
                 "look into the server's log; its unit's sandbox, SELinux or AppArmor may keep the files from it",
             ) from None  # fmt: skip
         self._set += [name for name in values if name not in self._set]
 
-    def prove(self) -> None:
+    def verify(self) -> None:
         """Shake hands with it, as a client that trusts the declared authorities. Raises Problem."""
         if not self._instance.running or self._instance.server is None:
             return
@@ -232,7 +232,7 @@ class _Live:
         if served and (seen.answered or (seen.wants_certificate and identity is None)):
             return
         raise Problem(
-            "tls_not_proven",
+            "tls_not_verified",
             f"after the change a TLS client that trusts the given authorities gets no answer at {address}:{now['tls-port']} "
             f"({seen.trouble or 'another certificate is served'}); files and server are as before",
             "a server that answers over TLS with the certificate that was declared",
@@ -253,7 +253,7 @@ def converge(
 ) -> None:  # fmt: skip
     """Bring files, live server and configuration file there; where a step fails, all go back. Raises Problem.
 
-    The server first reads copies beside the places and proves itself by a handshake; then the files change, then it is told
+    The server first reads copies next to the places and verifies itself by a handshake; then the files change, then it is told
     the final names, then the plain port closes (second of ``steps``), then the configuration file changes. Wherever a run is
     cut off, the next one sees it: the names in the live server are not the final ones, or not those of the file. Old authorities
     are trusted until the end, so that the next run can log in with the files that it finds.
@@ -268,13 +268,13 @@ def converge(
         if text != instance.text or conf_access:
             staged = stage(instance, text, access=conf_access and (conf_access.uid, conf_access.gid, conf_access.mode))
         if instance.running:
-            beside = {MATERIAL[kind]: path for kind, path in files.put_beside().items()}
-            live.set({**first, **(final if reload else {}), **beside})
-            live.prove()
+            nearby = {MATERIAL[kind]: path for kind, path in files.put_next_to().items()}
+            live.set({**first, **(final if reload else {}), **nearby})
+            live.verify()
         files.put_in_place()
         if instance.running and (files.changed or last):
             live.set({**(final if files.changed else {}), **last})
-            live.prove()
+            live.verify()
         files.set_access()
         if staged:
             staged.commit()

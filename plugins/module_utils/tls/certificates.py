@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificate, key and authorities of one server: read, chosen, proven, replaced. Knows of no redis.conf.
+"""Certificate, key and authorities of one server: read, chosen, verified, replaced. Knows of no redis.conf.
 
 Whoever serves TLS with these files (a data server, a Sentinel) can use it.
 """
@@ -21,7 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
     plan_path_access,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
-from ansible_collections.redisops.recovery.plugins.module_utils.tls.handshake import Identity, rehearse
+from ansible_collections.redisops.recovery.plugins.module_utils.tls.handshake import Identity, local_handshake
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.openssl import (
     make_key,
     make_request,
@@ -30,10 +30,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.openssl impo
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import (
     describe,
-    foretell,
     issue_reasons,
-    prove_dates,
-    prove_names,
+    predict,
+    require_dates,
+    require_names,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import Certificate, certificates_of, key_of
 
@@ -81,7 +81,7 @@ class Declared:
     as_client: bool
 
     @property
-    def kept_here(self) -> bool:
+    def stored_here(self) -> bool:
         """Whether the files are this collection's to write."""
         return self.source != "host"
 
@@ -106,7 +106,7 @@ def read_material(paths: t.Mapping[str, str]) -> Material:
     return Material(**{kind: _text_or_none(path) for kind, path in paths.items()})
 
 
-def _prove_there(declared: Declared, material: Material) -> None:
+def _require_there(declared: Declared, material: Material) -> None:
     for kind in ("ca", "certificate", "key"):
         if getattr(material, kind):
             continue
@@ -115,13 +115,13 @@ def _prove_there(declared: Declared, material: Material) -> None:
             words = "the certificate of the authority that signed the server's certificate"
         else:
             words = "certificate, key and CA, together"
-        saw = f"{path} does not exist" if declared.source == "host" else f"no {kind} was given"
+        detected = f"{path} does not exist" if declared.source == "host" else f"no {kind} was given"
         do = f"put it there, or set tls_{_option(kind)}" if declared.source == "host" else f"set {kind}_src or {kind}"
         if kind == "ca":
-            raise Problem("ca_missing", saw.replace("no ca", "no CA certificate"), words, do)
+            raise Problem("ca_missing", detected.replace("no ca", "no CA certificate"), words, do)
         if kind == "key":
-            raise Problem("key_missing", saw, words, do)
-        raise Problem("certificate_missing", saw, words, do)
+            raise Problem("key_missing", detected, words, do)
+        raise Problem("certificate_missing", detected, words, do)
 
 
 def _option(kind: str) -> str:
@@ -134,14 +134,14 @@ def _where(declared: Declared, kind: str) -> str:
 
 def _prove(declared: Declared, material: Material, now: float) -> Choice:
     """Everything that OpenSSL, clients and the server would find wrong, each with its own code. Raises Problem."""
-    _prove_there(declared, material)
+    _require_there(declared, material)
     certificate, key, ca = (t.cast(str, text) for text in (material.certificate, material.key, material.ca))
     authorities = read_certificates(ca, _where(declared, "ca"))
     leaf = read_certificates(certificate, _where(declared, "certificate"))[0]
     public_key(key, declared.passphrase, _where(declared, "key"))
-    prove_dates(leaf, now, _where(declared, "certificate"))
-    rehearse(Identity(certificate, key, declared.passphrase), ca, declared.as_client)
-    prove_names(leaf, declared.names)
+    require_dates(leaf, now, _where(declared, "certificate"))
+    local_handshake(Identity(certificate, key, declared.passphrase), ca, declared.as_client)
+    require_names(leaf, declared.names)
     return Choice(material, leaf=leaf, authorities=tuple(authorities))
 
 
@@ -160,17 +160,17 @@ def _why_issue(
     try:
         leaf = read_certificates(material.certificate, "certificate")[0]
     except Problem as problem:
-        return None, [problem.saw]
+        return None, [problem.detected]
     reasons = issue_reasons(
         leaf, declared.names, now, declared.renew_before, declared.valid_days, authorities[0].not_after
     )
     if not reasons:
         try:
             first = certificates_of(material.ca or "")[0]
-            prove_dates(leaf, now, "certificate")
-            rehearse(Identity(material.certificate, material.key or ""), first, True, anchored=True)
+            require_dates(leaf, now, "certificate")
+            local_handshake(Identity(material.certificate, material.key or ""), first, True, anchored=True)
         except Problem as problem:
-            reasons = [problem.saw]
+            reasons = [problem.detected]
     return leaf, reasons
 
 
@@ -181,7 +181,7 @@ def _issued(declared: Declared, found: Material, now: float) -> Choice:
             "take tls_key_file_pass out, or give certificate and key yourself",
         )  # fmt: skip
     if not declared.given.ca:
-        _prove_there(declared, Material("?", "?", None))
+        _require_there(declared, Material("?", "?", None))
     authorities = read_certificates(declared.given.ca or "", _where(declared, "ca"))
     ca = "".join(certificates_of(declared.given.ca or ""))
     if authorities[0].not_after <= now:
@@ -215,11 +215,11 @@ def _issued(declared: Declared, found: Material, now: float) -> Choice:
 
 
 def choose(declared: Declared, found: Material, now: float) -> Choice:
-    """What the files shall hold, proven. Raises Problem for what cannot serve."""
+    """What the files shall hold, verified. Raises Problem for what cannot serve."""
     if declared.source == "issued":
         choice = _issued(declared, found, now)
         if choice.leaf and choice.material.certificate:
-            rehearse(
+            local_handshake(
                 Identity(choice.material.certificate, choice.material.key or ""),
                 choice.material.ca or "",
                 declared.as_client,
@@ -228,8 +228,8 @@ def choose(declared: Declared, found: Material, now: float) -> Choice:
     if declared.source == "host":
         return _prove(declared, found, now)
     given = declared.given
-    _prove_there(declared, given)
-    # Only the blocks that belong there: a key that stands beside a certificate must not get into a file for everybody.
+    _require_there(declared, given)
+    # Only the blocks that belong there: a key that stands next to a certificate must not get into a file for everybody.
     clean = Material(
         "".join(certificates_of(given.certificate or "")) or given.certificate,
         key_of(given.key or "") or given.key,
@@ -260,7 +260,7 @@ def _make_directories(paths: t.Mapping[str, str]) -> list[str]:
 def exposed_key(declared: Declared) -> list[str]:
     """The warning for a key that others keep on the host, and that everybody there can read."""
     path = declared.paths["key"]
-    if declared.kept_here or not os.stat(path).st_mode & 0o004:
+    if declared.stored_here or not os.stat(path).st_mode & 0o004:
         return []
     return [
         f"everybody on this host can read the private key {path}: whoever keeps it there should take that right away"
@@ -276,7 +276,7 @@ def present_certificate(found: Material) -> t.Optional[Certificate]:
 
 
 def request(declared: Declared, choice: Choice, access: Access) -> str:
-    """A request for the certificate that is due; a new key waits beside its place, for the run that brings the certificate."""
+    """A request for the certificate that is due; a new key waits next to its place, for the run that brings the certificate."""
     key = choice.material.key
     if key is None:
         _make_directories(declared.paths)
@@ -305,7 +305,7 @@ def material_changes(
     declared: Declared, choice: Choice, found: Material, access: t.Mapping[str, Access]
 ) -> list[Change]:
     """What differs in the three files. ``access`` is empty where owner and group cannot be known yet."""
-    if not declared.kept_here:
+    if not declared.stored_here:
         return []
     changes: list[Change] = []
     for folder in dict.fromkeys(os.path.dirname(path) for path in declared.paths.values()):
@@ -320,7 +320,7 @@ def material_changes(
         if kind == "key" and choice.new_key:
             changes.append(Change("disk", path, before, "new key, elliptic curve P-256", f"make {path}"))
         elif kind == "certificate" and choice.reasons:
-            after = foretell(declared.names, choice.authorities[0], declared.valid_days)
+            after = predict(declared.names, choice.authorities[0], declared.valid_days)
             changes.append(Change("disk", path, before, after, f"issue {path}"))
         elif text != old:
             changes.append(Change("disk", path, before, _shown(kind, text, declared.passphrase), f"write {path}"))
@@ -332,17 +332,17 @@ def material_changes(
 
 
 class Files:
-    """The three files on their way to new texts: beside their places, then in place, and back if it must be."""
+    """The three files on their way to new texts: next to their places, then in place, and back if it must be."""
 
     def __init__(self, declared: Declared, choice: Choice, found: Material, access: t.Mapping[str, Access]) -> None:
         """Stage what differs, and make directories that are missing. Raises Problem; then nothing is left behind."""
-        self._paths, self._found = (declared.paths if declared.kept_here else {}), found
-        self._access = access if declared.kept_here else {}
+        self._paths, self._found = (declared.paths if declared.stored_here else {}), found
+        self._access = access if declared.stored_here else {}
         self._made: list[str] = []
         self._staged: dict[str, StagedFile] = {}
         self._done: dict[str, Access] = {}
         self.changed: list[str] = []
-        if not declared.kept_here:
+        if not declared.stored_here:
             return
         self.changed = [kind for kind, text in choice.material.items() if text != getattr(found, kind)]
         self._texts = dict(choice.material.items())
@@ -362,21 +362,21 @@ class Files:
         access = self._access[kind]
         return StagedFile(path, text or self._texts[kind] or "", access=(access.uid, access.gid, access.mode))
 
-    def put_beside(self) -> dict[str, str]:
-        """Copies beside the places, for a server to read before the places change; kind → path. Raises Problem.
+    def put_next_to(self) -> dict[str, str]:
+        """Copies next to the places, for a server to read before the places change; kind → path. Raises Problem.
 
         Where authorities change, the copy and, for the time being, the file itself have the old ones as well: whoever logs in with
         these files, the next run among them, is let in at every point between.
         """
-        beside = {kind: self._paths[kind] + _NEXT for kind in self.changed}
+        nearby = {kind: self._paths[kind] + _NEXT for kind in self.changed}
         both = self._both_authorities()
-        for kind, path in beside.items():
+        for kind, path in nearby.items():
             self._stage(kind, path, both if kind == "ca" else None).commit()
         if both:
             self._remember("ca")
             self._stage("ca", self._paths["ca"], both).commit()
             self._staged["ca"] = self._stage("ca", self._paths["ca"])
-        return beside
+        return nearby
 
     def _both_authorities(self) -> t.Optional[str]:
         if "ca" not in self.changed or not self._found.ca:
@@ -423,7 +423,7 @@ class Files:
                 apply_access([os.path.realpath(self._paths[kind])], access)
 
     def discard(self, keep_directories: bool = False) -> None:
-        """Take away what is beside the places; ``keep_directories`` where the new files are in them."""
+        """Take away what is next to the places; ``keep_directories`` where the new files are in them."""
         for staged in self._staged.values():
             staged.discard()
         for path in self._paths.values():

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TLS handshakes: a rehearsal within this process, and the real one with a server on this host."""
+"""TLS handshakes: a test-load within this process, and the real one with a server on this host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.openssl import in_memory
 
-__all__ = ["Identity", "Seen", "greet", "rehearse"]
+__all__ = ["Identity", "Seen", "greet", "local_handshake"]
 
 _TIMEOUT_SECONDS = 5.0
 #: X509_V_ERR_* of OpenSSL.
@@ -88,8 +88,8 @@ def _shake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
     raise ssl.SSLError("the handshake did not end")
 
 
-def rehearse(identity: Identity, ca: str, as_client: bool, anchored: bool = False) -> None:
-    """Prove that a server with ``identity`` is believed by who trusts ``ca`` (and as a client, where it will be one).
+def local_handshake(identity: Identity, ca: str, as_client: bool, anchored: bool = False) -> None:
+    """Verify that a server with ``identity`` is believed by who trusts ``ca`` (and as a client, where it will be one).
 
     Dates, chain, purposes and the match of key and certificate are OpenSSL's to judge, as they will be. ``anchored``: an
     authority in ``ca`` is trusted by itself, whoever signed it. Raises Problem.

@@ -13,9 +13,23 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.config_pl
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import Certificate, covers, is_address, stamp
 
 __all__ = [
-    "MATERIAL", "PlainLinks", "declared_directives", "describe", "expiry_warnings", "foretell",
-    "hold_back_cluster_bus", "issue_reasons", "live_address", "may_read", "plain_links", "prove_combination",
-    "prove_dates", "prove_links", "prove_names", "set_live_order", "shown",
+    "MATERIAL",
+    "PlainLinks",
+    "declared_directives",
+    "describe",
+    "expiry_warnings",
+    "hold_back_cluster_bus",
+    "issue_reasons",
+    "live_address",
+    "may_read",
+    "plain_links",
+    "predict",
+    "require_combination",
+    "require_dates",
+    "require_links",
+    "require_names",
+    "set_live_order",
+    "shown",
 ]  # fmt: skip
 
 DAY = 86400
@@ -68,7 +82,7 @@ def declared_directives(params: t.Mapping[str, t.Any], has_pass: bool) -> dict[s
     return wanted
 
 
-def prove_combination(wanted: t.Mapping[str, str], port: str, cluster: bool, bus_port: str) -> None:
+def require_combination(wanted: t.Mapping[str, str], port: str, cluster: bool, bus_port: str) -> None:
     """``port`` and ``bus_port`` (0: derived) are what is in force. Raises Problem for what cannot hold together."""
     if wanted.get("port", port) == wanted["tls-port"]:
         raise Problem(
@@ -120,7 +134,7 @@ def hold_back_cluster_bus(plan: ConfigPlan, live: t.Mapping[str, str], known_nod
 
 
 def set_live_order(plan: ConfigPlan, tls_port: str, live: t.Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The live changes of ``plan`` in two steps: with the second one the plain port closes, when TLS has been proven.
+    """The live changes of ``plan`` in two steps: with the second one the plain port closes, when TLS has been verified.
 
     Where TLS takes over the number of the plain port, both have to happen at once, the plain port first.
     """
@@ -144,7 +158,7 @@ def describe(certificate: Certificate) -> str:
     )
 
 
-def foretell(names: t.Sequence[str], authority: Certificate, valid_days: int) -> str:
+def predict(names: t.Sequence[str], authority: Certificate, valid_days: int) -> str:
     """The line of the diff for a certificate that is yet to be made: what is known of it before and after alike."""
     return f"CN={names[0]}, names {' '.join(sorted(names))}, issuer {authority.subject}, made for {valid_days} days"
 
@@ -177,7 +191,7 @@ def expiry_warnings(
     ]
 
 
-def prove_dates(certificate: Certificate, now: float, where: str) -> None:
+def require_dates(certificate: Certificate, now: float, where: str) -> None:
     """Raises Problem for a certificate that is not valid now."""
     if certificate.not_after <= now:
         raise Problem(
@@ -195,7 +209,7 @@ def prove_dates(certificate: Certificate, now: float, where: str) -> None:
         )
 
 
-def prove_names(certificate: Certificate, names: t.Sequence[str]) -> None:
+def require_names(certificate: Certificate, names: t.Sequence[str]) -> None:
     """Raises Problem where a declared name is not the certificate's."""
     missing = [name for name in names if not covers(certificate.names, name)]
     if missing:
@@ -277,7 +291,7 @@ def plain_links(client_list: str, tls_port: str, own_id: str) -> PlainLinks:
     return PlainLinks(*(tuple(found[kind]) for kind in ("replicas", "sentinels", "clients")))
 
 
-def prove_links(links: PlainLinks) -> t.Optional[str]:
+def require_links(links: PlainLinks) -> t.Optional[str]:
     """The plain port is about to close: the warning for clients. Raises Refusal where replicas or Sentinels would lose their way."""
     lost = [
         f"{kind} {', '.join(addresses)}"

@@ -47,7 +47,7 @@ def _blocks(pem: str, kind: str) -> list[str]:
 
 
 def certificates_of(pem: str) -> list[str]:
-    """The certificates in a text, each as PEM; a key, or anything else that stands beside them, is left out."""
+    """The certificates in a text, each as PEM; a key, or anything else that stands next to them, is left out."""
     return _blocks(pem, "CERTIFICATE")
 
 

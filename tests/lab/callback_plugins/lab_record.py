@@ -18,7 +18,7 @@ import signal
 
 from ansible.plugins.callback import CallbackBase
 
-KEYS = ("changed", "diff", "actions", "restart_required", "restarted", "keys", "limited", "code", "msg", "at_risk")
+KEYS = ("changed", "diff", "actions", "restart_required", "restarted", "keys", "limited", "code", "msg", "crash_loss")
 
 
 class CallbackModule(CallbackBase):

@@ -14,6 +14,22 @@ from tests.support.house import (
     defaults_of,
 )
 
+#: What several roles read is one variable, with one default and one description: the group, and what it is held to.
+SHARED = (
+    "redis_group_name", "redis_group_hosts",
+    "redis_objective_crash_loss_seconds", "redis_objective_rpo_seconds", "redis_objective_rto_seconds",
+)  # fmt: skip
+
+
+def test_shared_variables_are_the_same_everywhere():
+    found = {}
+    for role in ROLES:
+        specs = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+        for name in set(defaults_of(role)) & set(SHARED):
+            found.setdefault(name, []).append((defaults_of(role)[name], specs["main"]["options"][name]))
+    assert set(found) == set(SHARED)
+    assert [name for name, each in found.items() if any(one != each[0] for one in each)] == []
+
 
 @pytest.mark.parametrize("role", ROLES)
 def test_argument_specs_equal_the_defaults(role):
@@ -31,7 +47,7 @@ def test_argument_specs_equal_the_defaults(role):
         "raw": object,
     }
     for name, option in options.items():
-        assert name.startswith(f"{role}_"), name
+        assert name.startswith(f"{role}_") or name in SHARED, name
         assert option["description"], name
         assert option.get("default") == defaults[name], name
         if isinstance(defaults[name], str) and "{{" in defaults[name]:
@@ -63,6 +79,7 @@ def test_variables_of_a_role_exist_and_carry_its_name(role):
     for path in [*(ROOT / "roles" / role).rglob("*.yml"), *(ROOT / "roles" / role).rglob("*.j2")]:
         if path.parent.name not in ("meta", "defaults"):
             used |= set(re.findall(rf"(?<![\w.]){role}_\w+", path.read_text()))
+            used |= set(re.findall(rf"(?<![\w.])(?:{'|'.join(SHARED)})\b", path.read_text())) & set(defaults)
     assert used <= set(defaults), used - set(defaults)
     assert used == set(defaults), f"no task uses {set(defaults) - used}"
     for path in (ROOT / "roles" / role / "tasks").rglob("*.yml"):

@@ -8,12 +8,12 @@ from ansible_collections.redisops.recovery.plugins.filter.backup_choice import b
 
 
 def on(*rows: tuple[str, str, float]) -> list:
-    return [{"set": "orders", "backups": [{"label": label, "state": state, "at": at} for label, state, at in rows]}]
+    return [{"group": "orders", "backups": [{"label": label, "state": state, "at": at} for label, state, at in rows]}]
 
 
 SETS = {
-    "a": on(("one", "proven", 1.0), ("three", "failed", 3.0)),
-    "b": on(("one", "proven", 1.0), ("two", "proven", 2.0), ("four", "damaged", 4.0)),
+    "a": on(("one", "verified", 1.0), ("three", "failed", 3.0)),
+    "b": on(("one", "verified", 1.0), ("two", "verified", 2.0), ("four", "damaged", 4.0)),
     "c": [],
 }
 
@@ -21,7 +21,7 @@ SETS = {
 @pytest.mark.parametrize(
     ("wanted", "here", "label", "host"),
     [
-        ("latest_proven", "a", "two", "b"),
+        ("latest_verified", "a", "two", "b"),
         ("latest", "b", "three", "a"),
         ("oldest", "b", "one", "b"),
         ("oldest", "a", "one", "a"),
@@ -36,25 +36,25 @@ def test_the_choice(wanted, here, label, host):
 
 
 @pytest.mark.parametrize(
-    ("sets", "wanted"), [(SETS, "five"), ({"a": []}, "latest"), ({"a": on(("one", "taken", 1.0))}, "latest_proven")]
+    ("groups", "wanted"), [(SETS, "five"), ({"a": []}, "latest"), ({"a": on(("one", "taken", 1.0))}, "latest_verified")]
 )
-def test_none_is_said_with_what_there_is(sets, wanted):
-    found = backup_choice(sets, wanted)
+def test_none_is_said_with_what_there_is(groups, wanted):
+    found = backup_choice(groups, wanted)
     assert (found["label"], found["refusal"].startswith("Refused, nothing has been changed.")) == ("", True)
     assert wanted in found["refusal"]
-    for label in {row["label"] for one in sets.values() for part in one for row in part["backups"]} - {"four"}:
+    for label in {row["label"] for one in groups.values() for part in one for row in part["backups"]} - {"four"}:
         assert label in found["refusal"]
 
 
 def test_a_shard_and_a_moment():
-    sets = {"a": [{"set": f"shop.{slots}", "backups": on(*rows)[0]["backups"]} for slots, rows in (
-        ("0-1", (("one", "proven", 100.0), ("two", "proven", 200.0))), ("2-3", (("three", "proven", 300.0),)),
+    groups = {"a": [{"group": f"shop.{slots}", "backups": on(*rows)[0]["backups"]} for slots, rows in (
+        ("0-1", (("one", "verified", 100.0), ("two", "verified", 200.0))), ("2-3", (("three", "verified", 300.0),)),
     )]}  # fmt: skip
-    assert backup_choice(sets, set_name="shop.0-1")["label"] == "two"
-    assert backup_choice(sets, set_name="shop.2-3")["label"] == "three"
-    older = backup_choice(sets, set_name="shop.0-1", not_after="1970-01-01T00:03:19Z")
-    assert (older["label"], older["at"], older["set"]) == ("one", 100.0, "shop.0-1")
-    none = backup_choice(sets, set_name="shop.2-3", not_after="299")
+    assert backup_choice(groups, group_name="shop.0-1")["label"] == "two"
+    assert backup_choice(groups, group_name="shop.2-3")["label"] == "three"
+    older = backup_choice(groups, group_name="shop.0-1", not_after="1970-01-01T00:03:19Z")
+    assert (older["label"], older["at"], older["group"]) == ("one", 100.0, "shop.0-1")
+    none = backup_choice(groups, group_name="shop.2-3", not_after="299")
     assert (none["label"], none["at"]) == ("", None)
     assert "of shop.2-3 from 299 or before" in none["refusal"]
-    assert "yesterday" in backup_choice(sets, not_after="yesterday")["refusal"]
+    assert "yesterday" in backup_choice(groups, not_after="yesterday")["refusal"]

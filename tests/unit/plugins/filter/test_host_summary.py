@@ -12,14 +12,14 @@ from tests.support.fleet import host
 @pytest.mark.parametrize("kind", ["primary", "old", "unbounded"])
 def test_a_primary_in_five_lines(kind):
     lines = host_summary(host(0, kind), {"next_run": "Thu 2026-11-26 02:41:13 UTC"})
-    assert [line.split(":")[0] for line in lines] == ["server", "promise", "at risk", "backups", "to do"]
-    assert lines[0] == "server:   primary, Redis 7.2.4, 1000000 keys"
+    assert [line.split(":")[0] for line in lines] == ["server", "durability", "crash loss", "backups", "to do"]
+    assert lines[0] == "server:      primary, Redis 7.2.4, 1000000 keys"
     assert "the next run here: Thu 2026-11-26 02:41:13 UTC" in lines[3]
     assert lines[4].startswith(
         {
-            "primary": "to do:    nothing",
-            "old": "to do:    critical backup_old",
-            "unbounded": "to do:    critical no_pers",
+            "primary": "to do:       nothing",
+            "old": "to do:       critical backup_old",
+            "unbounded": "to do:       critical no_pers",
         }[kind]
     )
     assert ("everything" in lines[2]) == (kind == "unbounded")
@@ -27,13 +27,13 @@ def test_a_primary_in_five_lines(kind):
 
 def test_a_replica_says_whom_it_follows():
     lines = host_summary(host(1, "broken"))
-    assert lines[0] == "server:   replica of 10.0.0.1:6379, link down, Redis 7.2.4, 1000001 keys"
-    assert "no proven one on this host; none is taken by itself" in lines[3]
+    assert lines[0] == "server:      replica of 10.0.0.1:6379, link down, Redis 7.2.4, 1000001 keys"
+    assert "no verified one on this host; none is taken by itself" in lines[3]
     assert "warning replica_link" in lines[4]
 
 
 def test_what_was_not_seen_is_not_known():
     lines = host_summary({"failed": True, "msg": "no route to host\nmore"})
     assert len(lines) == 5
-    assert lines[2] == "at risk:  not known"
-    assert lines[4] == "to do:    no route to host"
+    assert lines[2] == "crash loss:  not known"
+    assert lines[4] == "to do:       no route to host"

@@ -6,14 +6,14 @@ from __future__ import annotations
 from ansible_collections.redisops.recovery.plugins.filter.shard_choices import shard_choices
 
 NODES = {
-    "n1": {"role": "primary", "slots": ["0-8191"], "set_name": "shop.0-8191"},
-    "n2": {"role": "primary", "slots": ["8192-16383"], "set_name": "shop.8192-16383"},
-    "n3": {"role": "replica", "slots": [], "set_name": "shop.0-8191"},
+    "n1": {"role": "primary", "slots": ["0-8191"], "group_name": "shop.0-8191"},
+    "n2": {"role": "primary", "slots": ["8192-16383"], "group_name": "shop.8192-16383"},
+    "n3": {"role": "replica", "slots": [], "group_name": "shop.0-8191"},
 }
 
 
 def on(name: str, *rows: tuple[str, float]) -> list:
-    return [{"set": name, "backups": [{"label": label, "state": "proven", "at": at} for label, at in rows]}]
+    return [{"group": name, "backups": [{"label": label, "state": "verified", "at": at} for label, at in rows]}]
 
 
 SETS = {

@@ -95,7 +95,7 @@ def test_a_host_gets_only_what_was_declared_for_it(asked, any_address):
     with pytest.raises(Problem) as error:
         Authority(ca.pem, ca.key, None).sign(request(*asked), NAMES, any_address, 30)
     assert error.value.code == "request_refused"
-    assert asked[-1] in error.value.saw
+    assert asked[-1] in error.value.detected
 
 
 def test_own_addresses_are_the_hosts_to_say():

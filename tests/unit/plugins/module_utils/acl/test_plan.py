@@ -10,12 +10,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import 
     dependents_of,
     may_serve,
     plan_acl,
-    prove_dependents,
-    prove_own_login,
-    prove_replays,
     removed_passwords,
     render_file,
     replication_login,
+    require_dependents,
+    require_own_login,
+    require_replays,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.presets import OURS, SENTINEL
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import CommandTable, file_lines, user_of
@@ -114,13 +114,13 @@ def test_the_file_reads_back():
 
 def test_own_login():
     admin = {"admin": ("on", A, "+@all")}
-    prove_own_login("admin", A, admin, TABLE)
+    require_own_login("admin", A, admin, TABLE)
     for user, password, users in [
         ("other", A, admin), ("admin", B, admin), ("admin", None, admin), ("admin", A, {"admin": ("off", A, "+@all")}),
         ("admin", A, {"admin": ("on", A, "+@all", "-bgsave")}),
     ]:  # fmt: skip
         with pytest.raises(Refusal) as caught:
-            prove_own_login(user, password, users, TABLE)
+            require_own_login(user, password, users, TABLE)
         assert caught.value.code == "self_lockout"
         assert "a" * 64 not in caught.value.message()
 
@@ -137,13 +137,13 @@ def test_who_depends_on_a_login():
         ("replica", "3", "10.0.0.2", "default"), ("sentinel", "4", "[2001:db8::1]", "watch"),
     ]  # fmt: skip
     link = declared_users([declare("r", preset="replication", rules=[])], "off")
-    assert prove_dependents(found[:1], {}, link, TABLE) == found[:1]
-    assert prove_dependents(found[:1], {}, {"default": OPEN}, TABLE) == []
+    assert require_dependents(found[:1], {}, link, TABLE) == found[:1]
+    assert require_dependents(found[:1], {}, {"default": OPEN}, TABLE) == []
     with pytest.raises(Refusal) as caught:
-        prove_dependents(found, {}, link, TABLE)
+        require_dependents(found, {}, link, TABLE)
     assert caught.value.code == "sentinel_locked_out"
     with pytest.raises(Refusal) as caught:
-        prove_dependents(found, {}, declared_users([declare()], "off"), TABLE)
+        require_dependents(found, {}, declared_users([declare()], "off"), TABLE)
     assert caught.value.code == "replica_locked_out"
 
 
@@ -193,9 +193,9 @@ def test_who_is_logged_in_as_an_untouched_user_is_left_alone():
     """Whether its rights are the documented ones is not this run's business."""
     found = dependents_of("id=1 addr=10.0.0.2:1 name= user=own flags=S\n")
     own = {"own": ("on", A, "+psync")}
-    assert prove_dependents(found, own, own, TABLE) == []
+    assert require_dependents(found, own, own, TABLE) == []
     with pytest.raises(Refusal):
-        prove_dependents(found, own, {"own": ("on", A, "+get")}, TABLE)
+        require_dependents(found, own, {"own": ("on", A, "+get")}, TABLE)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_who_is_logged_in_as_an_untouched_user_is_left_alone():
 )
 def test_the_default_user_has_to_be_able_to_replay_the_aof(words, version, product, refused):
     if not refused:
-        prove_replays(words, TABLE, version, product)
+        require_replays(words, TABLE, version, product)
         return
     with pytest.raises(Refusal) as caught:
-        prove_replays(words, TABLE, version, product)
+        require_replays(words, TABLE, version, product)
     assert caught.value.code == "aof_needs_default"

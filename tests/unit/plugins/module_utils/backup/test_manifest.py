@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 FILES = (BackupFile("data/dump.rdb", 104, "a" * 64), BackupFile("acl/users.acl", 0, "b" * 64))
 MANIFEST = BackupManifest(
-    label="20261124T201500Z-rdb", set_name="orders", host="redis-1", method="rdb", source="primary", why_source="it has no replica",
+    label="20261124T201500Z-rdb", group_name="orders", host="redis-1", method="rdb", source="primary", why_source="it has no replica",
     taken_at=1795340219.25, seconds=1.5, product="Redis 7.0.15", version="7.0.15", replid="c" * 40, offset=77, slack=0,
     keys={"0": [5, 1], "3": [2, 0]}, used_memory=1_000_000, functions=1, files=FILES, data="data/dump.rdb", slots=("0-5460",),
     settings={"appendonly": "yes"}, notes=("a note",),

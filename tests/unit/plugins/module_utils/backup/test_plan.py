@@ -8,8 +8,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.plan impo
     Room,
     choose_method,
     choose_source,
-    prove_room,
-    prove_unharmed,
+    require_room,
+    require_unharmed,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import CODES, render_text, status_of
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
@@ -42,7 +42,7 @@ def heard(name: str, offset: int = 1000, lag: int = 0) -> Replica:
 )
 def test_a_level_replica_gives_it_else_the_primary(replicas, others, chosen, words):
     views = [view("a", "primary", replicas=replicas), *others]
-    for order in (views, views[::-1]):  # every member comes to the same answer
+    for order in (views, views[::-1]):  # every host of the group comes to the same answer
         found = choose_source(order, max_behind=100, max_lag=10)
         assert found[0] == chosen
         assert words in found[1]
@@ -70,10 +70,10 @@ def test_without_one_primary_nobody_is_chosen(views):
 def test_room_is_asked_for_with_figures(room, method, code):
     info = parse_info(f"used_memory:{4 * GB}\n")
     if not code:
-        prove_room(info, method, 10 * GB, room, 25)
+        require_room(info, method, 10 * GB, room, 25)
         return
     with pytest.raises(Refusal) as found:
-        prove_room(info, method, 10 * GB, room, 25)
+        require_room(info, method, 10 * GB, room, 25)
     assert found.value.code == code
     assert str(20 * GB if code == "disk_space" else GB) in found.value.message()
 
@@ -84,14 +84,14 @@ def test_methods_are_what_the_server_can_do():
     with pytest.raises(Problem):
         choose_method("aof", parse_info("aof_enabled:0\n"))
     with pytest.raises(Refusal):
-        prove_unharmed(parse_info("aof_last_write_status:err\n"))
-    prove_unharmed(parse_info("aof_last_write_status:ok\n"))
+        require_unharmed(parse_info("aof_last_write_status:err\n"))
+    require_unharmed(parse_info("aof_last_write_status:ok\n"))
 
 
 def row(state: str, at: float = 1000.0) -> dict:
     return {
         "label": "20261124T201500Z-rdb", "state": state, "at": at, "bytes": 1500, "keys": 3, "source": "replica", "load_seconds": 2.0,
-        "repositories": ["far"], "keep": True, "why": "",
+        "repositories": ["far"], "pinned": True, "why": "",
     }  # fmt: skip
 
 
@@ -100,12 +100,12 @@ def row(state: str, at: float = 1000.0) -> dict:
     [
         ([], 0, 1),
         (["taken", "failed"], 0, 2),
-        (["proven"], 0, 0),
-        (["proven"], 99, 3),
-        (["proven"], 100, 0),
-        (["proven", "failed"], 0, 4),
-        (["proven", "damaged"], 0, 4),
-        (["proven", "taken"], 0, 0),
+        (["verified"], 0, 0),
+        (["verified"], 99, 3),
+        (["verified"], 100, 0),
+        (["verified", "failed"], 0, 4),
+        (["verified", "damaged"], 0, 4),
+        (["verified", "taken"], 0, 0),
     ],
 )
 def test_the_status_of_a_set(states, max_age, code):

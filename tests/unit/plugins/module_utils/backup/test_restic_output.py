@@ -201,8 +201,8 @@ def test_every_error_is_a_problem_with_its_code(path):
     with pytest.raises(Problem) as caught:
         told_by(code, output, partial, REPOSITORY, "check")
     assert caught.value.code == _PROBLEMS[kind][0]
-    assert caught.value.saw.startswith("repository off-site (rest:http://user:***@backup:8000/one)")
-    assert ("still trying after 60 seconds" in caught.value.saw) == bool(partial)
+    assert caught.value.detected.startswith("repository off-site (rest:http://user:***@backup:8000/one)")
+    assert ("still trying after 60 seconds" in caught.value.detected) == bool(partial)
 
 
 def test_a_place_without_a_repository_is_no_problem_for_exists():
@@ -220,7 +220,7 @@ def test_a_run_out_of_time():
     with pytest.raises(Problem) as caught:
         told_by(TIMED_OUT, "no answer within 60 seconds", "using temporary cache\nload indexes\n", REPOSITORY, "check")
     assert caught.value.code == "restic_timeout"
-    assert "60 seconds" in caught.value.saw
+    assert "60 seconds" in caught.value.detected
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_restic_that_cannot_be_used(version, said):
     with pytest.raises(Problem) as caught:
         Restic(Host("/", lambda *args, **options: version), REPOSITORY).snapshots()
     assert caught.value.code == "restic_missing"
-    assert said in caught.value.saw
+    assert said in caught.value.detected
     assert ".".join(map(str, FLOOR)) in caught.value.needs
 
 

@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.retention
     Candidate,
     Policy,
     decide,
-    prove_policy,
+    require_policy,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from hypothesis import given
@@ -28,12 +28,12 @@ def at(text: str) -> int:
 NOW = at("2024-03-15T12:00:00")
 
 
-def backup(text: str, proven: bool = True, keep: bool = False) -> Candidate:
-    return Candidate(text, at(text), proven, keep)
+def backup(text: str, verified: bool = True, pinned: bool = False) -> Candidate:
+    return Candidate(text, at(text), verified, pinned)
 
 
 def kept(backups, policy, now=NOW):
-    return [one.label for one in decide(backups, policy, now) if one.keep]
+    return [one.label for one in decide(backups, policy, now) if one.retained]
 
 
 def why(backups, policy, label, now=NOW):
@@ -53,7 +53,7 @@ def test_newest_first_whatever_the_order_was():
 
 
 def test_every_rule_off_keeps_everything():
-    backups = [backup(f"20{year:02}-01-01T00:00:00", proven=False) for year in range(10, 24)]
+    backups = [backup(f"20{year:02}-01-01T00:00:00", verified=False) for year in range(10, 24)]
     assert len(kept(backups, Policy())) == len(backups)
     assert len(kept(backups, Policy(minimum_redundancy=3))) == len(backups)
     assert why(backups, Policy(), "2010-01-01T00:00:00") == "every rule of the policy is off"
@@ -112,38 +112,38 @@ def test_periods_without_a_backup_do_not_count():
     assert len(kept(backups, Policy(keep_daily=3))) == 3
 
 
-def test_a_proven_one_stands_for_its_period():
+def test_a_verified_one_stands_for_its_period():
     backups = [
-        backup("2024-03-14T20:00:00", proven=False),
+        backup("2024-03-14T20:00:00", verified=False),
         backup("2024-03-14T10:00:00"),
-        backup("2024-03-13T10:00:00", proven=False),
+        backup("2024-03-13T10:00:00", verified=False),
     ]
     assert kept(backups, Policy(keep_daily=2)) == ["2024-03-14T10:00:00", "2024-03-13T10:00:00"]
-    assert "newest proven one of day 2024-03-14 (keep_daily 2)" in why(
+    assert "newest verified one of day 2024-03-14 (keep_daily 2)" in why(
         backups, Policy(keep_daily=2), "2024-03-14T10:00:00"
     )
-    assert "none is proven" in why(backups, Policy(keep_daily=2), "2024-03-13T10:00:00")
+    assert "none is verified" in why(backups, Policy(keep_daily=2), "2024-03-13T10:00:00")
 
 
-def test_the_newest_proven_stays_though_it_is_the_oldest():
+def test_the_newest_verified_stays_though_it_is_the_oldest():
     backups = [
         backup("2020-01-01T00:00:00"),
-        *(backup(f"2024-03-{day:02}T00:00:00", proven=False) for day in range(1, 10)),
+        *(backup(f"2024-03-{day:02}T00:00:00", verified=False) for day in range(1, 10)),
     ]
     policy = Policy(keep_last=1)
     assert kept(backups, policy) == ["2024-03-09T00:00:00", "2020-01-01T00:00:00"]
-    assert why(backups, policy, "2020-01-01T00:00:00") == "the newest proven backup"
+    assert why(backups, policy, "2020-01-01T00:00:00") == "the newest verified backup"
 
 
-def test_minimum_redundancy_counts_proven_ones():
-    backups = [backup(f"2024-03-{day:02}T00:00:00", proven=day % 2 == 0) for day in range(1, 10)]
+def test_minimum_redundancy_counts_verified_ones():
+    backups = [backup(f"2024-03-{day:02}T00:00:00", verified=day % 2 == 0) for day in range(1, 10)]
     policy = Policy(keep_last=1, minimum_redundancy=3)
     assert kept(backups, policy) == [f"2024-03-{day:02}T00:00:00" for day in (9, 8, 6, 4)]
     assert "minimum_redundancy" in why(backups, policy, "2024-03-04T00:00:00")
 
 
 def test_what_is_marked_stays():
-    backups = [backup("2024-03-14T00:00:00"), backup("2019-01-01T00:00:00", proven=False, keep=True)]
+    backups = [backup("2024-03-14T00:00:00"), backup("2019-01-01T00:00:00", verified=False, pinned=True)]
     assert kept(backups, Policy(keep_last=1)) == ["2024-03-14T00:00:00", "2019-01-01T00:00:00"]
     assert why(backups, Policy(keep_last=1), "2019-01-01T00:00:00") == "marked to be kept"
 
@@ -153,14 +153,14 @@ def test_the_future_stays_and_takes_nobodys_place():
     policy = Policy(keep_last=1)
     assert kept(backups, policy) == ["tomorrow", "2024-03-14T00:00:00"]
     assert "90 seconds in the future" in why(backups, policy, "tomorrow")
-    assert "newest proven backup" in why(backups, policy, "2024-03-14T00:00:00")
+    assert "newest verified backup" in why(backups, policy, "2024-03-14T00:00:00")
 
 
 def test_every_reason_is_said():
-    backups = [backup("2024-03-14T00:00:00", keep=True)]
+    backups = [backup("2024-03-14T00:00:00", pinned=True)]
     said = why(backups, Policy(2, 5, 1, 1, 1, 1, 2), "2024-03-14T00:00:00")
     assert len(said.split("; ")) == 9
-    for word in ("marked", "newest proven", "minimum_redundancy", *RULES, "2024-W11", "month 2024-03", "year 2024"):
+    for word in ("marked", "newest verified", "minimum_redundancy", *RULES, "2024-W11", "month 2024-03", "year 2024"):
         assert word in said
 
 
@@ -172,17 +172,17 @@ def test_times_without_a_date():
 @pytest.mark.parametrize("rule", [*RULES, "minimum_redundancy"])
 def test_a_policy_that_says_nothing_sensible(rule):
     policy = Policy(**{"keep_last": 1, rule: -1})
-    for prove in (lambda: prove_policy(policy), lambda: decide([], policy, NOW)):
+    for verify in (lambda: require_policy(policy), lambda: decide([], policy, NOW)):
         with pytest.raises(Problem) as caught:
-            prove()
+            verify()
         assert caught.value.code == "invalid_value"
-        assert f"{rule} is -1" in caught.value.saw
+        assert f"{rule} is -1" in caught.value.detected
 
 
 def test_no_redundancy_at_all_is_none():
     with pytest.raises(Problem, match="minimum_redundancy is 0"):
-        prove_policy(Policy(minimum_redundancy=0))
-    prove_policy(Policy())
+        require_policy(Policy(minimum_redundancy=0))
+    require_policy(Policy())
 
 
 # --- what always holds ----------------------------------------------------------------------------------------------------
@@ -192,7 +192,9 @@ AGES = st.one_of(
     st.integers(-2 * DAY, 10 * DAY), st.integers(0, 1500 * DAY), st.sampled_from([0, 1, DAY, 7 * DAY, 365 * DAY])
 )
 BACKUPS = st.lists(st.tuples(AGES, st.booleans(), st.booleans()), max_size=40).map(
-    lambda rows: [Candidate(f"b{number}", NOW - age, proven, keep) for number, (age, proven, keep) in enumerate(rows)]
+    lambda rows: [
+        Candidate(f"b{number}", NOW - age, verified, keep) for number, (age, verified, keep) in enumerate(rows)
+    ]
 )
 COUNTS = st.integers(0, 6)
 POLICIES = st.builds(Policy, *[COUNTS] * len(RULES), st.integers(1, 5))
@@ -207,25 +209,25 @@ def test_every_backup_gets_one_decision_with_a_reason(backups, policy):
     decisions = decide(backups, policy, NOW)
     assert sorted(one.label for one in decisions) == sorted(one.label for one in backups)
     assert all(one.why for one in decisions)
-    assert all((one.why == "no rule keeps it") != one.keep for one in decisions)
+    assert all((one.why == "no rule keeps it") != one.retained for one in decisions)
     ages = {one.label: one.at for one in backups}
     assert [ages[one.label] for one in decisions] == sorted(ages.values(), reverse=True)
 
 
 @given(BACKUPS, POLICIES)
-def test_the_newest_proven_ones_are_never_deleted(backups, policy):
+def test_the_newest_verified_ones_are_never_deleted(backups, policy):
     stay = set(kept(backups, policy))
-    proven = sorted(
-        (one for one in backups if one.proven and one.at <= NOW), key=lambda one: (one.at, one.label), reverse=True
+    verified = sorted(
+        (one for one in backups if one.verified and one.at <= NOW), key=lambda one: (one.at, one.label), reverse=True
     )
-    assert {one.label for one in proven[: policy.minimum_redundancy]} <= stay
-    ever = sorted((one for one in backups if one.proven), key=lambda one: one.at, reverse=True)
+    assert {one.label for one in verified[: policy.minimum_redundancy]} <= stay
+    ever = sorted((one for one in backups if one.verified), key=lambda one: one.at, reverse=True)
     assert {one.label for one in ever[:1]} <= stay
 
 
 @given(BACKUPS, POLICIES)
 def test_marked_and_future_ones_are_never_deleted(backups, policy):
-    assert {one.label for one in backups if one.keep or one.at > NOW} <= set(kept(backups, policy))
+    assert {one.label for one in backups if one.pinned or one.at > NOW} <= set(kept(backups, policy))
 
 
 @given(BACKUPS, POLICIES)
@@ -247,10 +249,12 @@ def test_the_union_of_the_rules_and_nothing_else(backups, policy):
     rules = [Policy(**{rule: getattr(policy, rule)}) for rule in RULES if getattr(policy, rule)]
     if rules:
         alone = {label for one in rules for label in kept(backups, one)}
-        proven = sorted(
-            (one for one in backups if one.proven and one.at <= NOW), key=lambda one: (one.at, one.label), reverse=True
+        verified = sorted(
+            (one for one in backups if one.verified and one.at <= NOW),
+            key=lambda one: (one.at, one.label),
+            reverse=True,
         )
-        assert set(kept(backups, policy)) == alone | {one.label for one in proven[: policy.minimum_redundancy]}
+        assert set(kept(backups, policy)) == alone | {one.label for one in verified[: policy.minimum_redundancy]}
 
 
 @given(BACKUPS, POLICIES, st.randoms(use_true_random=False))
@@ -261,11 +265,11 @@ def test_the_order_of_the_list_says_nothing(backups, policy, random):
 
 
 @given(BACKUPS, st.integers(1, 6))
-def test_a_day_whose_backups_were_proven_keeps_a_proven_one(backups, count):
+def test_a_day_whose_backups_were_verified_keeps_a_verified_one(backups, count):
     stay = of(kept(backups, Policy(keep_daily=count)), backups)
     past = sorted((one for one in backups if one.at <= NOW), key=lambda one: one.at, reverse=True)
     days = list(dict.fromkeys(one.at // DAY for one in past))[:count]
     for day in days:
         assert any(one.at // DAY == day for one in stay)
-        if any(one.proven for one in past if one.at // DAY == day):
-            assert any(one.proven for one in stay if one.at // DAY == day)
+        if any(one.verified for one in past if one.at // DAY == day):
+            assert any(one.verified for one in stay if one.at // DAY == day)

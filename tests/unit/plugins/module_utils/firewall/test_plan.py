@@ -97,7 +97,7 @@ def test_what_is_no_source(text, said):
     with pytest.raises(Problem) as caught:
         declared(service(sources=["10.1.0.0/16", text]))
     assert caught.value.code == "invalid_source"
-    assert said in caught.value.saw
+    assert said in caught.value.detected
 
 
 def test_all_that_is_wrong_is_named_at_once():
@@ -106,8 +106,8 @@ def test_all_that_is_wrong_is_named_at_once():
             service(sources=["10.0.0.5/24", "10.0.0.1"]), service("sentinel", [26379], ["1.2.3"]), peers=["1.2.3.4.5"]
         )
     assert caught.value.details["sources"] == ["1.2.3.4.5", "10.0.0.5/24", "1.2.3"]
-    assert "services, sentinel: '1.2.3'" in caught.value.saw
-    assert "peers: '1.2.3.4.5'" in caught.value.saw
+    assert "services, sentinel: '1.2.3'" in caught.value.detected
+    assert "peers: '1.2.3.4.5'" in caught.value.detected
 
 
 def test_names_are_what_this_host_says_they_are():
@@ -143,7 +143,7 @@ def test_names_of_the_inventory():
     with pytest.raises(Problem) as caught:
         found([], ["application", "aplication"])
     assert caught.value.code == "unknown_inventory_group"
-    assert "aplication" in caught.value.saw
+    assert "aplication" in caught.value.detected
 
 
 # --- the table ---------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_ports_of_ssh():
     with pytest.raises(Refusal) as caught:
         refuse_ports_of_ssh(declared(service(ports=[22, 6379])), {22: "sshd"})
     assert caught.value.code == "port_of_ssh"
-    assert "port 22 (sshd)" in caught.value.saw
+    assert "port 22 (sshd)" in caught.value.detected
 
 
 def test_another_firewall():
@@ -271,7 +271,7 @@ def test_another_firewall():
     with pytest.raises(Refusal) as caught:
         refuse_blocked("firewalld", rows)
     assert caught.value.details == {"firewall": "firewalld", "commands": ["run me", "firewall-cmd --reload"]}
-    assert "and 2 more" in caught.value.saw
+    assert "and 2 more" in caught.value.detected
 
 
 TCP = """\

@@ -52,7 +52,7 @@ LIVE = {
     "auto-aof-rewrite-percentage": "100", "auto-aof-rewrite-min-size": "67108864", "stop-writes-on-bgsave-error": "yes", "rdbchecksum": "yes",
     "no-appendfsync-on-rewrite": "no", "notify-keyspace-events": "", "min-replicas-to-write": "0", "logfile": "",
 }  # fmt: skip
-PROVEN = {"label": "20270115T080000Z-rdb", "at": NOW - 7200, "state": "proven"}
+VERIFIED = {"label": "20270115T080000Z-rdb", "at": NOW - 7200, "state": "verified"}
 DRILL = {
     "time": NOW - 86400,
     "ok": True,
@@ -110,7 +110,7 @@ HEALTHY = Facts(
         watched=(Watched("orders", "192.0.2.1:6379", ("master",), {"quorum": "2"}),),
         quorum={"orders": "OK 3 usable Sentinels. Quorum and failover authorization can be reached"},
     ),
-    backups=Backups("orders", "/var/backups/redis", (PROVEN,), (DRILL,), expected=True),
+    backups=Backups("orders", "/var/backups/redis", (VERIFIED,), (DRILL,), expected=True),
 )
 NONE = Objectives()
 
@@ -172,19 +172,19 @@ CASES = {
     "down, an unknown line": (down(log={"last": "Redis port number too high."}), NONE, "server_down", "critical", "its last line is: Redis port number too high."),
     "down, kernel tells": (down(log={"kernel_events": (event("oom_killer"),)}), NONE, "server_down", "critical", "(oom_killer): the line"),
     "down, log unread": (down(log={"because": "no permission"}), NONE, "server_down", "critical", "why is not known, because no permission"),
-    "silent": (down("server_silent"), NONE, "server_silent", "critical", "nothing listens"),
+    "silent": (down("server_not_responding"), NONE, "server_not_responding", "critical", "nothing listens"),
     "unseen": (down("server_unseen"), NONE, "server_unseen", "unknown", "not known, because"),
     "loading": (said(loading=1, loading_loaded_perc="12.5", loading_eta_seconds=7), NONE, "server_loading", "warning", "12.5 % done, about 7 s"),
     "no config get": (but(live=None, missing={"live": "NOPERM"}), NONE, "facts_missing", "unknown", "NOPERM"),
     "elsewhere": (but(local=False, missing={"host": "no process 7"}), NONE, "facts_missing", "unknown", "no process 7"),
     # what is kept
     "nothing kept": (live(RDB_ONLY, appendonly="no", save=""), NONE, "no_persistence", "critical", "neither AOF nor RDB"),
-    "a cache": (live(RDB_ONLY, appendonly="no", save=""), Objectives(no_persistence=True), "no_persistence", "note", "neither"),
+    "a cache": (live(RDB_ONLY, appendonly="no", save=""), Objectives(no_persistence=True), "no_persistence", "info", "neither"),
     "kept is not known": (but(live=None, missing={"live": "NOPERM"}), NONE, "no_persistence", "unknown", "NOPERM"),
-    "within rpo": (HEALTHY, Objectives(rpo=2), "rpo_missed", "ok", "up to 2 s of writes"),
-    "beyond rpo": (HEALTHY, Objectives(rpo=1), "rpo_missed", "critical", "the objective is 1 s"),
-    "rpo without bound": (live(RDB_ONLY, appendonly="no", save=""), Objectives(rpo=3600), "rpo_missed", "critical", "all keys"),
-    "rpo not known": (but(live=None, missing={"live": "NOPERM"}), Objectives(rpo=9), "rpo_missed", "unknown", "not known, because NOPERM"),
+    "within rpo": (HEALTHY, Objectives(crash_loss=2), "crash_loss_too_large", "ok", "up to 2 s of writes"),
+    "beyond rpo": (HEALTHY, Objectives(crash_loss=1), "crash_loss_too_large", "critical", "the objective is 1 s"),
+    "rpo without bound": (live(RDB_ONLY, appendonly="no", save=""), Objectives(crash_loss=3600), "crash_loss_too_large", "critical", "all keys"),
+    "rpo not known": (but(live=None, missing={"live": "NOPERM"}), Objectives(crash_loss=9), "crash_loss_too_large", "unknown", "not known, because NOPERM"),
     # the next start
     "AOF only live": (but(in_file={**LIVE, "appendonly": "no"}), NONE, "next_start", "critical", "load the RDB file, and not the AOF"),
     "AOF only in file": (but(RDB_ONLY, in_file=LIVE), NONE, "next_start", "critical", "load NOTHING"),
@@ -211,14 +211,14 @@ CASES = {
     "errors ignored": (live(stop_writes_on_bgsave_error="no"), NONE, "save_errors_ignored", "warning", ""),
     "no checksum": (live(rdbchecksum="no"), NONE, "rdb_unchecked", "warning", ""),
     "RDB gone": (but(RDB_ONLY, disk={"rdb_bytes": None}), NONE, "rdb_missing", "critical", "is not there"),
-    "no RDB yet": (said(but(RDB_ONLY, disk={"rdb_bytes": None}), rdb_saves=0, rdb_last_load_keys_loaded=0), NONE, "rdb_age", "note", "no /var/lib/redis/dump.rdb yet"),
+    "no RDB yet": (said(but(RDB_ONLY, disk={"rdb_bytes": None}), rdb_saves=0, rdb_last_load_keys_loaded=0), NONE, "rdb_age", "info", "no /var/lib/redis/dump.rdb yet"),
     "RDB replaced": (but(disk={"rdb_mtime": NOW - 90000}), NONE, "rdb_replaced", "warning", "older than the last save"),
     "RDB replaced by a newer": (but(disk={"rdb_mtime": NOW - 10}), NONE, "rdb_replaced", "warning", "newer than"),
     "never loaded": (but(never_loaded="dump.rdb holds 7 keys"), NONE, "rdb_never_loaded", "critical", "7 keys"),
     "RDB age by the file": (said(but(disk={"rdb_mtime": NOW - 10800}), rdb_saves=0, rdb_last_save_time=int(NOW - 60)), NONE, "rdb_age", "ok", "written 3.0 h ago; INFO counts from the start, 1.0 min ago"),
     "RDB unseen": (but(disk=None, missing={"disk": "no permission"}), NONE, "rdb_age", "unknown", "no permission"),
     "slow fork": (said(latest_fork_usec=1_500_000), NONE, "fork_slow", "warning", "1500.0 ms"),
-    "fork worth a note": (said(latest_fork_usec=300_000), NONE, "fork_slow", "note", "300.0 ms"),
+    "fork worth a note": (said(latest_fork_usec=300_000), NONE, "fork_slow", "info", "300.0 ms"),
     "no fork": (said(latest_fork_usec=0), NONE, "fork_slow", "ok", "no fork since"),
     "fork absent": (said(latest_fork_usec=None), NONE, "fork_slow", "unknown", "no latest_fork_usec"),
     "no memory for a save": (but(host={"memory_left": 2**19}), NONE, "memory_for_save", "critical", "512.0 KiB of memory and swap are left"),
@@ -237,10 +237,10 @@ CASES = {
     "AOF of before 7.0": (but(disk={"manifest": None, "old_style_aof": True}), NONE, "aof_incomplete", "ok", "the one file of before 7.0"),
     "AOF unseen": (but(disk=None, missing={"disk": "no permission"}), NONE, "aof_incomplete", "unknown", "no permission"),
     "sync late now": (dataclasses.replace(HEALTHY, later=info_of(BASE, aof_delayed_fsync=3)), NONE, "aof_fsync_delayed", "warning", "3 writes waited"),
-    "sync late once": (said(aof_delayed_fsync=3), NONE, "aof_fsync_delayed", "note", "none now"),
+    "sync late once": (said(aof_delayed_fsync=3), NONE, "aof_fsync_delayed", "info", "none now"),
     "sync delay absent": (said(aof_delayed_fsync=None), NONE, "aof_fsync_delayed", "unknown", "no aof_delayed_fsync"),
-    "no sync while saving": (live(no_appendfsync_on_rewrite="yes"), NONE, "aof_fsync_paused", "note", ""),
-    "AOF out of use": (live(appendonly="no"), NONE, "aof_out_of_use", "note", "holds an AOF"),
+    "no sync while saving": (live(no_appendfsync_on_rewrite="yes"), NONE, "aof_fsync_paused", "info", ""),
+    "AOF out of use": (live(appendonly="no"), NONE, "aof_out_of_use", "info", "holds an AOF"),
     "rewrite off": (live(auto_aof_rewrite_percentage="0"), NONE, "rewrite_never_fires", "warning", "percentage is 0"),
     "rewrite too late": (but(live(auto_aof_rewrite_min_size=str(80 * GIB)), disk={"free_bytes": GIB}), NONE, "rewrite_never_fires", "warning", "full before"),
     "rewrite in time": (HEALTHY, NONE, "rewrite_never_fires", "ok", "at 64.0 MiB"),
@@ -276,17 +276,17 @@ CASES = {
     ),
     "owner not known": (but(user=None, missing={"user": "hidepid"}), NONE, "file_access", "unknown", "hidepid"),
     "disk waits": (but(host={"io_pressure": 30.0}), NONE, "disk_wait", "warning", "in 30 % of the last minute"),
-    "disk busy": (but(host={"disk": DiskUse("sda", 0, 0, 99)}), NONE, "disk_wait", "note", "at work 99 %"),
+    "disk busy": (but(host={"disk": DiskUse("sda", 0, 0, 99)}), NONE, "disk_wait", "info", "at work 99 %"),
     "disk has no device": (but(host={"disk": None, "because": {"disk": "tmpfs"}}), NONE, "disk_wait", "ok", "throughput not known, because tmpfs"),
     "nothing of disks": (but(host={"disk": None, "cpu": None, "io_pressure": None, "because": {"cpu": "no /proc/stat"}}), NONE, "disk_wait", "unknown", "no /proc/stat"),
     "drive fails": (but(host={"drives": (Drive("/dev/sda", False),)}), NONE, "drive_failing", "critical", "own verdict"),
     "drive has bad sectors": (but(host={"drives": (Drive("/dev/sda", True, 8),)}), NONE, "drive_failing", "warning", "8 bad sectors"),
     "drive is worn": (but(host={"drives": (Drive("/dev/sda", True, 0, 97),)}), NONE, "drive_failing", "warning", "97 %"),
-    "no drives": (but(host={"drives": None, "because": {"drives": "no smartctl"}}), NONE, "drive_failing", "note", "no smartctl"),
+    "no drives": (but(host={"drives": None, "because": {"drives": "no smartctl"}}), NONE, "drive_failing", "info", "no smartctl"),
     "drive is hot": (but(host={"drives": (Drive("/dev/sda", True, 0, 0, 71, 70),)}), NONE, "temperature", "warning", "71 °C"),
     "CPU is hot": (but(host={"sensors": (Sensor("cpu", 95, 90, 100),)}), NONE, "temperature", "warning", "95 °C, its limit is 90"),
     "CPU is too hot": (but(host={"sensors": (Sensor("cpu", 101, 90, 100),)}), NONE, "temperature", "critical", "limit is 100"),
-    "no sensors": (but(host={"sensors": None, "because": {"sensors": "no sensors"}}), NONE, "temperature", "note", "no sensors"),
+    "no sensors": (but(host={"sensors": None, "because": {"sensors": "no sensors"}}), NONE, "temperature", "info", "no sensors"),
     # kernel and machine
     "overcommit": (but(host={"overcommit": "0"}), NONE, "overcommit", "warning", "= 0"),
     "thp": (but(host={"thp": "always"}), NONE, "thp", "warning", "always"),
@@ -296,7 +296,7 @@ CASES = {
     "few files": (but(host={"open_files": 1024}), NONE, "open_files", "warning", "needs 10032"),
     "maxclients was cut": (but(in_file={**LIVE, "maxclients": "50000"}), NONE, "open_files", "warning", "says 50000"),
     "limits not shown": (but(host={"open_files": None, "because": {"open_files": "hidepid"}}), NONE, "open_files", "unknown", "hidepid"),
-    "swapped a little": (but(host={"swapped": 2**10}), NONE, "swapped", "note", "1.0 KiB"),
+    "swapped a little": (but(host={"swapped": 2**10}), NONE, "swapped", "info", "1.0 KiB"),
     "swapped": (but(host={"swapped": 2**26}), NONE, "swapped", "warning", "(50 %)"),
     "swap not shown": (but(host={"swapped": None, "because": {"swapped": "hidepid"}}), NONE, "swapped", "unknown", "hidepid"),
     "steal": (but(host={"cpu": {"steal": 20.0, "iowait": 0.0}}), NONE, "steal", "warning", "20 %"),
@@ -314,7 +314,7 @@ CASES = {
     "a longer lag is allowed": (said(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=60"), Objectives(replica_lag=90), "replica_lag", "ok", ""),
     "too few replicas": (live(said(min_slaves_good_slaves=0), min_replicas_to_write="1"), NONE, "too_few_replicas", "critical", "0 good replicas"),
     "enough replicas": (live(said(min_slaves_good_slaves=1), min_replicas_to_write="1"), NONE, "too_few_replicas", "ok", ""),
-    "events": (live(notify_keyspace_events="AKE"), NONE, "keyspace_events", "note", "AKE"),
+    "events": (live(notify_keyspace_events="AKE"), NONE, "keyspace_events", "info", "AKE"),
     "cluster fails": (said(but(cluster={"cluster_state": "fail"}), cluster_enabled=1), NONE, "cluster_state", "critical", "is fail"),
     "cluster in doubt": (said(but(cluster={"cluster_state": "ok", "cluster_slots_pfail": "9"}), cluster_enabled=1), NONE, "cluster_state", "warning", "9 possibly"),
     "cluster": (said(but(cluster={"cluster_state": "ok"}), cluster_enabled=1), NONE, "cluster_state", "ok", ""),
@@ -338,20 +338,20 @@ CASES = {
         NONE, "sentinel_disagrees", "critical", "this server takes writes as a primary",
     ),
     # backups and drills
-    "no backup, none promised": (but(backups=Backups("orders", "/b")), NONE, "backup_none", "note", "no backup on this host"),
+    "no backup, none promised": (but(backups=Backups("orders", "/b")), NONE, "backup_none", "info", "no backup on this host"),
     "no backup": (but(backups=Backups("orders", "/b", expected=True)), NONE, "backup_none", "warning", "no backup"),
-    "no backup, a member's": (but(backups=Backups("orders", "/b", expected=True, elsewhere=True)), NONE, "backup_none", "note", "another member"),
+    "no backup, a member's": (but(backups=Backups("orders", "/b", expected=True, elsewhere=True)), NONE, "backup_none", "info", "another host of the group"),
     "backups unseen": (but(backups=Backups("orders", "/b", because="no permission")), NONE, "backup_none", "unknown", "no permission"),
-    "unproven": (but(backups={"rows": ({**PROVEN, "state": "taken"},)}), NONE, "backup_unproven", "warning", "there is no proven backup"),
-    "old backup": (HEALTHY, Objectives(backup_age=3600), "backup_old", "warning", "is 2.0 h old"),
-    "old backup, a member may have a newer": (but(backups={"elsewhere": True}), Objectives(backup_age=3600), "backup_old", "note", "another member"),
-    "old drill, a member may have held one": (but(backups={"elsewhere": True}), Objectives(drill_age=3600), "drill_old", "note", "24.0 h ago"),
+    "unverified": (but(backups={"rows": ({**VERIFIED, "state": "taken"},)}), NONE, "backup_unverified", "warning", "there is no verified backup"),
+    "old backup": (HEALTHY, Objectives(rpo=3600), "backup_old", "warning", "is 2.0 h old"),
+    "old backup, a member may have a newer": (but(backups={"elsewhere": True}), Objectives(rpo=3600), "backup_old", "info", "another host of the group"),
+    "old drill, a member may have held one": (but(backups={"elsewhere": True}), Objectives(drill_age=3600), "drill_old", "info", "24.0 h ago"),
     "no drill where no backups lie": (
-        but(backups=Backups("orders", "/b", expected=True, elsewhere=True)), Objectives(drill_age=86400), "drill_none", "note", "no drill",
+        but(backups=Backups("orders", "/b", expected=True, elsewhere=True)), Objectives(drill_age=86400), "drill_none", "info", "no drill",
     ),
-    "young backup": (HEALTHY, Objectives(backup_age=86400), "backup_old", "ok", "is 2.0 h old"),
-    "the last failed": (but(backups={"rows": (PROVEN, {**PROVEN, "label": "x", "state": "failed"})}), NONE, "backup_failed", "warning", "failed its proof"),
-    "no drill": (but(backups={"drills": ()}), NONE, "drill_none", "note", "no drill"),
+    "young backup": (HEALTHY, Objectives(rpo=86400), "backup_old", "ok", "is 2.0 h old"),
+    "the last failed": (but(backups={"rows": (VERIFIED, {**VERIFIED, "label": "x", "state": "failed"})}), NONE, "backup_failed", "warning", "failed its proof"),
+    "no drill": (but(backups={"drills": ()}), NONE, "drill_none", "info", "no drill"),
     "no drill, one promised": (but(backups={"drills": ()}), Objectives(drill_age=86400), "drill_none", "warning", "no drill"),
     "old drill": (HEALTHY, Objectives(drill_age=3600), "drill_old", "warning", "24.0 h ago"),
     "drill failed": (but(backups={"drills": ({**DRILL, "ok": False, "missed": ["RTO is 9 s"]},)}), NONE, "drill_failed", "warning", "RTO is 9 s"),
@@ -362,22 +362,22 @@ CASES = {
     "killed, kernel tells": (but(log={"events": (event("save_killed"),), "kernel_events": (event("oom_killer"),)}), NONE, "save_killed", "critical", "kernel's log says why: the line"),
     "killed, kernel silent": (logged("save_killed"), NONE, "save_killed", "critical", "has no OOM killer in that time"),
     "killed, not known by whom": (but(log={"events": (event("save_killed"),), "kernel_because": "EPERM"}), NONE, "save_killed", "critical", "not known, because EPERM"),
-    "killed and over": (but(log={"events": (event("save_killed", True),)}), NONE, "save_killed", "note", "(over since)"),
+    "killed and over": (but(log={"events": (event("save_killed", True),)}), NONE, "save_killed", "info", "(over since)"),
     "fork failed": (logged("fork_no_memory", host={"overcommit": "0"}), NONE, "fork_no_memory", "critical", "vm.overcommit_memory is 0; 8.0 GiB of memory"),
     "disk was full": (logged("disk_full"), NONE, "disk_full", "critical", "50.0 GiB are free in /var/lib/redis now"),
     "disk failed": (but(log={"events": (event("disk_io_error"),), "kernel_events": (event("kernel_disk_error"),)}), NONE, "disk_io_error", "critical", "says why: the line"),
     "slow syncs": (logged("aof_fsync_slow", host={"io_pressure": 40.0}), NONE, "aof_fsync_slow", "warning", "in 40 % of the last minute"),
     "owners": (logged("no_permission", access=(FileAccess(PLACE.rdb, 0, 0, 0o600),)), NONE, "no_permission", "critical", "dump.rdb 0:0 0600"),
-    "overcommit was off": (logged("started_without_overcommit"), NONE, "started_without_overcommit", "note", "it is right now"),
-    "thp is on": (logged("started_with_thp", host={"thp": "always"}), NONE, "started_with_thp", "note", "still wrong now"),
-    "a start that failed is past": (logged("rdb_bad_checksum"), NONE, "rdb_bad_checksum", "note", "the line"),
+    "overcommit was off": (logged("started_without_overcommit"), NONE, "started_without_overcommit", "info", "it is right now"),
+    "thp is on": (logged("started_with_thp", host={"thp": "always"}), NONE, "started_with_thp", "info", "still wrong now"),
+    "a start that failed is past": (logged("rdb_bad_checksum"), NONE, "rdb_bad_checksum", "info", "the line"),
     "kernel event": (logged("kernel_disk_error"), NONE, "kernel_disk_error", "critical", "the line"),
 }  # fmt: skip
 
 
 def test_a_healthy_server_is_ok():
-    findings = judge(HEALTHY, Objectives(rpo=5, backup_age=86400, drill_age=864000))
-    assert [(one.code, one.severity, one.seen) for one in findings if one.severity != "ok"] == []
+    findings = judge(HEALTHY, Objectives(crash_loss=5, rpo=86400, drill_age=864000))
+    assert [(one.code, one.severity, one.detected) for one in findings if one.severity != "ok"] == []
     assert status_of(findings) == 0
     assert len(findings) > 20
 
@@ -386,10 +386,10 @@ def test_a_healthy_server_is_ok():
 def test_findings(facts, objectives, code, severity, words):
     findings = judge(facts, objectives)
     mine = [one for one in findings if one.code == code and one.severity == severity]
-    assert mine, [(one.code, one.severity, one.seen) for one in findings if one.code == code]
-    assert any(words in one.seen for one in mine), [one.seen for one in mine]
+    assert mine, [(one.code, one.severity, one.detected) for one in findings if one.code == code]
+    assert any(words in one.detected for one in mine), [one.detected for one in mine]
     for one in mine:
-        assert (bool(one.why), bool(one.do)) == ((severity != "ok"),) * 2 or "not known" in one.seen
+        assert (bool(one.why), bool(one.do)) == ((severity != "ok"),) * 2 or "not known" in one.detected
         assert one.row()["page"] == f"docs/findings.md#{code}"
 
 
@@ -403,16 +403,16 @@ def test_every_code_is_tested():
 )
 def test_nothing_known_is_no_trouble_and_no_stumble(facts):
     findings = judge(facts, NONE)
-    assert all(one.seen and one.severity in SEVERITIES for one in findings)
-    told = report(facts, "orders")
-    assert told["set_name"] == "orders"
+    assert all(one.detected and one.severity in SEVERITIES for one in findings)
+    told = report(facts, "orders", Objectives())
+    assert told["group_name"] == "orders"
     assert title(facts, "orders").startswith("orders at ")
 
 
 @pytest.mark.parametrize("name", sorted(BASE.fields))
 def test_no_field_of_info_is_needed(name):
     """An older or newer server may lack any of them: then something is not known, and nothing is made up."""
-    findings = judge(said(**{name: None}), Objectives(rpo=5))
+    findings = judge(said(**{name: None}), Objectives(crash_loss=5))
     assert {one.code for one in findings if one.severity == "critical"} == set()
 
 
@@ -433,34 +433,34 @@ def test_growth_is_the_mean_since_the_rewrite_or_of_two_looks():
 
 
 def test_a_report_has_what_a_fleet_needs():
-    told = report(HEALTHY, "orders")
-    assert told["promise"] == "AOF everysec + RDB (3600 1)"
+    told = report(HEALTHY, "orders", Objectives())
+    assert told["configured_durability"] == "AOF everysec + RDB (3600 1)"
     assert told["last_save"] == {"time": "2027-01-15T07:50:00Z", "age_seconds": 600, "source": "file"}
-    assert told["last_proven_backup"] == {
+    assert told["last_verified_backup"] == {
         "name": "20270115T080000Z-rdb",
         "time": "2027-01-15T06:00:00Z",
         "age_seconds": 7200,
     }
-    assert told["backups"] == [{"name": "20270115T080000Z-rdb", "time": "2027-01-15T06:00:00Z", "status": "proven"}]
+    assert told["backups"] == [{"name": "20270115T080000Z-rdb", "time": "2027-01-15T06:00:00Z", "status": "verified"}]
     assert told["drills"] == [
         {"time": "2027-01-14T08:00:00Z", "ok": True, "rpo_seconds": 7200.0, "rto_seconds": 1.5, "phases": {"load": 1.5}}
     ]
     assert (told["role"], told["primary"], told["keys_total"]) == ("primary", "192.0.2.1:6379", BASE.keys)
     assert told["sentinel"]["watched"][0]["name"] == "orders"
-    assert report(REPLICA, "orders")["primary"] == "192.0.2.9:6379"
-    assert report(REPLICA, "orders")["replication"]["link"] == "up"
-    by_manifest = report(but(disk={"rdb_mtime": NOW - 9000}), "orders")
+    assert report(REPLICA, "orders", Objectives())["primary"] == "192.0.2.9:6379"
+    assert report(REPLICA, "orders", Objectives())["replication"]["link"] == "up"
+    by_manifest = report(but(disk={"rdb_mtime": NOW - 9000}), "orders", Objectives())
     assert by_manifest["last_save"] == {"time": "2027-01-15T07:00:00Z", "age_seconds": 3600, "source": "manifest"}
 
 
 def test_order_status_and_text():
     rows = [
-        Finding(name, severity, "seen", "why it is", "do it")
-        for name, severity in zip("abcde", ("ok", "note", "unknown", "warning", "critical"))
+        Finding(name, severity, "detected", "why it is", "do it")
+        for name, severity in zip("abcde", ("ok", "info", "unknown", "warning", "critical"))
     ]
     assert [one.code for one in ordered([*rows, rows[0]])] == list("edcba")
     assert [status_of(rows[:count]) for count in range(6)] == [0, 0, 0, 3, 1, 2]
-    assert [reached(rows[:3], name) for name in ("critical", "warning", "unknown", "note")] == [
+    assert [reached(rows[:3], name) for name in ("critical", "warning", "unknown", "info")] == [
         False,
         False,
         True,
@@ -468,7 +468,7 @@ def test_order_status_and_text():
     ]
     text = render_text("orders", ordered(rows), "2 s")
     assert text.startswith(
-        "orders: CRITICAL (1 critical, 1 warning, 1 unknown, 1 note, 1 ok)\n  at risk now: 2 s\n  CRITICAL e: seen. Why it is. Do: do it."
+        "orders: CRITICAL (1 critical, 1 warning, 1 unknown, 1 info, 1 ok)\n  crash loss window: 2 s\n  CRITICAL e: detected. Why it is. Do: do it."
     )
     assert " OK a" not in text
 

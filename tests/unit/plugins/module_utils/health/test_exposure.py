@@ -1,17 +1,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Seconds at risk now: the policy's bound where all is well, and worse where something is seen."""
+"""Seconds crash loss window: the policy's bound where all is well, and worse where something is seen."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import promise, risk_now
+from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import (
+    configured_durability,
+    crash_loss_now,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, LogFacts
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import LogEvent
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import at_risk
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import crash_loss
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
 
 NOW = 1_800_000_000.0
@@ -66,7 +69,7 @@ CASES = {
 
 @pytest.mark.parametrize(("facts", "seconds", "how"), CASES.values(), ids=CASES)
 def test_seconds_at_risk(facts, seconds, how):
-    risk = risk_now(facts)
+    risk = crash_loss_now(facts)
     assert (risk["seconds"], risk["known"]) == (seconds, True)
     assert how in risk["how"]
     assert risk["text"]
@@ -74,22 +77,22 @@ def test_seconds_at_risk(facts, seconds, how):
 
 @pytest.mark.parametrize("policy", ["always", "everysec", "no"])
 def test_the_bound_is_that_of_redis_persistence(policy):
-    declared = at_risk({"appendonly": "yes", "appendfsync": policy}, None, None)
-    seen = risk_now(facts_of(live={"appendfsync": policy}))
+    declared = crash_loss({"appendonly": "yes", "appendfsync": policy}, None, None)
+    seen = crash_loss_now(facts_of(live={"appendfsync": policy}))
     assert (seen["seconds"], seen["how"], seen["writes"]) == (declared["seconds"], declared["how"], None)
 
 
 def test_writes_are_counted_where_the_server_does():
-    assert risk_now(facts_of(live=RDB))["writes"] == 3
-    assert risk_now(facts_of(live=RDB))["text"] == at_risk({"save": "900 1"}, 3, 7200)["text"]
+    assert crash_loss_now(facts_of(live=RDB))["writes"] == 3
+    assert crash_loss_now(facts_of(live=RDB))["text"] == crash_loss({"save": "900 1"}, 3, 7200)["text"]
 
 
 def test_since_when_the_aof_takes_nothing():
     event = LogEvent("aof_write_error", 1, "2027-01-15T07:00:00Z", "2027-01-15T07:00:00Z", "line")
     facts = facts_of({"aof_last_write_status": "err"}, log=LogFacts((event,)))
-    assert "since 2027-01-15T07:00:00Z" in risk_now(facts)["how"]
+    assert "since 2027-01-15T07:00:00Z" in crash_loss_now(facts)["how"]
     past = dataclasses.replace(facts, log=LogFacts((dataclasses.replace(event, over=True),)))
-    assert "since" not in risk_now(past)["how"]
+    assert "since" not in crash_loss_now(past)["how"]
 
 
 NOT_KNOWN = {
@@ -101,23 +104,23 @@ NOT_KNOWN = {
 
 @pytest.mark.parametrize("facts", NOT_KNOWN.values(), ids=NOT_KNOWN)
 def test_what_is_not_known_is_said_so(facts):
-    risk = risk_now(facts)
+    risk = crash_loss_now(facts)
     assert (risk["seconds"], risk["known"], risk["text"]) == (None, False, "not known")
     assert risk["how"].startswith("not known, because nothing listens there")
 
 
 def test_info_counts_where_the_file_cannot_be_seen():
     facts = dataclasses.replace(facts_of({"rdb_saves": "1"}, live=RDB), disk=None)
-    assert risk_now(facts)["seconds"] == 10
-    assert "by INFO" in risk_now(facts)["how"]
+    assert crash_loss_now(facts)["seconds"] == 10
+    assert "by INFO" in crash_loss_now(facts)["how"]
     absent = facts_of(live=RDB)
     absent = dataclasses.replace(absent, info=Info({}, {}), later=Info({}, {}))
-    assert "has no rdb_changes_since_last_save" in risk_now(absent)["how"]
+    assert "has no rdb_changes_since_last_save" in crash_loss_now(absent)["how"]
 
 
 def test_promises():
-    assert promise(facts_of()) == "AOF everysec + RDB (900 1)"
-    assert promise(facts_of(live={"save": ""})) == "AOF everysec"
-    assert promise(facts_of(live=RDB)) == "RDB (900 1)"
-    assert promise(facts_of(live={**RDB, "save": ""})) == "nothing"
-    assert promise(dataclasses.replace(facts_of(), live=None)) == ""
+    assert configured_durability(facts_of()) == "AOF everysec + RDB (900 1)"
+    assert configured_durability(facts_of(live={"save": ""})) == "AOF everysec"
+    assert configured_durability(facts_of(live=RDB)) == "RDB (900 1)"
+    assert configured_durability(facts_of(live={**RDB, "save": ""})) == "nothing"
+    assert configured_durability(dataclasses.replace(facts_of(), live=None)) == ""

@@ -182,7 +182,7 @@ def test_every_kind_has_a_line():
 
 def test_a_kind_says_what_to_do():
     for kind in KINDS.values():
-        assert kind.severity in ("critical", "warning", "note"), kind.code
+        assert kind.severity in ("critical", "warning", "info"), kind.code
         assert kind.topic in ("start", "save", "rewrite", "aof", "disk", "link", ""), kind.code
         assert len(kind.why) > 20, kind.code
         assert len(kind.do) > 15, kind.code

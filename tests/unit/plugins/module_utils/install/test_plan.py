@@ -56,7 +56,7 @@ def plan(release, source="auto", redis=NONE, redis_py=None, minimum="7.0", strea
 def test_a_bare_host(release, source, chosen, packages):
     decided = plan(release, source)
     assert (decided["needed"], decided["source"], decided["packages"], decided["pip"]) == (True, chosen, packages, [])
-    assert (decided["manager"], decided["baseline"], decided["codename"]) == (release[4], "empty", release[3])
+    assert (decided["manager"], decided["fresh_install"], decided["codename"]) == (release[4], True, release[3])
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ def test_what_is_refused(release, more, code, says):
 @pytest.mark.parametrize("release", [DEBIAN12, UBUNTU22, RHEL9, SUSE])
 def test_nothing_to_do_where_it_is_there(release, redis, redis_py):
     decided = plan(release, redis=redis, redis_py=redis_py)
-    assert (decided["needed"], decided["source"], decided["packages"], decided["baseline"]) == (
+    assert (decided["needed"], decided["source"], decided["packages"], decided["fresh_install"]) == (
         False,
         "installed",
         [],
-        "current",
+        False,
     )
 
 
 @pytest.mark.parametrize("redis_py", [None, "2.10.6", "3.4.1"])
 def test_redis_py_alone(redis_py):
     decided = plan(DEBIAN12, redis=have("7.0.15"), redis_py=redis_py)
-    assert (decided["needed"], decided["packages"], decided["source"], decided["baseline"]) == (
+    assert (decided["needed"], decided["packages"], decided["source"], decided["fresh_install"]) == (
         True,
         ["python3-redis"],
         "installed",
-        "current",
+        False,
     )
     decided = plan(RHEL9, redis=have("7.0.15"), redis_py=redis_py, python_source="pip")
     assert (decided["packages"], decided["pip"]) == (["python3-pip"], ["redis"])

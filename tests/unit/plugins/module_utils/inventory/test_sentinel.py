@@ -141,7 +141,7 @@ def test_unknown_names():
     with pytest.raises(Problem) as caught:
         names_of(answers, ["sessions"])
     assert caught.value.code == "unknown_primary_name"
-    assert f"they watch {NAME}" in caught.value.saw
+    assert f"they watch {NAME}" in caught.value.detected
 
 
 def test_what_is_no_address_is_no_host():

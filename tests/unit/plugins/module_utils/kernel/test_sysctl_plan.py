@@ -91,8 +91,8 @@ def test_a_later_file_that_overrides_is_named(late, says):
     with pytest.raises(Problem) as caught:
         exact("0\n", late=late)
     assert caught.value.code == "overridden_at_boot"
-    assert f"{LATE} line 2" in caught.value.saw
-    assert says in caught.value.saw
+    assert f"{LATE} line 2" in caught.value.detected
+    assert says in caught.value.detected
     assert caught.value.details == {"file": LATE, "line": 2}
 
 

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""aof_loss against files whose commands are known: what stands behind a place is counted, damaged or not."""
+"""aof_loss against files whose commands are known: what follows a place is counted, damaged or not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import io
 
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence import aof_loss
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import Behind, behind
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import (
+    AfterCorruption,
+    after_corruption,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,14 +30,14 @@ def command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
-def look(raw: bytes, at: int) -> Behind:
-    return behind(io.BytesIO(raw), at)
+def look(raw: bytes, at: int) -> AfterCorruption:
+    return after_corruption(io.BytesIO(raw), at)
 
 
 def test_what_was_overwritten_is_not_counted_as_one_command():
     """A damaged one at the end, and a thousand that were written over, look the same."""
     raw = command(b"SET", b"k", b"v")
-    assert look(raw + b"\x55\xaa" * 50000, len(raw)) == Behind(100000, None)
+    assert look(raw + b"\x55\xaa" * 50000, len(raw)) == AfterCorruption(100000, None)
     assert look(raw + b"\x55\xaa" * 50000 + b"\r\n" + raw, len(raw)).commands == 2
 
 

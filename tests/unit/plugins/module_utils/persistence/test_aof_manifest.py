@@ -60,7 +60,7 @@ def test_lines_that_redis_reads(line, name):
 def test_what_redis_would_not_start_on(text, line):
     with pytest.raises(ManifestError) as caught:
         parse_manifest(text, "some.manifest")
-    assert f"some.manifest line {line}" in caught.value.saw
+    assert f"some.manifest line {line}" in caught.value.detected
     assert caught.value.code == "aof_manifest"
 
 

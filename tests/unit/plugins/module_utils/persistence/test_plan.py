@@ -12,9 +12,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
     Situation,
     Wanted,
-    at_risk,
+    crash_loss,
     plan_persistence,
-    prove_wanted,
+    require_wanted,
     start_loads,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, PERSISTENCE, normal
@@ -249,9 +249,9 @@ def test_a_place_with_data_is_not_left(option, live_aof):
 def test_a_package_that_was_just_installed_may_find_data_of_an_earlier_life():
     """Of a host where Redis was removed and its data was not: "empty" describes the file, not the disk."""
     with pytest.raises(Refusal) as caught:
-        plan_persistence(situation(baseline_empty=True), wanted(values={"dir": "/elsewhere"}))
+        plan_persistence(situation(fresh_install=True), wanted(values={"dir": "/elsewhere"}))
     assert caught.value.code == "place_has_data"
-    assert plan_persistence(situation(baseline_empty=True), wanted(values={"dir": "/data"})).convert
+    assert plan_persistence(situation(fresh_install=True), wanted(values={"dir": "/data"})).convert
 
 
 # --- declarations -----------------------------------------------------------------------------------------------------
@@ -267,12 +267,12 @@ def test_a_package_that_was_just_installed_may_find_data_of_an_earlier_life():
 )
 def test_declarations_that_contradict_themselves(asked, code):
     with pytest.raises(Problem) as caught:
-        prove_wanted(asked)
+        require_wanted(asked)
     assert caught.value.code == code
 
 
 def test_a_pure_cache_can_be_asked_for():
-    prove_wanted(wanted(aof=False, save="", allow_no_persistence=True))
+    require_wanted(wanted(aof=False, save="", allow_no_persistence=True))
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_no_step_of_an_accepted_plan_makes_a_start_find_less(
     ],
 )
 def test_what_a_power_cut_costs(values, seconds):
-    told = at_risk(values, 5, 77)
+    told = crash_loss(values, 5, 77)
     assert told["seconds"] == seconds
     assert told["text"]
     assert told["how"]
@@ -380,4 +380,4 @@ def test_what_a_power_cut_costs(values, seconds):
 
 
 def test_a_stopped_server_counts_no_writes():
-    assert at_risk({"appendonly": "no", "save": "900 1"}, None, None)["text"] == "all writes since the last RDB file"
+    assert crash_loss({"appendonly": "no", "save": "900 1"}, None, None)["text"] == "all writes since the last RDB file"

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""repair_plan: what counts as damage, what each rung costs, which one is taken, and what is refused until somebody says so."""
+"""repair_plan: what counts as damage, what each method costs, which one is taken, and what is refused until somebody says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import (
-    RUNGS,
+    METHODS,
     Copy,
     Facts,
     Loss,
@@ -29,7 +29,7 @@ def row(verdict, path="/data/x.aof", kind="aof", **more):
 
 GOOD = row("good", "/data/manifest", "manifest")
 BAD = row("corrupt_inside")
-NO_WAYS = {name: Way(False, f"no {name}") for name in ("manifest", "history", "snapshot", "truncation")}
+NO_WAYS = {name: Way(False, f"no {name}") for name in ("manifest", "archive", "snapshot", "truncation")}
 CUT = Way(True, "whole up to offset 100", Loss(31, 1, None), 0.5)
 
 
@@ -37,8 +37,8 @@ def facts(**more) -> Facts:
     return Facts(**{"files": [GOOD, BAD], "wrote_at": LAST, "ways": NO_WAYS, **more})
 
 
-def rung(found: Plan, name: str):
-    return next(one for one in found.ladder if one.rung == name)
+def method(found: Plan, name: str):
+    return next(one for one in found.methods if one.method == name)
 
 
 def refusal(found: Plan, wanted: str = "auto", allow: bool = False) -> Refusal:
@@ -54,7 +54,7 @@ def refusal(found: Plan, wanted: str = "auto", allow: bool = False) -> Refusal:
 def test_files_that_redis_loads_whole_are_no_damage(verdict):
     for running, state in ((True, "good"), (False, "stopped")):
         found = plan(facts(files=[GOOD, row(verdict)], running=running))
-        assert (found.state, found.ladder, choose(found, "auto", False)) == (state, (), None)
+        assert (found.state, found.methods, choose(found, "auto", False)) == (state, (), None)
         assert choose(found, "backup", True) is None
 
 
@@ -64,9 +64,9 @@ def test_files_that_redis_loads_whole_are_no_damage(verdict):
 def test_all_else_is(verdict):
     found = plan(facts(files=[GOOD, row(verdict)]))
     assert (found.state, [one["verdict"] for one in found.damaged]) == ("damaged", [verdict])
-    assert tuple(one.rung for one in found.ladder) == RUNGS
-    for one in found.ladder:
-        assert {"rung", "possible", "because", "loses", "do"} <= set(one.row())
+    assert tuple(one.method for one in found.methods) == METHODS
+    for one in found.methods:
+        assert {"method", "possible", "because", "loses", "do"} <= set(one.row())
         assert one.because
         assert set(one.row()["loses"]) == {"bytes", "commands", "seconds"}
 
@@ -118,22 +118,22 @@ def test_the_memory_of_a_running_server_costs_nothing():
         facts(running=True, keys=10, had_keys=12, copies=[Copy("a", LAST)], ways={**NO_WAYS, "truncation": CUT})
     )
     chosen = choose(found, "auto", True)
-    assert (chosen.rung, chosen.loses) == ("memory", Loss(0, 0, 0))
+    assert (chosen.method, chosen.loses) == ("memory", Loss(0, 0, 0))
 
 
 def test_memory_that_lost_what_the_files_had_is_no_source_without_a_word():
     found = plan(facts(running=True, keys=4, had_keys=12))
     assert refusal(found).code == "doubtful_source"
-    assert choose(found, "memory", False).rung == "memory"
+    assert choose(found, "memory", False).method == "memory"
     doubted = plan(facts(running=True, keys=4, doubt="never read it"))
-    assert (rung(doubted, "memory").possible, rung(doubted, "memory").because) == (False, "never read it")
+    assert (method(doubted, "memory").possible, method(doubted, "memory").because) == (False, "never read it")
     assert refusal(doubted, "memory").code == "rung_not_possible"
 
 
 def test_a_backup_costs_what_was_written_since():
     found = plan(facts(copies=[Copy("old", LAST - 7200), Copy("new", LAST - 3600)]))
     chosen = choose(found, "auto", False)
-    assert (chosen.rung, chosen.source, chosen.loses) == ("backup", "new", Loss(None, None, 3600))
+    assert (chosen.method, chosen.source, chosen.loses) == ("backup", "new", Loss(None, None, 3600))
     same = plan(facts(copies=[Copy("same", LAST - 10, same=True)], aof=False))
     assert choose(same, "auto", False).loses == Loss(0, 0, 0)
     later = plan(facts(copies=[Copy("later", LAST + 60)]))
@@ -143,48 +143,54 @@ def test_a_backup_costs_what_was_written_since():
 def test_a_backup_that_lies_in_several_places_is_taken_from_the_nearest():
     far, near = Copy("a", LAST - 60, "vault", "repository"), Copy("a", LAST - 60)
     member = Copy("a", LAST - 60, "redis-2", "member")
-    assert rung(plan(facts(copies=[member, far, near])), "backup").where == ""
-    assert rung(plan(facts(copies=[member, far])), "backup").where == "vault"
+    assert method(plan(facts(copies=[member, far, near])), "backup").where == ""
+    assert method(plan(facts(copies=[member, far])), "backup").where == "vault"
     broken = dataclasses.replace(near, problem="damaged: data/dump.rdb was changed")
-    found = rung(plan(facts(copies=[broken, member, far])), "backup")
+    found = method(plan(facts(copies=[broken, member, far])), "backup")
     assert (found.where, "damaged" in found.because) == ("vault", True)
-    assert not rung(plan(facts(copies=[broken])), "backup").possible
+    assert not method(plan(facts(copies=[broken])), "backup").possible
 
 
 def test_what_could_not_be_asked_is_told():
-    found = rung(plan(facts(notes=("vault could not be asked: no route",))), "backup")
+    found = method(plan(facts(notes=("vault could not be asked: no route",))), "backup")
     assert (found.possible, "no route" in found.because) == (False, True)
 
 
 def test_a_replica_costs_what_it_had_not_heard():
     heard = Peer("b:1", "replica", 9, LAST + 5, 9, ("id", 100))
-    found = rung(plan(facts(peers=[heard])), "replica")
+    found = method(plan(facts(peers=[heard])), "replica")
     assert (found.possible, found.loses.seconds, found.kind) == (True, 0, "there")
     late = dataclasses.replace(heard, heard_at=LAST - 30)
-    assert rung(plan(facts(peers=[late])), "replica").loses.seconds == 30
+    assert method(plan(facts(peers=[late])), "replica").loses.seconds == 30
     backup = Copy("of the replica", LAST + 600, state=("id", 100))
-    assert rung(plan(facts(peers=[late], copies=[backup])), "backup").loses.seconds == 30
+    assert method(plan(facts(peers=[late], copies=[backup])), "backup").loses.seconds == 30
     assert (
-        rung(plan(facts(peers=[late], copies=[dataclasses.replace(backup, state=("id", 99))])), "backup").loses.seconds
+        method(
+            plan(facts(peers=[late], copies=[dataclasses.replace(backup, state=("id", 99))])), "backup"
+        ).loses.seconds
         == 0
     )
 
 
 def test_a_promoted_replica_is_what_the_set_has_by_now():
     found = plan(facts(peers=[Peer("b:1", "primary", 9)], copies=[Copy("a", LAST - 60)]))
-    assert rung(found, "replica").loses == Loss()  # what it had not heard when it was promoted nobody knows
+    assert method(found, "replica").loses == Loss()  # what it had not heard when it was promoted nobody knows
     chosen = choose(found, "auto", False)
-    assert (chosen.rung, chosen.source, chosen.kind) == ("replica", "b:1", "")
+    assert (chosen.method, chosen.source, chosen.kind) == ("replica", "b:1", "")
 
 
 def test_a_replica_of_an_empty_primary_is_told_from_one_with_data():
-    empty = rung(plan(facts(peers=[Peer("b:1", "replica", 0, LAST)])), "replica")
+    empty = method(plan(facts(peers=[Peer("b:1", "replica", 0, LAST)])), "replica")
     assert (empty.possible, "empty" in empty.because) == (False, True)
     few = plan(facts(peers=[Peer("b:1", "primary", 3, None, 0)], had_keys=100))
     told = refusal(few)
-    assert (told.code, "brought 0 keys" in told.saw, "100 keys" in told.saw) == ("doubtful_source", True, True)
+    assert (told.code, "brought 0 keys" in told.detected, "100 keys" in told.detected) == (
+        "doubtful_source",
+        True,
+        True,
+    )
     assert choose(few, "replica", False).source == "b:1"
-    assert not rung(plan(facts(peers=[Peer("b:1", because="nothing listens")])), "replica").possible
+    assert not method(plan(facts(peers=[Peer("b:1", because="nothing listens")])), "replica").possible
 
 
 def test_of_two_replicas_the_better_is_taken():
@@ -193,7 +199,7 @@ def test_of_two_replicas_the_better_is_taken():
         Peer("c:1", "replica", 99, LAST - 20),
         Peer("d:1", "replica", 99, LAST - 10),
     ]
-    assert rung(plan(facts(peers=peers, had_keys=100)), "replica").source == "d:1"
+    assert method(plan(facts(peers=peers, had_keys=100)), "replica").source == "d:1"
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------------
@@ -203,56 +209,58 @@ def test_only_a_cut_is_left_and_it_waits_for_a_word():
     found = plan(facts(ways={**NO_WAYS, "truncation": CUT}))
     told = refusal(found)
     assert told.code == "truncation_not_allowed"
-    assert "31 bytes, 1 command (seconds not known)" in told.saw
+    assert "31 bytes, 1 command (seconds not known)" in told.detected
     assert "allow_truncation: true" in told.do
     assert refusal(found, "truncation").code == "truncation_not_allowed"
-    assert choose(found, "auto", True).rung == "truncation"
+    assert choose(found, "auto", True).method == "truncation"
 
 
 def test_an_old_backup_is_not_taken_in_silence_where_a_cut_costs_less():
     found = plan(facts(ways={**NO_WAYS, "truncation": CUT}, copies=[Copy("old", LAST - 604800)]))
     told = refusal(found)
     assert (told.code, "604800 s" in told.do, "old" in told.do) == ("truncation_not_allowed", True, True)
-    assert choose(found, "backup", False).rung == "backup"
-    assert choose(found, "auto", True).rung == "truncation"
+    assert choose(found, "backup", False).method == "backup"
+    assert choose(found, "auto", True).method == "truncation"
 
 
 def test_a_backup_that_costs_less_than_a_cut_is_taken():
     wide = Way(True, "whole up to offset 100", Loss(10**9, 10**6, 7200))
     found = plan(facts(ways={**NO_WAYS, "truncation": wide}, copies=[Copy("new", LAST - 60)]))
-    assert choose(found, "auto", False).rung == "backup"
-    assert choose(found, "auto", True).rung == "backup"
+    assert choose(found, "auto", False).method == "backup"
+    assert choose(found, "auto", True).method == "backup"
 
 
 def test_of_ways_that_cost_the_same_the_upper_one_is_taken():
     whole = Way(True, "all there", Loss(0, 0, 0))
     every = dict.fromkeys(NO_WAYS, whole)
     found = plan(facts(ways=every, copies=[Copy("a", LAST)], peers=[Peer("b:1", "primary", 5)], running=True, keys=5))
-    for gone in ("memory", "manifest", "backup", "replica", "history", "snapshot"):
+    for gone in ("memory", "manifest", "backup", "replica", "archive", "snapshot"):
         chosen = choose(found, "auto", False)
-        assert chosen.rung == gone
-        ladder = tuple(dataclasses.replace(one, possible=False) if one.rung == gone else one for one in found.ladder)
-        found = dataclasses.replace(found, ladder=ladder)
-    assert choose(found, "auto", False).rung == "truncation"  # of nothing
+        assert chosen.method == gone
+        methods = tuple(
+            dataclasses.replace(one, possible=False) if one.method == gone else one for one in found.methods
+        )
+        found = dataclasses.replace(found, methods=methods)
+    assert choose(found, "auto", False).method == "truncation"  # of nothing
 
 
 def test_history_that_lacks_something_is_a_cut():
     part = Way(True, "from the backup", Loss(31, 1, 0))
-    found = plan(facts(ways={**NO_WAYS, "history": part}))
-    assert (rung(found, "history").needs, refusal(found).code) == ("allow_truncation", "truncation_not_allowed")
-    assert choose(found, "auto", True).rung == "history"
-    whole = plan(facts(ways={**NO_WAYS, "history": dataclasses.replace(part, loses=Loss(0, 0, 0))}))
-    assert choose(whole, "auto", False).rung == "history"
+    found = plan(facts(ways={**NO_WAYS, "archive": part}))
+    assert (method(found, "archive").needs, refusal(found).code) == ("allow_truncation", "truncation_not_allowed")
+    assert choose(found, "auto", True).method == "archive"
+    whole = plan(facts(ways={**NO_WAYS, "archive": dataclasses.replace(part, loses=Loss(0, 0, 0))}))
+    assert choose(whole, "auto", False).method == "archive"
 
 
 def test_where_nothing_is_left_each_reason_is_told():
     told = refusal(plan(facts()))
     assert told.code == "no_way_left"
-    for name in RUNGS:
-        assert f"{name}: " in told.saw
+    for name in METHODS:
+        assert f"{name}: " in told.detected
 
 
-@pytest.mark.parametrize("name", RUNGS)
-def test_a_rung_that_is_named_and_not_possible_is_refused(name):
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_is_named_and_not_possible_is_refused(name):
     told = refusal(plan(facts()), name, True)
-    assert (told.code, name in told.saw) == ("rung_not_possible", True)
+    assert (told.code, name in told.detected) == ("rung_not_possible", True)

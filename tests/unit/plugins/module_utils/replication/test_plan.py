@@ -10,7 +10,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan
     backlog_bytes,
     decide,
     loss_window,
-    prove_joinable,
+    require_joinable,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     Replica,
@@ -121,31 +121,31 @@ def test_sentinels_have_to_agree():
 
 def test_data_is_thrown_away_only_where_the_other_has_it():
     there = primary(B, keys=5, id=Y, second_id=X, second_offset=100)
-    prove_joinable(primary(A), there)
-    prove_joinable(primary(A, keys=5, offset=99), there)
+    require_joinable(primary(A), there)
+    require_joinable(primary(A, keys=5, offset=99), there)
     for me in (primary(A, keys=5, offset=100), primary(A, keys=5, id=Y, offset=1)):
         with pytest.raises(Refusal) as caught:
-            prove_joinable(me, there)
+            require_joinable(me, there)
         assert caught.value.code == "two_primaries"
     with pytest.raises(Refusal) as caught:
-        prove_joinable(primary(A), lost(B))
+        require_joinable(primary(A), lost(B))
     assert caught.value.code == "primary_unreachable"
     with pytest.raises(Refusal) as caught:
-        prove_joinable(primary(A), replica(B, A))
+        require_joinable(primary(A), replica(B, A))
     assert caught.value.code == "not_the_primary"
     assert not contains(primary(B), primary(A))
 
 
 def test_a_replica_of_a_replica_has_nothing_of_its_own():
     there = primary(B, keys=5, offset=100)
-    prove_joinable(replica(A, C, keys=5, id=X, offset=100), there)
+    require_joinable(replica(A, C, keys=5, id=X, offset=100), there)
     for me in (
         replica(A, C, keys=5, id=X, offset=101),
         replica(A, C, keys=5, id=Y, offset=1),
         primary(A, keys=5, id=X, offset=1),
     ):
         with pytest.raises(Refusal):
-            prove_joinable(me, there)
+            require_joinable(me, there)
 
 
 def test_a_server_that_loads_is_not_empty():

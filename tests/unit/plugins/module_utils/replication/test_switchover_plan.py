@@ -12,8 +12,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.swit
     Candidate,
     SentinelView,
     choose,
-    prove_sentinels,
-    prove_set,
+    require_sentinels,
+    require_set,
 )
 
 A = View("a:1", "primary", offset=1000, version="7.0.15")
@@ -61,21 +61,21 @@ def test_other_refusals():
 
 
 def test_one_primary():
-    assert prove_set([A, B, C]) is A
+    assert require_set([A, B, C]) is A
     for views in ([B, C], [A, dataclasses.replace(B, role="primary")], []):
         with pytest.raises(Problem) as caught:
-            prove_set(views)
+            require_set(views)
         assert caught.value.code == "not_one_primary"
 
 
 def test_sentinels():
-    prove_sentinels([FIT, FIT, FIT], 3, "a:1")
-    prove_sentinels([FIT, FIT], 3, "a:1")
+    require_sentinels([FIT, FIT, FIT], 3, "a:1")
+    require_sentinels([FIT, FIT], 3, "a:1")
     for views in (
         [FIT], [FIT, FIT, dataclasses.replace(FIT, tilt=True)], [FIT, FIT, dataclasses.replace(FIT, quorum="NOQUORUM 1 usable")],
         [FIT, FIT, dataclasses.replace(FIT, flags="master,s_down")], [FIT, FIT, dataclasses.replace(FIT, failover="wait_start")],
         [FIT, FIT, dataclasses.replace(FIT, primary="b:1")],
     ):  # fmt: skip
         with pytest.raises(Problem) as caught:
-            prove_sentinels(views, 3, "a:1")
+            require_sentinels(views, 3, "a:1")
         assert caught.value.code == "sentinels_unfit"

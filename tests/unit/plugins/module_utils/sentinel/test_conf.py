@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""sentinel.conf, edited without touching what Sentinel remembers."""
+"""sentinel.conf, edited without touching Sentinel's runtime state."""
 
 from __future__ import annotations
 

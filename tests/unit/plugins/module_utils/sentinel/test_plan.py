@@ -23,11 +23,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan im
     is_example,
     options_of,
     plan_items,
-    prove_announced,
-    prove_names,
-    prove_port,
-    prove_quiet,
-    prove_restartable,
+    require_announced,
+    require_names,
+    require_port,
+    require_quiet,
+    require_restartable,
     reset_changes,
     settings_of,
     stale_of,
@@ -44,7 +44,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "sentinel"
 SAID = json.loads((FIXTURES / "redis-7.0.15-sentinel.json").read_text())
 ENTRY = {
-    "name": "m", "quorum": 2, "members": ["a", "b"], "primary": "a", "down_after_milliseconds": 30000, "failover_timeout": 180000,
+    "name": "m", "quorum": 2, "group_hosts": ["a", "b"], "primary": "a", "down_after_milliseconds": 30000, "failover_timeout": 180000,
     "parallel_syncs": 1, "auth_user": None, "auth_password": None, "notification_script": None, "client_reconfig_script": None,
 }  # fmt: skip
 PARAMS = {
@@ -140,10 +140,10 @@ def test_settings_and_options_in_normal_form():
     with pytest.raises(Problem) as refused:
         options_of({**PARAMS, "sentinel_user": "x"})
     assert refused.value.code == "contradiction"
-    prove_port(found, 26379, None)
-    prove_port(found, 1, "/run/s")
+    require_port(found, 26379, None)
+    require_port(found, 1, "/run/s")
     with pytest.raises(Problem):
-        prove_port(found, 26380, None)
+        require_port(found, 26380, None)
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------------
@@ -269,29 +269,29 @@ def test_what_counts_as_the_example(more, found):
 )
 def test_whether_one_may_be_taken_away(one, code):
     with pytest.raises(Refusal) if code else contextlib.nullcontext() as refused:
-        prove_restartable([one], False)
+        require_restartable([one], False)
     assert not code or refused.value.code == code
 
 
 def test_tilt_waits():
     with pytest.raises(Refusal) as found:
-        prove_quiet([], True, "a reset")
+        require_quiet([], True, "a reset")
     assert found.value.code == "tilt"
 
 
 def test_addresses_that_are_taken():
     one = watched("sentinel", "sentinel")
-    prove_announced("192.0.2.1:26379", "mine", [one], {"192.0.2.2:26379": "192.0.2.2:26379"})
-    prove_announced("192.0.2.2:26379", "id2", [one], {})  # its own entry, as others tell it
+    require_announced("192.0.2.1:26379", "mine", [one], {"192.0.2.2:26379": "192.0.2.2:26379"})
+    require_announced("192.0.2.2:26379", "id2", [one], {})  # its own entry, as others tell it
     for others in ({}, {"other:26379": "192.0.2.2:26379"}):
         with pytest.raises(Refusal) as found:
-            prove_announced("192.0.2.2:26379", "mine", [one], others)
+            require_announced("192.0.2.2:26379", "mine", [one], others)
         assert found.value.code == "duplicate_announce"
 
 
 def test_a_name_that_is_not_there():
     with pytest.raises(Problem) as found:
-        prove_names(["typo"], {"orders", "carts"}, "reset")
+        require_names(["typo"], {"orders", "carts"}, "reset")
     assert "carts, orders" in found.value.message()
 
 

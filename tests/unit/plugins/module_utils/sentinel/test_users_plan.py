@@ -14,7 +14,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_p
     PRESETS,
     lost_peers,
     plan_users,
-    prove_logins,
+    require_logins,
     users_of,
     words_of_users,
 )
@@ -70,15 +70,15 @@ def test_a_stopped_sentinel_has_them_in_its_file_and_a_running_one_live():
 )
 def test_who_would_be_locked_out(login, peer, code):
     with pytest.raises(Refusal) if code else contextlib.nullcontext() as refused:
-        prove_logins(USERS, TABLE, login, peer)
+        require_logins(USERS, TABLE, login, peer)
     assert not code or refused.value.code == code
     assert not code or hash_of("x") not in refused.value.message()
 
 
 def test_without_a_sentinel_to_ask_the_ways_in_are_looked_at():
-    prove_logins(USERS, None, ("ops", "x"), ("peer", "x"))
+    require_logins(USERS, None, ("ops", "x"), ("peer", "x"))
     with pytest.raises(Refusal):
-        prove_logins(USERS, None, ("ops", "y"), None)
+        require_logins(USERS, None, ("ops", "y"), None)
 
 
 def test_peers_that_are_logged_in_as_somebody_who_goes():

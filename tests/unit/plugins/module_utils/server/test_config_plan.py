@@ -13,7 +13,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.config_pl
     live_change,
     needs_restart,
     plan_config,
-    prove_fits,
+    require_fits,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
@@ -179,7 +179,7 @@ def test_clients_that_a_restart_can_give():
 
 
 def test_told_against_an_empty_host():
-    plan = plan_config({"hz": "50", "requirepass": "x"}, read("hz 50\n"), "f", None, None, baseline_empty=True)
+    plan = plan_config({"hz": "50", "requirepass": "x"}, read("hz 50\n"), "f", None, None, fresh_install=True)
     assert [(change.before, change.after) for change in plan.changes] == [(None, "50"), (None, "********")]
 
 
@@ -212,8 +212,8 @@ LIVE = {"maxmemory": "0", "maxmemory-policy": "noeviction", "cluster-enabled": "
 def test_the_data_must_fit(wanted, live, keyspace, code):
     info = Info({"used_memory": "1000"}, {number: Keyspace(keys, 0) for number, keys in keyspace.items()})
     if code is None:
-        prove_fits(wanted, {**LIVE, **live}, info)
+        require_fits(wanted, {**LIVE, **live}, info)
         return
     with pytest.raises(Refusal) as caught:
-        prove_fits(wanted, {**LIVE, **live}, info)
+        require_fits(wanted, {**LIVE, **live}, info)
     assert caught.value.code == code

@@ -253,7 +253,7 @@ def test_includes_that_include_each_other():
 def test_a_fault_in_an_included_file_is_found_there():
     with pytest.raises(ConfSyntaxError) as caught:
         expand(RedisConf("include x\n", "main"), reader({"x": '\na "b\n'}))
-    assert "x line 2" in caught.value.saw
+    assert "x line 2" in caught.value.detected
 
 
 def test_a_file_without_includes_reads_none():

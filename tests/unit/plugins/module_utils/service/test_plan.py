@@ -12,13 +12,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
     Pending,
     Process,
     missing_keys,
-    prove_is_the_units,
-    prove_overrides,
-    prove_primary,
-    prove_restart,
-    prove_role,
-    prove_start,
-    prove_unit_file,
+    require_is_the_units,
+    require_overrides,
+    require_primary,
+    require_restart,
+    require_role,
+    require_start,
+    require_unit_file,
     restart_reasons,
     unit_problem,
 )
@@ -113,16 +113,16 @@ def test_a_score_that_redis_moves_itself_is_no_reason(moves, due):
 )
 def test_the_units_command_line(overrides, refused):
     if refused:
-        assert code_of(prove_overrides, overrides, AOF) == "command_line_override"
+        assert code_of(require_overrides, overrides, AOF) == "command_line_override"
     else:
-        prove_overrides(overrides, AOF)
+        require_overrides(overrides, AOF)
 
 
 def test_the_process_must_be_the_units():
-    prove_is_the_units("redis", {"MainPID": "12"}, 12)
-    assert code_of(prove_is_the_units, "redis", {"MainPID": "0"}, 12) == "not_the_units_process"
-    assert code_of(prove_is_the_units, "redis", {"MainPID": "13"}, 12) == "not_the_units_process"
-    assert code_of(prove_is_the_units, "redis", {}, 12) == "not_the_units_process"
+    require_is_the_units("redis", {"MainPID": "12"}, 12)
+    assert code_of(require_is_the_units, "redis", {"MainPID": "0"}, 12) == "not_the_units_process"
+    assert code_of(require_is_the_units, "redis", {"MainPID": "13"}, 12) == "not_the_units_process"
+    assert code_of(require_is_the_units, "redis", {}, 12) == "not_the_units_process"
 
 
 MANIFEST = AofManifest((AofFile("a", 1, "b"),))
@@ -150,9 +150,9 @@ MANIFEST = AofManifest((AofFile("a", 1, "b"),))
 def test_a_start_may_not_pass_over_data(in_file, files, code):
     disk = DataFiles(place=Place(*(PLACE[name] for name in PLACE)), **files)
     if code:
-        assert code_of(prove_start, "redis.conf", in_file, disk) == code
+        assert code_of(require_start, "redis.conf", in_file, disk) == code
     else:
-        prove_start("redis.conf", in_file, disk)
+        require_start("redis.conf", in_file, disk)
 
 
 def holding(keys, **fields):
@@ -164,7 +164,7 @@ def holding(keys, **fields):
     [
         (RDB, RDB, holding(5), False, None),
         (AOF, AOF, holding(5), True, None),
-        (AOF, AOF, holding(5), False, "aof_not_proven"),
+        (AOF, AOF, holding(5), False, "aof_not_verified"),
         (AOF, AOF, holding(5, aof_last_write_status="ok"), True, None),
         (AOF, AOF, holding(5, aof_last_write_status="err"), True, "aof_write_error"),
         (AOF, RDB, holding(5), False, "aof_differs"),
@@ -181,9 +181,9 @@ def holding(keys, **fields):
 )
 def test_a_restart_must_find_what_the_process_holds(in_file, live, info, in_use, code):
     if code:
-        assert code_of(prove_restart, in_file, live, info, in_use) == code
+        assert code_of(require_restart, in_file, live, info, in_use) == code
     else:
-        prove_restart(in_file, live, info, in_use)
+        require_restart(in_file, live, info, in_use)
 
 
 @pytest.mark.parametrize(
@@ -196,12 +196,12 @@ def test_a_restart_must_find_what_the_process_holds(in_file, live, info, in_use,
     ],
 )
 def test_what_the_same_run_mends_is_no_refusal_in_check_mode(more, code):
-    """Places and AOF are redis_persistence's to mend; a role and what does not fit are nobody's."""
+    """Places and AOF are redis_persistence's to repair; a role and what does not fit are nobody's."""
     arguments = ({**RDB, **more}, RDB, holding(5), False, True)
     if code:
-        assert code_of(prove_restart, *arguments) == code
+        assert code_of(require_restart, *arguments) == code
     else:
-        prove_restart(*arguments)
+        require_restart(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ def test_what_the_same_run_mends_is_no_refusal_in_check_mode(more, code):
 )
 def test_a_restart_does_not_change_the_role(said, have, same):
     if same:
-        prove_role({"replicaof": said}, {"replicaof": have})
+        require_role({"replicaof": said}, {"replicaof": have})
     else:
-        assert code_of(prove_role, {"replicaof": said}, {"replicaof": have}) == "role_differs"
+        assert code_of(require_role, {"replicaof": said}, {"replicaof": have}) == "role_differs"
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_restart_does_not_change_the_role(said, have, same):
 )
 def test_a_primary_that_would_be_failed_over(fields, sentinel, refused):
     if refused:
-        assert code_of(prove_primary, holding(1, **fields), sentinel) == "primary_is_watched"
+        assert code_of(require_primary, holding(1, **fields), sentinel) == "primary_is_watched"
     else:
-        prove_primary(holding(1, **fields), sentinel)
+        require_primary(holding(1, **fields), sentinel)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,9 @@ def test_a_primary_that_would_be_failed_over(fields, sentinel, refused):
 )
 def test_the_units_file(exec_start, refused):
     if refused:
-        assert code_of(prove_unit_file, exec_start, "/etc/redis/redis.conf") == "other_config_file"
+        assert code_of(require_unit_file, exec_start, "/etc/redis/redis.conf") == "other_config_file"
     else:
-        prove_unit_file(exec_start, "/etc/redis/redis.conf")
+        require_unit_file(exec_start, "/etc/redis/redis.conf")
 
 
 @pytest.mark.parametrize(

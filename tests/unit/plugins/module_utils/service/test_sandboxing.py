@@ -7,13 +7,13 @@ import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import process_of, prove_paths
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import process_of, require_paths
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
     Confined,
     confinement_reasons,
     exposure,
-    prove_reachable,
     read_confined,
+    require_reachable,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -55,18 +55,18 @@ def test_what_the_process_was_not_started_with_is_a_reason():
 )
 def test_what_the_server_could_not_reach_is_refused(name, path, paths, word):
     with pytest.raises(Refusal) as caught:
-        prove_reachable({**STRICT, "ReadWritePaths": paths}, "", {name: path}, "redis")
+        require_reachable({**STRICT, "ReadWritePaths": paths}, "", {name: path}, "redis")
     assert caught.value.code == "confined_away"
     assert word in caught.value.message()
     assert path in caught.value.message()
 
 
 def test_a_configuration_that_protect_system_closes_is_refused():
-    """CONFIG REWRITE, which Sentinel sends at a failover, writes beside redis.conf."""
+    """CONFIG REWRITE, which Sentinel sends at a failover, writes next to redis.conf."""
     with pytest.raises(Refusal):
-        prove_reachable({"ProtectSystem": "full"}, "", {"config_file": "/etc/redis"}, "redis")
-    prove_reachable({"ProtectSystem": "full"}, "-/etc/redis", {"config_file": "/etc/redis", "dir": "/data"}, "redis")
-    prove_reachable({"ProtectSystem": "yes"}, "", {"config_file": "/etc/redis"}, "redis")
+        require_reachable({"ProtectSystem": "full"}, "", {"config_file": "/etc/redis"}, "redis")
+    require_reachable({"ProtectSystem": "full"}, "-/etc/redis", {"config_file": "/etc/redis", "dir": "/data"}, "redis")
+    require_reachable({"ProtectSystem": "yes"}, "", {"config_file": "/etc/redis"}, "redis")
 
 
 def test_links_lead_systemd_and_redis_to_the_same_place(tmp_path):
@@ -77,10 +77,10 @@ def test_links_lead_systemd_and_redis_to_the_same_place(tmp_path):
     text = f"dir {tmp_path}/real\n"
     instance = Instance(str(conf), text, RedisConf(text, str(conf)).directives(), Host())
     strict = {"ProtectSystem": "strict"}
-    prove_paths(instance, "redis", {"ReadWritePaths": f"-{tmp_path}/link"}, "", strict)
-    prove_paths(instance, "redis", {}, "", {**strict, "ReadWritePaths": f"-{tmp_path}/link"})
+    require_paths(instance, "redis", {"ReadWritePaths": f"-{tmp_path}/link"}, "", strict)
+    require_paths(instance, "redis", {}, "", {**strict, "ReadWritePaths": f"-{tmp_path}/link"})
     with pytest.raises(Refusal):
-        prove_paths(instance, "redis", {}, "", strict)
+        require_paths(instance, "redis", {}, "", strict)
 
 
 @pytest.mark.parametrize(("bounds", "known"), [("000001ffffffffff", False), ("00000000a80425fb", None)])
@@ -94,13 +94,13 @@ def test_a_root_that_no_unit_here_can_have_read_only_is_no_reason(tmp_path, boun
 
 
 def test_what_it_can_reach_is_not():
-    prove_reachable(
+    require_reachable(
         {**STRICT, "ReadWritePaths": "-/data"},
         "-/var/lib/redis",
         {"dir": "/data/redis", "logfile": "/var/lib/redis"},
         "redis",
     )
-    prove_reachable({}, "", {"dir": "/tmp", "config_file": "/root"}, "redis")
+    require_reachable({}, "", {"dir": "/tmp", "config_file": "/root"}, "redis")
 
 
 def test_exposure_is_the_last_line():

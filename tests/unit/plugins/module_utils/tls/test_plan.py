@@ -15,16 +15,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import 
     declared_directives,
     describe,
     expiry_warnings,
-    foretell,
     hold_back_cluster_bus,
     issue_reasons,
     live_address,
     may_read,
     plain_links,
-    prove_combination,
-    prove_dates,
-    prove_links,
-    prove_names,
+    predict,
+    require_combination,
+    require_dates,
+    require_links,
+    require_names,
     set_live_order,
     shown,
 )
@@ -88,16 +88,16 @@ def test_certificate_and_key_of_others_may_be_one_file():
 )
 def test_combinations_that_cannot_be(code, wanted, port, cluster, bus):
     with pytest.raises(Problem) as error:
-        prove_combination(wanted, port, cluster, bus)
+        require_combination(wanted, port, cluster, bus)
     assert error.value.code == code
 
 
 def test_combinations_that_can_be():
-    prove_combination(WANTED, "6379", False, "0")
-    prove_combination({**WANTED, "port": "0"}, "6380", False, "0")
-    prove_combination({**WANTED, "port": "0", "tls-cluster": "yes"}, "6379", True, "0")
-    prove_combination({**WANTED, "tls-port": "60000", "tls-cluster": "yes"}, "6379", True, "16379")
-    prove_combination({**WANTED, "tls-port": "60000"}, "6379", True, "0")
+    require_combination(WANTED, "6379", False, "0")
+    require_combination({**WANTED, "port": "0"}, "6380", False, "0")
+    require_combination({**WANTED, "port": "0", "tls-cluster": "yes"}, "6379", True, "0")
+    require_combination({**WANTED, "tls-port": "60000", "tls-cluster": "yes"}, "6379", True, "16379")
+    require_combination({**WANTED, "tls-port": "60000"}, "6379", True, "0")
 
 
 def planned(**live):
@@ -117,7 +117,7 @@ def test_the_bus_among_others_is_refused():
     with pytest.raises(Refusal) as error:
         hold_back_cluster_bus(planned(tls_cluster="yes"), {"cluster-enabled": "yes", "tls-cluster": "no"}, 6)
     assert error.value.code == "cluster_bus"
-    assert "5 others" in error.value.saw
+    assert "5 others" in error.value.detected
     with pytest.raises(Refusal, match="its port"):
         hold_back_cluster_bus(planned(tls_port="6390"), {"cluster-enabled": "yes", "tls-cluster": "yes"}, 6)
 
@@ -185,20 +185,20 @@ def test_no_new_one_where_it_would_not_last_longer():
 
 
 def test_dates():
-    prove_dates(LEAF, NOW, "f")
+    require_dates(LEAF, NOW, "f")
     for now, code in (
         (LEAF.not_after, "certificate_expired"),
         (LEAF.not_before - 1, "certificate_not_yet_valid"),
     ):
         with pytest.raises(Problem) as error:
-            prove_dates(LEAF, now, "f")
+            require_dates(LEAF, now, "f")
         assert error.value.code == code
 
 
 def test_declared_names():
-    prove_names(LEAF, ["localhost"])
+    require_names(LEAF, ["localhost"])
     with pytest.raises(Problem, match=r"not for other\.example") as error:
-        prove_names(LEAF, ["localhost", "other.example"])
+        require_names(LEAF, ["localhost", "other.example"])
     assert error.value.code == "certificate_names"
 
 
@@ -207,7 +207,7 @@ def test_one_line_of_the_diff():
         describe(LEAF)
         == "CN=redis-1, names redis-1 localhost 192.0.2.1, issuer CN=CA, expires 2027-04-25T08:00:00Z, sha256 abababababababab"
     )
-    assert foretell(["redis-1", "b", "a"], CA, 397) == "CN=redis-1, names a b redis-1, issuer CN=CA, made for 397 days"
+    assert predict(["redis-1", "b", "a"], CA, 397) == "CN=redis-1, names a b redis-1, issuer CN=CA, made for 397 days"
 
 
 def test_what_is_shown():
@@ -274,15 +274,15 @@ def test_who_is_not(line):
 
 
 def test_replicas_and_sentinels_are_not_locked_out():
-    assert prove_links(PlainLinks()) is None
+    assert require_links(PlainLinks()) is None
     for links in (
         PlainLinks(replicas=("192.0.2.1:5",)),
         PlainLinks(sentinels=("192.0.2.1:5",), clients=("192.0.2.2:6",)),
     ):
         with pytest.raises(Refusal, match=r"192\.0\.2\.1:5") as error:
-            prove_links(links)
+            require_links(links)
         assert error.value.code == "plain_links"
-    text = prove_links(PlainLinks(clients=tuple(f"192.0.2.1:{port}" for port in range(7))))
+    text = require_links(PlainLinks(clients=tuple(f"192.0.2.1:{port}" for port in range(7))))
     assert text.startswith("7 connections")
     assert "192.0.2.1:4, …" in text
     assert "192.0.2.1:5" not in text
