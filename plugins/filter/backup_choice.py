@@ -118,7 +118,7 @@ def backup_choice(
     if not fit:
         there = ", ".join(sorted({row["label"] for row in rows})) or "none"
         refusal = (
-            f"Refused, nothing has been changed. There is no backup {wanted}{f' of {group_name}' if group_name else ''}"
+            f"Refused; this task changed nothing. There is no backup {wanted}{f' of {group_name}' if group_name else ''}"
             f"{f' from {not_after} or before' if not_after else ''} on {', '.join(sets)}; there are: {there}. "
             "Do: take one (playbook backup), or set redisops_backup."
         )

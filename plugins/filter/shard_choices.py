@@ -88,7 +88,7 @@ def _refusal(detected: str, do: str) -> dict[str, t.Any]:
     return {
         "choices": {},
         "spread_seconds": 0.0,
-        "refusal": f"Refused, nothing has been changed. {detected}. Do: {do}.",
+        "refusal": f"Refused; this task changed nothing. {detected}. Do: {do}.",
     }
 
 

@@ -14,7 +14,7 @@ author:
   - redisops.recovery contributors (@redisops)
 description:
   - Reads the server, its files, its host, its logs, its Sentinel and its backups once, and gives a finding for each thing that can be wrong. A finding
-    has a code that stays what it is, how bad it is, what was seen, why it matters, what to do, and its page in C(docs/findings.md).
+    has a code that stays what it is, how bad it is, what was seen, why it matters, what to do, and its page in C(docs/reference/findings.md).
   - RV(crash_loss) is what a power cut at this instant would cost, in seconds of writes, and how that was computed.
   - A server that is down is a finding, not a failure of the module. What cannot be looked at is V(unknown), with the reason, and never guessed.
   - Changes nothing. Of logs at most the last 4 MiB are read. The ACL preset C(monitoring) of M(redisops.recovery.redis_acl) is enough for the

@@ -67,7 +67,7 @@ def _findings(hosts: t.Sequence[str], results: t.Mapping[str, t.Mapping[str, t.A
             because = str(result.get("msg") or "it did not answer").split("\n")[0]
             rows = [
                 {"severity": "unknown", "code": "host_unseen", "detected": f"not known, because {because}", "why": "nothing is known of this host",
-                 "do": "see that Ansible reaches it, and that redis_health_info may look", "page": "docs/health.md"}
+                 "do": "see that Ansible reaches it, and that redis_health_info may look", "page": "docs/operate/health.md"}
             ]  # fmt: skip
         else:
             rows = [row for row in result["findings"] if row["severity"] in SEVERITIES]

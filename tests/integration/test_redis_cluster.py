@@ -132,7 +132,7 @@ def refused(cluster, servers, code, others=(), **options):
         )
         assert result.failed
         assert result.code == code, result.msg
-        assert result.msg.startswith("Refused, nothing has been changed.") == (
+        assert result.msg.startswith("Refused; this task changed nothing.") == (
             code not in ("contradiction", "duplicate_group_host", "reshard_in_progress")
         )
     assert picture([*servers, *others]) == before

@@ -127,10 +127,10 @@ def test_a_default_server_is_ok_and_stays_as_it_is(redis_server, ask):
 
 def test_every_finding_has_its_page(redis_server, ask):
     redis_server.start()
-    headings = (ROOT / "docs" / "findings.md").read_text()
+    headings = (ROOT / "docs/reference/findings.md").read_text()
     for row in ask().findings:
         assert set(row) == {"code", "severity", "detected", "why", "do", "page"}
-        assert row["page"] == f"docs/findings.md#{row['code']}"
+        assert row["page"] == f"docs/reference/findings.md#{row['code']}"
         assert f"### `{row['code']}`" in headings
 
 

@@ -347,7 +347,7 @@ def test_renewal_needs_no_restart_and_cuts_nobody_off(tls, given, ca, pair, list
 
 
 def test_a_new_authority_by_a_bundle_of_both(tls, given, ca, pair):
-    """The order of docs/tls.md: both authorities everywhere, then new certificates, then the old authority goes."""
+    """The order of docs/guides/tls.md: both authorities everywhere, then new certificates, then the old authority goes."""
     tls.server.start()
     tls.settled(**given)
     new_ca = pki.authority("New CA")
@@ -679,7 +679,7 @@ def _primary(call_module, new_redis, ca):
 
 
 def test_replication_over_tls_and_the_way_there(tls, primary, given, ca):
-    """The order of docs/tls.md, with two servers that replicate in plain text."""
+    """The order of docs/guides/tls.md, with two servers that replicate in plain text."""
     primary.server.start().fill(10)
     tls.server.start().cli("REPLICAOF", "127.0.0.1", str(primary.server.port))
     wait_for(lambda: tls.server.info("master_link_status") == "up")

@@ -20,7 +20,7 @@ def finding(severity: str, code: str, seen: str) -> dict[str, str]:
     told = severity != "ok"
     return {
         "severity": severity, "code": code, "detected": seen, "why": "a save would fail" if told else "", "do": "set vm.overcommit_memory=1" if told else "",
-        "page": f"docs/findings.md#{code}",
+        "page": f"docs/reference/findings.md#{code}",
     }  # fmt: skip
 
 

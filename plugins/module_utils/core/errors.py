@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Problem", "Refusal"]
+__all__ = ["Problem", "Refusal", "explained"]
+
+
+def explained(code: str) -> str:
+    """How a message ends: its code, and where that is explained."""
+    return f"[{code}] docs/reference/refusals.md#{code}"
 
 
 class Problem(Exception):
@@ -24,17 +29,17 @@ class Problem(Exception):
         self.details = details
 
     def message(self) -> str:
-        """One paragraph: what was seen, what is needed, what to set or run."""
+        """One paragraph: what was detected, what is needed, what to set or run, and where the code is explained."""
         parts = [self.detected.rstrip(". ") + "."]
         if self.needs:
             parts.append("Needed: " + self.needs.rstrip(". ") + ".")
         if self.do:
             parts.append("Do: " + self.do.rstrip(". ") + ".")
-        return " ".join(parts)
+        return " ".join([*parts, explained(self.code)])
 
 
 class Refusal(Problem):
-    """The work could lose data, or cannot be verified not to; nothing has been changed."""
+    """The work could lose data, or cannot be shown not to; this task changed nothing."""
 
     def message(self) -> str:
-        return "Refused, nothing has been changed. " + super().message()
+        return "Refused; this task changed nothing. " + super().message()

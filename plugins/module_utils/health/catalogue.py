@@ -67,7 +67,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
     ),
     "rdb_never_loaded": (
         "the file holds data that this server never read, as after a restart with appendonly yes and no AOF; its next save overwrites it",
-        "cp -p the file aside NOW; then see docs/refusals.md#rdb_never_loaded",
+        "cp -p the file aside NOW; then see docs/reference/refusals.md#rdb_never_loaded",
     ),
     "rdb_age": (
         "how old the last complete copy on this disk is; INFO's own number begins anew at each start, so the file counts",

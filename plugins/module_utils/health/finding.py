@@ -43,7 +43,7 @@ class Finding:
 
     @property
     def page(self) -> str:
-        return f"docs/findings.md#{self.code}"
+        return f"docs/reference/findings.md#{self.code}"
 
     def row(self) -> dict[str, str]:
         return {**dataclasses.asdict(self), "page": self.page}

@@ -28,7 +28,7 @@ def test_every_module_is_tested_against_the_world(name):
 
 
 def test_every_error_code_has_its_paragraph():
-    """Every code that a module can fail with stands in docs/refusals.md."""
+    """Every code that a module can fail with stands in docs/reference/refusals.md."""
     sources = [path.read_text() for path in (ROOT / "plugins").rglob("*.py")]
     codes = {
         code
@@ -38,7 +38,7 @@ def test_every_error_code_has_its_paragraph():
         )
     }
     assert len(codes) > 30
-    headings = set(re.findall(r"^### `([a-z_]+)`", (ROOT / "docs" / "refusals.md").read_text(), re.M))
+    headings = set(re.findall(r"^### `([a-z_]+)`", (ROOT / "docs/reference/refusals.md").read_text(), re.M))
     assert codes - headings == set()
 
 

@@ -40,7 +40,7 @@ def test_the_choice(wanted, here, label, host):
 )
 def test_none_is_said_with_what_there_is(groups, wanted):
     found = backup_choice(groups, wanted)
-    assert (found["label"], found["refusal"].startswith("Refused, nothing has been changed.")) == ("", True)
+    assert (found["label"], found["refusal"].startswith("Refused; this task changed nothing.")) == ("", True)
     assert wanted in found["refusal"]
     for label in {row["label"] for one in groups.values() for part in one for row in part["backups"]} - {"four"}:
         assert label in found["refusal"]

@@ -322,5 +322,5 @@ def test_a_repository_that_cannot_be(repository):
 
 
 def test_every_code_has_its_paragraph():
-    headings = set(re.findall(r"^### `([a-z_]+)`", (HERE.parents[4] / "docs" / "refusals.md").read_text(), re.M))
+    headings = set(re.findall(r"^### `([a-z_]+)`", (HERE.parents[4] / "docs/reference/refusals.md").read_text(), re.M))
     assert {code for code, *_rest in _PROBLEMS.values()} | {"restic_missing"} <= headings

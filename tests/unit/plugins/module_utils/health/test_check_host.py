@@ -390,7 +390,7 @@ def test_findings(facts, objectives, code, severity, words):
     assert any(words in one.detected for one in mine), [one.detected for one in mine]
     for one in mine:
         assert (bool(one.why), bool(one.do)) == ((severity != "ok"),) * 2 or "not known" in one.detected
-        assert one.row()["page"] == f"docs/findings.md#{code}"
+        assert one.row()["page"] == f"docs/reference/findings.md#{code}"
 
 
 def test_every_code_is_tested():
@@ -498,13 +498,13 @@ def section(text: str, code: str) -> str:
 
 @pytest.mark.parametrize("code", [*MEANINGS, *KINDS, *KERNEL_CHECKS])
 def test_every_code_has_its_paragraph_in_the_same_words(code):
-    told = section((ROOT / "docs" / "findings.md").read_text(), code)
-    assert told, f"docs/findings.md has no section {code}"
+    told = section((ROOT / "docs/reference/findings.md").read_text(), code)
+    assert told, f"docs/reference/findings.md has no section {code}"
     pairs = {**MEANINGS, **{kind.code: (kind.why, kind.do) for kind in KINDS.values()}}
     for words in pairs.get(code, ()):
         assert words.lower() in told.lower().replace("`", "")
 
 
 def test_no_paragraph_without_its_code():
-    headings = re.findall(r"^### `([a-z_]+)`", (ROOT / "docs" / "findings.md").read_text(), re.M)
+    headings = re.findall(r"^### `([a-z_]+)`", (ROOT / "docs/reference/findings.md").read_text(), re.M)
     assert sorted(headings) == sorted([*MEANINGS, *KINDS, *KERNEL_CHECKS])
