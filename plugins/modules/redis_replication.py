@@ -192,47 +192,22 @@ settled:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import pending_names
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.apply import follow, wait_for_replicas
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
-    GroupHosts,
-    ask_sentinels,
-    look,
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.membership_apply import (
+    apply,
+    plan_of,
+    read_state,
+    warnings_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import (
-    Decision,
-    agreed,
-    backlog_bytes,
-    decide,
     loss_window,
-    require_joinable,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
-    View,
-    split_endpoint,
-    view_of,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import (
-    commit,
-    require_known,
-    set_live,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import plan_config
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
-from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import memory_bytes, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import memory_bytes
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
-    Instance,
-    edited,
-    read_instance,
     require_accepted,
-    stage,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import sentinel_listens
-from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
     **connection_spec(),
@@ -257,169 +232,27 @@ SPEC = {
 }
 
 
-def decision_of(instance: Instance, group_hosts: GroupHosts, params: dict) -> tuple[Decision, View, dict]:
-    """Who is primary, this server's part, and everybody's by member. Raises Problem or Refusal."""
-    login = instance.server.login
-    me = group_hosts.spelled(view_of(instance.server.info(), group_hosts.own))
-    views = {peer: look(group_hosts, peer, login) for peer in group_hosts.peers}
-    asked = Login(
-        **{
-            **vars(login),
-            "user": params["sentinel_user"],
-            "password": params["sentinel_password"],
-            "previous_password": None,
-        }
-    )
-    name = params["primary_name"]
-    named = agreed(ask_sentinels(params["sentinels"], name, asked, group_hosts), name)
-    declared = group_hosts.of(GroupHosts.spelling(params["primary"])) if params["primary"] else None
-    decision = decide(me, list(views.values()), named, declared)
-    if me.role == "primary" and decision.primary != me.address and not named and sentinel_listens(instance.server):
-        raise Refusal(
-            "sentinel_not_asked", f"a Sentinel watches this server, and none of {params['sentinels'] or 'the sentinels'} could tell who is primary",
-            "Sentinel's word on who is primary: it would undo what goes against it", "set sentinels and primary_name, or start the Sentinels",
-        )  # fmt: skip
-    return decision, me, {**views, me.address: me}
-
-
-def settings_of(instance: Instance, group_hosts: GroupHosts, params: dict) -> dict[str, str]:
-    """The directives, in normal form."""
-    needed = params["min_replicas_to_write"]
-    needed = (1 if group_hosts.peers else 0) if needed is None else needed
-    if needed > len(group_hosts.peers):
-        raise Problem(
-            "too_few_group_hosts", f"min_replicas_to_write is {needed}, and the group has {len(group_hosts.peers)} other group_hosts: no primary could take a write",
-            "as many replicas as that", "lower min_replicas_to_write, or add group_hosts",
-        )  # fmt: skip
-    there = int(normal("repl-backlog-size", instance.value("repl-backlog-size") or "1mb"))
-    size = params["repl_backlog_size"]
-    if size == "auto":
-        size = str(
-            max(there, backlog_bytes(memory_bytes(params["write_rate"], "write_rate"), params["survive_outage"]))
-        )
-    return {
-        "min-replicas-to-write": str(needed),
-        "min-replicas-max-lag": str(params["min_replicas_max_lag"]),
-        "repl-backlog-size": normal("repl-backlog-size", size),
-    }
-
-
-def text_of(
-    instance: Instance, settings: dict, group_hosts: GroupHosts, me: View, primary: str
-) -> tuple[str, list[Change]]:
-    """The file with the settings and the role that the server has, and the change of the role in it.
-
-    What the process already follows is spelled as the process spells it: a restart is refused where the two differ (redis_service).
-    """
-    text, path = edited(instance, settings), instance.path
-    said = [entry for entry in instance.directives if entry.name == "replicaof"]
-    now = " ".join(said[-1].args) if said and said[-1].text.lower() != "no one" else ""
-    wanted = "" if primary == group_hosts.own else " ".join(map(str, split_endpoint(primary)))
-    if wanted and primary == me.upstream:
-        wanted = instance.live.get("replicaof") or wanted
-    if now == wanted:
-        return text, []
-    conf = RedisConf(text, path)
-    conf.remove("replicaof")
-    if wanted:
-        conf.set("replicaof", [tuple(wanted.split())])
-    return conf.render(), [
-        Change("file", "replicaof", now or "no one", wanted or "no one", f"write replicaof to {path}")
-    ]
-
-
-def act(
-    instance: Instance,
-    group_hosts: GroupHosts,
-    me: View,
-    primary: str,
-    live: dict,
-    text: str,
-    needed: int,
-    timeout: int,
-) -> None:
-    """Link, then settings, then the file; the primary waits for its replicas before it insists on them."""
-    staged = stage(instance, text)
-    try:
-        if primary not in (me.address, me.upstream):
-            follow(instance.server, group_hosts, primary, timeout)
-        if live.get("min-replicas-to-write", "0") != "0" and primary == me.address:
-            wait_for_replicas(instance.server, needed, min(timeout, 120))
-        if live:
-            set_live(instance, live)
-        if text != instance.text:
-            commit(staged, instance, live)
-    finally:
-        staged.discard()
-
-
 def body(module: AnsibleModule) -> dict:
-    params, host = module.params, Host()
-    group_hosts = GroupHosts(params["group_hosts"], params["address"] or "")
-    empty = params["fresh_install"]
-    instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
-    fresh = empty and module.check_mode and not instance.running
-    if not instance.running and not fresh:
-        raise Problem(
-            "not_running", f"the server of {instance.path} does not run", "a running server: a stopped one cannot be asked for its part",
-            "start it first (role redis_service)",
-        )  # fmt: skip
-    if fresh:
-        me = View(group_hosts.own, "primary")
-        declared = group_hosts.of(GroupHosts.spelling(params["primary"])) if params["primary"] else group_hosts.own
-        decision, views = Decision(declared, "it is declared, and nothing existed yet"), {}
-    else:
-        decision, me, views = decision_of(instance, group_hosts, params)
-    primary = decision.primary
-    settings = settings_of(instance, group_hosts, params)
-    joins = primary not in (me.address, me.upstream)
-    if joins and views and primary in views:
-        require_joinable(me, views[primary])
-    needed = int(settings["min-replicas-to-write"])
-    lower = int(instance.value("min-replicas-to-write") or 0) < needed
-    waits = lower and not params["bound_writes"]
-    now = {name: value for name, value in settings.items() if not (waits and name == "min-replicas-to-write")}
-    if instance.running:
-        require_known(instance, now)
-    text, file_changes = ("", []) if fresh else text_of(instance, now, group_hosts, me, primary)
-    config = plan_config(
-        now, instance.directives, instance.path, instance.live if instance.running and not empty else None, None, empty
-    )
-    changes = [Change("live", "replicaof", me.upstream or "no one", primary, f"REPLICAOF {primary}")] if joins else []
-    if fresh or empty:
-        file_changes = (
-            [
-                Change(
-                    "file",
-                    "replicaof",
-                    None,
-                    " ".join(map(str, split_endpoint(primary))),
-                    f"write replicaof to {instance.path}",
-                )
-            ]
-            if joins
-            else []
-        )
-    changes += config.changes + file_changes
-    if module.check_mode and params["pending"]:
-        changes = [change for change in changes if change.name not in params["pending"]]
-    if not fresh and text != instance.text:
-        require_accepted(instance, text)
-    if changes and not module.check_mode:
-        live = plan_config(now, instance.directives, instance.path, instance.live, None).live
-        act(instance, group_hosts, me, primary, live, text, needed, params["timeout"])
-    rate, declared_rate = me.offset // max(me.uptime, 3600), memory_bytes(params["write_rate"], "write_rate")
-    warnings = []
-    if me.role == "primary" and rate > declared_rate:
-        warnings = [
-            f"This primary took {rate} bytes a second on average, more than write_rate ({declared_rate}): the backlog may be too small"
-        ]
+    params = module.params
+    state = read_state(params, login_of(params), module.check_mode)
+    plan = plan_of(state, params, module.check_mode)
+    if not state.fresh and plan.text != state.instance.text:
+        require_accepted(state.instance, plan.text)
+    if plan.changes and not module.check_mode:
+        apply(state, plan, params["timeout"])
+    primary, me = state.primary, state.me
     return result_of(
-        changes,
-        warnings=warnings,
-        link_up=me.link_up or primary == me.address, pending=pending_names(changes), restart_required=[], primary=primary, because=decision.because, settled=not waits,
-        role="primary" if primary == me.address else "replica", crash_loss=loss_window(needed, params["min_replicas_max_lag"]),
-    )  # fmt: skip
+        plan.changes,
+        warnings=warnings_of(me, memory_bytes(params["write_rate"], "write_rate")),
+        link_up=me.link_up or primary == me.address,
+        pending=pending_names(plan.changes),
+        restart_required=[],
+        primary=primary,
+        because=state.decision.because,
+        settled=not plan.waits,
+        role="primary" if primary == me.address else "replica",
+        crash_loss=loss_window(plan.needed, params["min_replicas_max_lag"]),
+    )
 
 
 def main() -> None:

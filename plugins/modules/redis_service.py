@@ -190,6 +190,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access, apply_access
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import IMMUTABLE, PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
@@ -212,7 +213,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.collect 
     process_of,
     require_last_word,
     require_paths,
-    sentinel_listens,
     unit_state,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (

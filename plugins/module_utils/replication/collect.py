@@ -19,10 +19,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.stat
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
     CommandError,
     Login,
+    Server,
     connect,
 )
 
-__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "look", "there"]
+__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "look", "sentinel_listens", "there"]
 
 
 #: Peers and Sentinels are on the same network: who does not answer by then is taken for absent.
@@ -148,3 +149,14 @@ def ask_sentinels(
         finally:
             server.close()
     return answers
+
+
+_HELLO = "__sentinel__:hello"
+
+
+def sentinel_listens(server: Server) -> bool:
+    """Whether a Sentinel watches (or may watch) this server: each one subscribes to its hello channel."""
+    try:
+        return int(server.command("PUBSUB", "NUMSUB", _HELLO)[1]) > 0
+    except CommandError:
+        return True  # not allowed to ask: a primary with replicas is then taken for a watched one

@@ -15,14 +15,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, read_instance
-from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
-    disk_of,
-    find_unit,
-    sentinel_listens,
-    unit_state,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import disk_of, find_unit, unit_state
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     require_is_the_units,
     require_overrides,

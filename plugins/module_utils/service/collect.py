@@ -12,10 +12,6 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
-    CommandError,
-    Server,
-)
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import Process
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
@@ -34,16 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs im
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import drop_in_values, parse_show
 
-__all__ = [
-    "disk_of",
-    "exposure_of",
-    "find_unit",
-    "process_of",
-    "require_last_word",
-    "require_paths",
-    "sentinel_listens",
-    "unit_state",
-]
+__all__ = ["disk_of", "exposure_of", "find_unit", "process_of", "require_last_word", "require_paths", "unit_state"]
 
 
 _PROPERTIES = (
@@ -56,9 +43,6 @@ _UNITS = ("redis-server", "redis", "valkey-server", "valkey")
 
 #: Properties of which every drop-in adds to the list.
 _ADDING_UP = ("ReadWritePaths", "RestrictAddressFamilies", "SystemCallArchitectures", "SystemCallFilter")
-
-
-_HELLO = "__sentinel__:hello"
 
 
 def find_unit(host: Host) -> str:
@@ -132,11 +116,3 @@ def require_last_word(host: Host, state: t.Mapping[str, str], name: str, declare
                     "drop_in_overridden", f"{later} sets {key}={value} behind {name}, which declares {declared[key]}",
                     "the last word on that property", f"take {key} out of {later}, declare {value}, or set drop_in to a name that sorts later",
                 )  # fmt: skip
-
-
-def sentinel_listens(server: Server) -> bool:
-    """Whether a Sentinel watches (or may watch) this server: each one subscribes to its hello channel."""
-    try:
-        return int(server.command("PUBSUB", "NUMSUB", _HELLO)[1]) > 0
-    except CommandError:
-        return True  # not allowed to ask: a primary with replicas is then taken for a watched one

@@ -18,5 +18,8 @@ def test_parts_that_are_not_known_are_left_out():
 
 def test_a_refusal_says_that_nothing_changed():
     refusal = Refusal("code", "it is not known", "to know")
-    assert refusal.message() == "Refused; this task changed nothing. it is not known. Needed: to know. [code] docs/reference/refusals.md#code"
+    assert (
+        refusal.message()
+        == "Refused; this task changed nothing. it is not known. Needed: to know. [code] docs/reference/refusals.md#code"
+    )
     assert isinstance(refusal, Problem)
