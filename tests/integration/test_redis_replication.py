@@ -178,11 +178,11 @@ def test_an_empty_server_does_not_guess_while_the_primary_is_away(replicate, ser
 
 
 def test_a_primary_without_its_replicas_is_not_bound(replicate, servers, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.modules import redis_replication
+    from ansible_collections.redisops.recovery.plugins.module_utils.replication import membership_apply
 
-    real = redis_replication.wait_for_replicas
+    real = membership_apply.wait_for_replicas
     monkeypatch.setattr(
-        redis_replication, "wait_for_replicas", lambda server, needed, _timeout: real(server, needed, 1.0)
+        membership_apply, "wait_for_replicas", lambda server, needed, _timeout: real(server, needed, 1.0)
     )
     before = servers[0].tree()
     done = replicate(servers[0])
