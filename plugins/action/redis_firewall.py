@@ -37,11 +37,11 @@ class ActionModule(ActionBase):
             return {**result, **first}
         second = self._confirm(arguments, task_vars, commit_confirm)
         if second.get("failed"):
-            told = second.get("msg") or "The second call failed."
+            reported = second.get("msg") or "The second call failed."
             return {
                 **result,
                 **second,
-                "msg": f"{told} {self._meanwhile(commit_confirm)}",
+                "msg": f"{reported} {self._meanwhile(commit_confirm)}",
                 "diff": first.get("diff", {}),
             }
         return {**result, **first, "commit_confirmed": True}

@@ -24,8 +24,8 @@ def joined(first: dict, second: dict) -> dict:
     """One result of two calls: what the first one found different before anything was touched is what the task changed."""
     if second.get("failed"):
         return second
-    told = ("changed", "diff", "actions", "issued_because", "pending")
-    return {**second, **{name: first[name] for name in told if name in first}}
+    reported = ("changed", "diff", "actions", "issued_because", "pending")
+    return {**second, **{name: first[name] for name in reported if name in first}}
 
 
 class ActionModule(ActionBase):

@@ -14,7 +14,7 @@ options:
     type: path
     default: /var/backups/redis
   group_name:
-    description: Name of the group that the server is of; backups are reported apart by it.
+    description: Name of the group that the server is of; backups are told apart by it.
     type: str
     default: redis
   method:

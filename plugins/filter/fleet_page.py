@@ -11,7 +11,7 @@ version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - V(html) is one page that needs no network and nothing next to it. Everything that hosts said is escaped.
+  - V(html) is one page that needs no network and nothing next to it. Everything that hosts stated is escaped.
 options:
   _input:
     description: RV(redisops.recovery.fleet_report#filter:_value).

@@ -11,7 +11,7 @@ version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - Joins what M(redisops.recovery.redis_health_info) said of each host into groups, with the objectives next to what was measured.
+  - Joins what M(redisops.recovery.redis_health_info) stated of each host into groups, with the objectives next to what was measured.
   - A host without an answer is C(unknown), never ok.
 options:
   _input:
@@ -71,7 +71,7 @@ _NAMES = ("redis_replication_address", "ansible_host")
 
 
 def _seen(variables: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """What redis_health_info said, or else what there is instead of it."""
+    """What redis_health_info stated, or else what there is instead of it."""
     found = variables.get("__redis_monitoring_health") or variables.get("__redisops_ping") or {}
     return {"group_name": variables.get("redis_group_name") or "", **found}
 

@@ -55,13 +55,15 @@ def _server(facts: t.Mapping[str, t.Any]) -> str:
 
 def _backups(facts: t.Mapping[str, t.Any], schedule: t.Optional[t.Mapping[str, t.Any]]) -> str:
     last = facts["last_verified_backup"]
-    told = (
+    reported = (
         f"the last verified one on this host is {ago(last['age_seconds'])} old"
         if last
         else "no verified one on this host"
     )
     at = (schedule or {}).get("next_run")
-    return f"{told}; the next run here: {at}" if at else f"{told}; none is taken by itself (redis_backup_enabled)"
+    return (
+        f"{reported}; the next run here: {at}" if at else f"{reported}; none is taken by itself (redis_backup_enabled)"
+    )
 
 
 def _next(health: t.Mapping[str, t.Any]) -> str:

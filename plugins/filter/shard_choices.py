@@ -117,9 +117,9 @@ def shard_choices(
     times = [choice["at"] for choice in choices.values()]
     spread = round(max(times) - min(times), 3)
     if spread > max_spread:
-        told = ", ".join(f"{choice['group']} {choice['label']}" for choice in choices.values())
+        reported = ", ".join(f"{choice['group']} {choice['label']}" for choice in choices.values())
         return _refusal(
-            f"Between the oldest and the newest of the chosen backups are {spread:g} seconds ({told}), and {max_spread} are allowed",
+            f"Between the oldest and the newest of the chosen backups are {spread:g} seconds ({reported}), and {max_spread} are allowed",
             "name a moment for which every shard has one (redisops_not_after), or allow more (redisops_max_spread_seconds)",
         )
     return {"choices": choices, "spread_seconds": spread, "refusal": ""}

@@ -108,7 +108,7 @@ options:
   pending:
     description:
       - RV(pending) of the call with O(withdraw) V(false) before this one. In check mode that call has changed nothing, and this one
-        then begins with what it would have left. In a run, what that call wrote is not told again with O(fresh_install=true).
+        then begins with what it would have left. In a run, what that call wrote is not reported again with O(fresh_install=true).
     type: list
     elements: str
     default: []
@@ -220,10 +220,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import (
     apply_users,
     end_sessions,
-    judge,
     read_dependents,
     read_state,
     refused_by_primary,
+    require_rules_accepted,
     restore_file,
     undone,
     wait_until_synchronised,
@@ -343,7 +343,7 @@ def plan_access(params: dict, instance: Instance, work: Work, secret: bool) -> N
 
 def require_safe(instance: Instance, params: dict, state: AclState, whole: AclPlan, text: str, declared: dict) -> list:
     """Everything that could be wrong with the users as they will be, before any is touched; gives whom to move. Raises Problem."""
-    judge(instance, text, whole.file if whole.file is not None else state.file or {}, declared)
+    require_rules_accepted(instance, text, whole.file if whole.file is not None else state.file or {}, declared)
     started = {**file_lines(OPEN_ACL, ""), **whole.file_after}
     for after in [whole.live_after, started] if instance.running else [started]:
         require_own_login(params["login_user"] or "default", params["login_password"], after, state.table)

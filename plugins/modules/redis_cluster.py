@@ -250,10 +250,10 @@ def entries_of(params: dict) -> list[Entry]:
 
 def state_of(picture: Picture) -> str:
     """What the nodes say of the cluster."""
-    said = {member.info.get("cluster_state", "") for member in picture.members if member.reached and member.knows} - {
+    stated = {member.info.get("cluster_state", "") for member in picture.members if member.reached and member.knows} - {
         ""
     }
-    return ", ".join(sorted(said)) or "none"
+    return ", ".join(sorted(stated)) or "none"
 
 
 def body(module: AnsibleModule) -> dict:

@@ -97,7 +97,7 @@ usable:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import judge
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import check_place
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
@@ -108,7 +108,7 @@ SPEC = {
 
 def body(module: AnsibleModule) -> dict:
     host = Host()
-    rows = [one.row() for path in module.params["paths"] for one in judge(host, path, module.params["timeout"])]
+    rows = [one.row() for path in module.params["paths"] for one in check_place(host, path, module.params["timeout"])]
     return {"changed": False, "files": rows, "usable": all(row["usable"] for row in rows)}
 
 

@@ -189,7 +189,7 @@ peers:
   elements: str
   sample: ["10.10.0.11", "10.10.0.12"]
 left_out:
-  description: Addresses that are connected now to a guarded port and would not be admitted anew. They are said in a warning, too.
+  description: Addresses that are connected now to a guarded port and would not be admitted anew. They are stated in a warning, too.
   returned: success
   type: list
   elements: dict

@@ -196,7 +196,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.finding i
     status_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import moment
-from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import judge, report, title
+from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import findings_of, report, title
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec_health import (
     health_spec,
@@ -218,7 +218,7 @@ def body(module: AnsibleModule) -> dict:
     question = question_of(params, moment(params["log_since"], time.time()))
     facts = read_facts(question, Host())
     objectives = objectives_of(params)
-    findings, crash_loss = judge(facts, objectives), crash_loss_now(facts)
+    findings, crash_loss = findings_of(facts, objectives), crash_loss_now(facts)
     status = status_of(findings)
     events = [("server", one) for one in facts.log.events] + [("kernel", one) for one in facts.log.kernel_events]
     words = f"{crash_loss['text']} ({crash_loss['how']})" if crash_loss["known"] else str(crash_loss["how"])

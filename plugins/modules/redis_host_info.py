@@ -197,7 +197,7 @@ selinux:
   returned: always
   type: bool
 virtualization:
-  description: What systemd-detect-virt says, C(type) (V(none) on bare metal) and whether it is a C(container); null where it cannot be told.
+  description: What systemd-detect-virt says, C(type) (V(none) on bare metal) and whether it is a C(container); null where it is not known.
   returned: always
   type: dict
 code:

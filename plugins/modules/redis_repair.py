@@ -300,7 +300,9 @@ def repaired(module: AnsibleModule, target: Target, sources: Sources, about: dic
     about.update(source=method.source, where=method.where)
     require_harmless(target, method, sources, repaired, params["test_load"])
     before = ", ".join(f"{row['path']} is {row['verdict']}" for row in found.damaged)
-    after = f"by {method.method}" + (f" ({method.source})" if method.source else "") + f"; lost: {method.loses.told}"
+    after = (
+        f"by {method.method}" + (f" ({method.source})" if method.source else "") + f"; lost: {method.loses.loss_text}"
+    )
     first, *rest = words(target, method)
     changes = [Change("data", target.place.dir, before, after, first)]
     changes += [Change("data", target.place.dir, None, None, word) for word in rest]

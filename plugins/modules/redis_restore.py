@@ -271,7 +271,8 @@ def brought(module: AnsibleModule, target: Target) -> dict:
         f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back",
     ]
     changes = [
-        Change("data", target.place.dir, target.told, f"{backup.label}: {plan['keys']} keys", word) for word in words
+        Change("data", target.place.dir, target.keys_text, f"{backup.label}: {plan['keys']} keys", word)
+        for word in words
     ]
     changes = [changes[0], *(Change("data", change.name, None, None, change.action) for change in changes[1:])]
     if module.check_mode:
@@ -306,7 +307,7 @@ def rewound(module: AnsibleModule) -> dict:
             "load it next to the server",
             f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back",
         ]
-        changes = [Change("data", target.place.dir, target.told, point.label, words[0])]
+        changes = [Change("data", target.place.dir, target.keys_text, point.label, words[0])]
         changes += [Change("data", target.place.dir, None, None, word) for word in words[1:]]
         if module.check_mode:
             return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
@@ -328,7 +329,9 @@ def rolled_back(module: AnsibleModule) -> dict:
         )
     rollback_copy = found[-1]
     words = f"stop {target.unit}, put back what {rollback_copy.path} holds, start it and look at its keys"
-    changes = [Change("data", target.place.dir, target.told, f"what was there before {rollback_copy.label}", words)]
+    changes = [
+        Change("data", target.place.dir, target.keys_text, f"what was there before {rollback_copy.label}", words)
+    ]
     plan = {"backup": rollback_copy.label, "from": rollback_copy.path}
     if module.check_mode:
         return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})

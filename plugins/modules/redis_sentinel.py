@@ -364,7 +364,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import (
     await_quorum,
-    judge_file,
+    require_file_accepted,
     reset,
     restarted,
     set_live,
@@ -562,15 +562,15 @@ def plan(params: dict, check: bool) -> tuple[Work, list[Change], list[str]]:
     others = undeclared(declared, now)
     items = plan_items(declared, now, addresses, others if params["purge"] and params["finish"] else [])
     # Of a host that this run brought, the diff is reported against nothing: check mode cannot know what the package would bring.
-    told = plan_items(declared, Now(), addresses, []) if empty else items
+    reported = plan_items(declared, Now(), addresses, []) if empty else items
     reasons = [f"{item.option} is declared as {item.after or 'none'}" for item in items if not item.live]
     reasons = reasons + service.reasons if sentinel.running else []
     due = bool(reasons) and params["restart"] == "if_needed"
     if sentinel.running and not due:
-        items = told = [item for item in items if item.live]
+        items = reported = [item for item in items if item.live]
     users = users_plan(sentinel, params, check and bool(params["pending"]))
     work = Work(declared, ring, sentinel, service, fresh, items, users, addresses, because, reasons, due)
-    changes = changes_of(told, sentinel.running, sentinel.path) + service.changes
+    changes = changes_of(reported, sentinel.running, sentinel.path) + service.changes
     if not empty:
         mode = mode_of(sentinel.path) & parse_mode(params["mode"])
         changes += [change for change in [plan_path_access(sentinel.path, None, None, mode)[1]] if change]
@@ -588,7 +588,7 @@ def require_safe(work: Work, params: dict, forgotten: list[Change], check: bool)
     if forgotten:
         require_quiet([sentinel.watched[name] for name in params["reset"]], sentinel.tilt, "a reset")
     if work.starts:
-        judge_file(sentinel, work.made(sentinel.conf))
+        require_file_accepted(sentinel, work.made(sentinel.conf))
     if not check:  # last: who may have to log in again is asked to
         require_peers(sentinel.server, work.users)
 

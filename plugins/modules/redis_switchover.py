@@ -137,7 +137,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, login_at
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     endpoint,
@@ -180,7 +180,7 @@ def look_at(group_hosts: GroupHosts, login: Login) -> tuple[dict[str, Server], l
     servers, views = {}, []
     for member in group_hosts.all:
         try:
-            servers[member] = connect(there(login, member), 5.0)
+            servers[member] = connect(login_at(login, member), 5.0)
             views.append(group_hosts.spelled(view_of(servers[member].info(), member)))
         except Problem as problem:
             views.append(View(member, "unreachable", because=problem.detected))
@@ -220,7 +220,7 @@ def switch(
                 "Sentinels that are linked to it", "see SENTINEL REPLICAS on each, then run again",
             )  # fmt: skip
         if sentinels:
-            first = connect(there(asked, endpoint(*split_endpoint(sentinels[0].address, 26379))))
+            first = connect(login_at(asked, endpoint(*split_endpoint(sentinels[0].address, 26379))))
         work.pause_until_caught_up()
         if sentinels:
             work.by_sentinel(first, name)

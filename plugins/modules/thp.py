@@ -197,9 +197,9 @@ def body(module):
     on_command_line = command_line_value(host.read("/proc/cmdline") or "")
     active = " ".join((host.read("/etc/tuned/active_profile") or "").split())
     tuned = tuned_value(active, lambda name: read_tuned_profile(host, name))
-    told = {"kernel_command_line": on_command_line, "tuned": tuned[0] if tuned else None}
+    reported = {"kernel_command_line": on_command_line, "tuned": tuned[0] if tuned else None}
     if not os.path.isdir(host.path(BASE)):
-        return result_of([], supported=False, values={}, duplicates=[], **told)
+        return result_of([], supported=False, values={}, duplicates=[], **reported)
     wanted = wanted_of(params["enabled"], params["defrag"], params["khugepaged_defrag"])
     live = {name: read_live(host, name) for name in wanted}
     files = [(one.path, one.text) for one in boot_file(host, "tmpfiles.d", params["boot_file"], "boot_file")]
@@ -214,7 +214,7 @@ def body(module):
     by_tuned = tuned_warning(tuned, active, params["enabled"])
     warnings = found.warnings + ([by_tuned] if by_tuned else [])
     return result_of(
-        found.changes, supported=True, values=found.values, duplicates=found.duplicates, warnings=warnings, **told
+        found.changes, supported=True, values=found.values, duplicates=found.duplicates, warnings=warnings, **reported
     )
 
 

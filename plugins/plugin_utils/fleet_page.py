@@ -24,7 +24,7 @@ def _epoch(text: str) -> float:
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-def _number(value: t.Any) -> str:
+def _thousands(value: t.Any) -> str:
     return "" if value is None else f"{int(value):,}".replace(",", "\u202f")
 
 
@@ -55,7 +55,7 @@ def _timeline(one: t.Mapping[str, t.Any], now: float) -> t.Optional[dict[str, t.
         "width": _WIDTH,
         "begins": ago(span),
         "points": [
-            {"x": across(at), "kind": kind, "state": state, "told": f"{name}: {state}, {ago(now - at)} ago"}
+            {"x": across(at), "kind": kind, "state": state, "reported": f"{name}: {state}, {ago(now - at)} ago"}
             for at, kind, state, name in points
         ],
     }
@@ -78,7 +78,7 @@ def _picture(one: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
             if group["primary"]:
                 lag = "" if replica["lag"] is None else f", heard {ago(replica['lag'])} ago"
                 lines.append({"x1": 220, "y1": top * _ROW + 15, "x2": 330, "y2": row * _ROW + 15, "link": replica["link"] or "unknown",
-                              "told": f"{replica['host']} follows {group['primary']}: link {replica['link'] or 'not known'}{lag}"})  # fmt: skip
+                              "reported": f"{replica['host']} follows {group['primary']}: link {replica['link'] or 'not known'}{lag}"})  # fmt: skip
             row += 1
         if group["primary"]:
             nodes.append({"x": 4, "y": top * _ROW + 4, "host": group["primary"], "role": "primary"})
@@ -95,7 +95,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        ago=ago, number=_number, bytes=_bytes, cell=lambda value: str(value).replace("|", "\\|").replace("\n", " ")
+        ago=ago, number=_thousands, bytes=_bytes, cell=lambda value: str(value).replace("|", "\\|").replace("\n", " ")
     )
     return environment
 

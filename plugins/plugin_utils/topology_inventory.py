@@ -222,7 +222,7 @@ class TopologyInventory(BaseInventoryPlugin, Constructable, Cacheable):
 
 
 def _marked(value: t.Any) -> t.Any:
-    """What a server said, as data that is never worked out. What has no sign of a template in it is listed plainly."""
+    """What a server stated, as data that is never worked out. What has no sign of a template in it is listed plainly."""
     if isinstance(value, list):
         return [_marked(entry) for entry in value]
     if not isinstance(value, str):

@@ -211,8 +211,8 @@ def latency(bench: Bench, seconds: float) -> dict[str, t.Any]:
     for _round in range(3):
         rows["alone"].append(percentiles(client(bench.server.port, seconds)))
         for method in ("aof", "rdb"):
-            told, count = under_backups(bench, method, seconds)
-            rows[method].append(told)
+            predicted, count = under_backups(bench, method, seconds)
+            rows[method].append(predicted)
             counts[method] += count
     medians = {name: [sorted(column)[1] for column in zip(*found)] for name, found in rows.items()}
     result: dict[str, t.Any] = {}
@@ -343,14 +343,14 @@ def through(home: pathlib.Path, size: int) -> None:
 def memory(home: pathlib.Path, gigabytes: int) -> dict[str, t.Any]:
     from resource import RUSAGE_SELF, getrusage
 
-    report, told = os.pipe()
+    report, predicted = os.pipe()
     child = os.fork()
     if child == 0:
         before = getrusage(RUSAGE_SELF).ru_maxrss
         seconds = timed(lambda: through(home, gigabytes * 1024 * MB))
-        os.write(told, json.dumps([before, getrusage(RUSAGE_SELF).ru_maxrss, seconds]).encode())
+        os.write(predicted, json.dumps([before, getrusage(RUSAGE_SELF).ru_maxrss, seconds]).encode())
         os._exit(0)
-    os.close(told)
+    os.close(predicted)
     with open(report, "rb") as handle:
         before, peak, seconds = json.loads(handle.read())
     os.waitpid(child, 0)

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Disks that fill up in the middle of a backup or a restore, whatever the look beforehand had said: the live data is what it was, nothing half is
+"""Disks that fill up in the middle of a backup or a restore, whatever the look beforehand had reported: the live data is what it was, nothing half is
 kept as a backup, and the next run works. The disks are real and small; how much is left decides in which phase it ends.
 """
 
@@ -150,7 +150,7 @@ def test_where_the_data_goes_back(redis_server, call_module, tmp_path, unseen, m
 
 @pytest.mark.parametrize("skew", [-400 * 86400, 400 * 86400])
 def test_a_clock_that_was_wrong(redis_server, call_module, tmp_path, monkeypatch, skew):
-    """A backup from a clock that was behind or ahead is told with that, stays, and does not keep the next one from being taken and chosen."""
+    """A backup from a clock that was behind or ahead is predicted with that, stays, and does not keep the next one from being taken and chosen."""
     from ansible_collections.redisops.recovery.plugins.module_utils.backup import job as backup_job
     from ansible_collections.redisops.recovery.plugins.modules import redis_backup
 

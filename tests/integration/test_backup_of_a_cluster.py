@@ -185,7 +185,7 @@ def test_another_cluster_that_is_restored_never_joins_the_first(cluster, back_up
     assert known[0] == known[1]
     assert known[2] == known[3]
     assert not known[0] & known[2]
-    # what the first one's nodes.conf said is in the backup, to be looked at
+    # what the first one's nodes.conf reported is in the backup, to be looked at
     label = next((store / f"shop.{LOW}").glob("2*")).name
     assert first[0].cli("CLUSTER", "MYID") in (store / f"shop.{LOW}" / label / "conf" / "nodes.conf").read_text()
 

@@ -161,14 +161,14 @@ def test_login_and_nodes_that_disagree(nodes, source):
         assert "set login_user and login_password" in source.write(nodes=addresses(nodes[:1]), **wrong).failure(
             "login_failed"
         )
-    # one that was told to forget another says something else than the others
+    # one that was predicted to forget another says something else than the others
     lost = nodes[5].cli("CLUSTER", "MYID")
     nodes[0].cli("CLUSTER", "FORGET", lost)
     # where only the one is asked, nobody who is asked knows of it
     assert len(source.write(nodes=addresses(nodes[:1]), server_details=False, **login).read().vars) == 5
-    said = source.write(nodes=addresses(nodes[:2]), **login).failure("cluster_disagrees")
-    assert f"127.0.0.1:{nodes[5].port} is" in said
-    assert f"unknown to 127.0.0.1:{nodes[0].port}" in said
+    reported = source.write(nodes=addresses(nodes[:2]), **login).failure("cluster_disagrees")
+    assert f"127.0.0.1:{nodes[5].port} is" in reported
+    assert f"unknown to 127.0.0.1:{nodes[0].port}" in reported
 
 
 def test_one_node_alone_and_one_of_another_cluster(node, source):
@@ -205,8 +205,8 @@ def test_tls(node, source, tmp_path):
 
 def test_what_is_no_cluster_node(redis_server, source):
     redis_server.start()
-    said = source.write(nodes=addresses([redis_server])).failure("not_a_cluster_node")
-    assert "cluster support disabled" in said
+    reported = source.write(nodes=addresses([redis_server])).failure("not_a_cluster_node")
+    assert "cluster support disabled" in reported
     assert "127.0.0.1:1: nothing listens" in source.write(nodes=["127.0.0.1:1"]).failure("no_cluster_node")
     assert cli(redis_server.port, "PING") == "PONG"
 

@@ -92,9 +92,9 @@ def test_what_is(servers, sentinels, source):
     assert found.ports("redis_replica") == found.ports("redis_orders_1_replica") == sorted(replicas)
     assert found.ports("redis_orders_1") == sorted([primary, *replicas])
     assert found.group("redis_sentinel") == found.group("redis_orders_1_sentinel")
-    told = {values.get("redis_sentinel_myid"): values for values in found.vars.values()}
+    predicted = {values.get("redis_sentinel_myid"): values for values in found.vars.values()}
     for port in sentinels.ports:
-        assert told[cli(port, "SENTINEL", "MYID")]["redis_sentinel_address"] == f"127.0.0.1:{port}"
+        assert predicted[cli(port, "SENTINEL", "MYID")]["redis_sentinel_address"] == f"127.0.0.1:{port}"
     assert found.group("redis_down") == []
     for server in servers:
         values = found.of(server.port)
@@ -270,12 +270,12 @@ def test_sentinels_with_acl(servers, sentinels, source):
     assert found.of(servers[1].port)["redis_link"] == "up"
     assert SECRET not in str(found.listed) + found.said
     for options in ({}, {**login, "sentinel_password": "wrong"}, {**login, "sentinel_user": "poor"}):
-        said = source.write(sentinels=sentinels.addresses, **{"sentinel_password": SECRET, **options}).failure(
+        reported = source.write(sentinels=sentinels.addresses, **{"sentinel_password": SECRET, **options}).failure(
             "sentinel_login_failed"
         )
-        assert "sentinel_user and sentinel_password" in said
-        assert all(address in said for address in sentinels.addresses)
-        assert SECRET not in said
+        assert "sentinel_user and sentinel_password" in reported
+        assert all(address in reported for address in sentinels.addresses)
+        assert SECRET not in reported
 
 
 def test_a_password_in_a_vault(servers, sentinels, source, tmp_path):
@@ -299,8 +299,8 @@ def test_servers_that_refuse_the_login(servers, sentinels, source):
     for server in servers:
         server.cli("CONFIG", "SET", "requirepass", SECRET)
         server.password = SECRET
-    said = source.write(sentinels=sentinels.addresses).failure("login_failed")
-    assert "login_user and login_password; or server_details: false" in said
+    reported = source.write(sentinels=sentinels.addresses).failure("login_failed")
+    assert "login_user and login_password; or server_details: false" in reported
     assert source.write(sentinels=sentinels.addresses, server_details=False).read().ports("redis_primary") == [
         servers[0].port
     ]
@@ -350,23 +350,23 @@ def test_tls(servers, bare, source, tmp_path):
 
 
 def test_nobody_answers(source):
-    said = source.write(sentinels=["127.0.0.1:1", "127.0.0.1:2"]).failure("no_sentinel")
-    assert "127.0.0.1:1: nothing listens" in said
-    assert "127.0.0.1:2: nothing listens" in said
+    reported = source.write(sentinels=["127.0.0.1:1", "127.0.0.1:2"]).failure("no_sentinel")
+    assert "127.0.0.1:1: nothing listens" in reported
+    assert "127.0.0.1:2: nothing listens" in reported
 
 
 def test_a_server_is_no_sentinel(servers, sentinels, source):
-    said = source.write(sentinels=[f"127.0.0.1:{servers[0].port}"]).failure("not_a_sentinel")
-    assert "no Sentinel" in said
+    reported = source.write(sentinels=[f"127.0.0.1:{servers[0].port}"]).failure("not_a_sentinel")
+    assert "no Sentinel" in reported
     both = source.write(sentinels=[f"127.0.0.1:{servers[0].port}", sentinels.addresses[0]]).read()
     assert both.ports("redis_primary") == [servers[0].port]
 
 
 def test_names_that_are_not_watched(sentinels, source):
-    said = source.write(sentinels=sentinels.addresses, primary_names=["orders-1", "sessions"]).failure(
+    reported = source.write(sentinels=sentinels.addresses, primary_names=["orders-1", "sessions"]).failure(
         "unknown_primary_name"
     )
-    assert "'sessions'; they watch orders-1" in said
+    assert "'sessions'; they watch orders-1" in reported
 
 
 def test_sentinels_that_disagree(servers, bare, source):
@@ -376,17 +376,17 @@ def test_sentinels_that_disagree(servers, bare, source):
     bare.start(servers[1].port)
     for port in bare.ports:
         wait(lambda port=port: "orders-1" in cli(port, "SENTINEL", "MASTERS"))
-    said = source.write(sentinels=bare.addresses).failure("sentinels_disagree")
-    assert f"127.0.0.1:{servers[0].port} says {bare.addresses[0]}" in said
-    assert f"127.0.0.1:{servers[1].port} says {bare.addresses[1]}" in said
+    reported = source.write(sentinels=bare.addresses).failure("sentinels_disagree")
+    assert f"127.0.0.1:{servers[0].port} says {bare.addresses[0]}" in reported
+    assert f"127.0.0.1:{servers[1].port} says {bare.addresses[1]}" in reported
 
 
 def test_names_that_become_one_group(servers, bare, source):
     port = bare.start(servers[0].port)
     wait(lambda: cli(port, "PING") == "PONG")
     cli(port, "SENTINEL", "MONITOR", "orders_1", "127.0.0.1", str(servers[1].port), "1")
-    said = source.write(sentinels=bare.addresses).failure("group_names_collide")
-    assert "primary_names" in said
+    reported = source.write(sentinels=bare.addresses).failure("group_names_collide")
+    assert "primary_names" in reported
     assert source.write(sentinels=bare.addresses, primary_names=["orders-1"]).read().group("redis_primary")
 
 

@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""redis_acl against real servers, replicas and a Sentinel. The judge is redis-cli, logged in as each user."""
+"""redis_acl against real servers, replicas and a Sentinel. The require_rules_accepted is redis-cli, logged in as each user."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def refused(acl, server, code, users=USERS, **options):
 def test_check_then_run_then_again(acl, redis_server):
     redis_server.start().fill(10)
     before = redis_server.tree()
-    told = acl(check=True)
-    assert not told.failed, told.msg
+    predicted = acl(check=True)
+    assert not predicted.failed, predicted.msg
     assert redis_server.tree() == before
     assert "user default on nopass " in redis_server.cli("ACL", "LIST")
     done = acl()
     assert not done.failed, done.msg
-    assert (told.changed, told.diff, told.actions) == (done.changed, done.diff, done.actions)
+    assert (predicted.changed, predicted.diff, predicted.actions) == (done.changed, done.diff, done.actions)
     assert done.changed
     assert done.restart_required == ["aclfile"]
     # live at once, in the file for the next start
@@ -142,11 +142,11 @@ def test_only_hashes_are_at_rest_and_nothing_secret_is_told(acl, redis_server):
     done = acl()
     text = (redis_server.home / "users.acl").read_text()
     assert f"#{digest('shop-pw')}" in text
-    told = json.dumps(vars(done))
+    predicted = json.dumps(vars(done))
     for secret in ("adm1n-pw", "repl-pw", "shop-pw", "backup-pw"):
         assert secret not in text
-        assert secret not in told
-        assert digest(secret) not in told
+        assert secret not in predicted
+        assert digest(secret) not in predicted
         assert secret not in redis_server.log()
     assert (redis_server.home / "users.acl").stat().st_mode & 0o7777 == 0o640
     # masterauth is the one password that Redis needs as it is; it is masked in the diff
@@ -188,10 +188,10 @@ def test_default_can_be_kept(acl, redis_server):
 
 
 def test_a_stopped_server_gets_its_users_in_the_files(acl, redis_server):
-    told = acl(check=True)
+    predicted = acl(check=True)
     done = acl()
     assert not done.failed, done.msg
-    assert (told.diff, told.actions, done.running) == (done.diff, done.actions, False)
+    assert (predicted.diff, predicted.actions, done.running) == (done.diff, done.actions, False)
     assert not acl().changed
     redis_server.start()
     assert "NOAUTH" in redis_server.raw("INFO")
@@ -263,8 +263,8 @@ def test_a_user_changed_by_hand_is_drift_and_put_back(acl, ready, by_hand):
     admin(ready, "ACL", "SETUSER", "shop", *_words(by_hand))
     assert line_of(admin(ready, "ACL", "LIST"), "shop") != before
     file = (ready.home / "users.acl").read_bytes()
-    told, done = acl(check=True), acl()
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    predicted, done = acl(check=True), acl()
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert done.actions == ["ACL SETUSER shop"]
     assert "live: user shop" in done.diff["before"]
     assert digest("shop-pw") not in json.dumps(done.diff)
@@ -290,8 +290,8 @@ def test_unknown_users_stay_and_are_named_or_go_where_that_is_chosen(acl, ready)
     kept = acl()
     assert (kept.changed, kept.unknown_users) == (False, ["stranger"])
     assert any("stranger" in text for text in kept.warned)
-    told, done = acl(check=True, purge=True), acl(purge=True)
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    predicted, done = acl(check=True, purge=True), acl(purge=True)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert done.actions == ["ACL DELUSER stranger"]
     assert "WRONGPASS" in ask(ready, "stranger", "pw", "PING")
     assert not acl(purge=True).changed
@@ -334,8 +334,8 @@ def test_check_mode_foretells_both_halves(acl, redis_server, lines, password, ru
     if running:
         redis_server.start()
     options = {**options, "login_previous_password": password}
-    told = both(acl, True, **options)
-    assert both(acl, False, **options) == told
+    predicted = both(acl, True, **options)
+    assert both(acl, False, **options) == predicted
     assert both(acl, False, **options) == [(False, {"before": "", "after": ""}, [])]
     redis_server.restart()
     admin(redis_server, "ACL", "SAVE")
@@ -351,10 +351,10 @@ def test_check_mode_foretells_both_halves_on_a_host_without_redis(acl, redis_ser
     options = {"fresh_install": True, "default_user": default_user}
     text = redis_server.conf.read_text()
     redis_server.conf.unlink()
-    told = both(acl, True, **options)
+    predicted = both(acl, True, **options)
     redis_server.conf.write_text(text)  # what the roles before have brought by then
     done = both(acl, False, **options)
-    assert done == told
+    assert done == predicted
     assert sum(action.startswith("write aclfile") for _changed, _diff, actions in done for action in actions) == 1
     assert both(acl, False, default_user=default_user) == [(False, {"before": "", "after": ""}, [])]
 
@@ -365,8 +365,8 @@ def test_check_mode_foretells_modes_once(acl, ready):
     ready.home.joinpath("users.acl").chmod(0o644)
     users = [*USERS, {"name": "more", "rules": ["+get"], "passwords": ["x"]}]
     for declared in (users[:-1], users):
-        told = both(acl, True, users=declared)
-        assert both(acl, False, users=declared) == told
+        predicted = both(acl, True, users=declared)
+        assert both(acl, False, users=declared) == predicted
         assert ready.conf.stat().st_mode & 0o7777 == 0o640
         assert ready.home.joinpath("users.acl").stat().st_mode & 0o7777 == 0o640
 
@@ -381,10 +381,10 @@ def test_users_of_redis_conf_move_to_the_file_and_none_is_lost(acl, redis_server
     redis_server.password = "def-pw"
     redis_server.start()
     assert redis_server.cli("PING") == "PONG"
-    told = acl(check=True, login_previous_password="def-pw")
+    predicted = acl(check=True, login_previous_password="def-pw")
     done = acl(login_previous_password="def-pw")
     assert not done.failed, done.msg
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     conf, file = redis_server.conf.read_text(), (redis_server.home / "users.acl").read_text()
     assert "\nuser " not in conf
     assert "# kept\n" in conf
@@ -752,8 +752,8 @@ def test_a_link_in_place_of_the_acl_file_is_not_followed(acl, redis_server):
 def test_a_password_never_stands_in_a_file_that_others_may_read(acl, redis_server):
     redis_server.start()
     redis_server.conf.chmod(0o644)
-    told, done = acl(check=True), acl()
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    predicted, done = acl(check=True), acl()
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert f"set owner and mode of {redis_server.conf}" in done.actions
     assert redis_server.conf.stat().st_mode & 0o7777 == 0o640
     redis_server.conf.chmod(0o644)  # as CONFIG REWRITE does with a common umask

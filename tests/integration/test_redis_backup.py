@@ -59,7 +59,7 @@ def writing(server) -> t.Iterator[list[int]]:
 
 
 def digest_of_data(home: pathlib.Path, path: pathlib.Path, new_redis: t.Any) -> str:
-    """DEBUG DIGEST of a copy, in a server of the test's own that is told of it by hand."""
+    """DEBUG DIGEST of a copy, in a server of the test's own that is predicted of it by hand."""
     other = new_redis(home.name)
     shutil.copy(path, other.data / "dump.rdb")
     other.write_conf('save ""\nenable-debug-command local\nreplicaof 127.0.0.1 0\n')
@@ -85,10 +85,10 @@ def test_a_backup_is_taken_loaded_and_compared(redis_server, call_module, method
     assert {int(number): counts[0] for number, counts in manifest["keys"].items()} == keys
     assert (manifest["slack"], manifest["functions"], done.backup["keys"]) == (0, 1, sum(keys.values()))
     for file in manifest["files"]:
-        said = subprocess.run(
+        reported = subprocess.run(
             ["sha256sum", f"{done.directory}/{file['path']}"], capture_output=True, text=True, check=True
         ).stdout.split()[0]
-        assert said == file["sha256"]
+        assert reported == file["sha256"]
         assert os.stat(f"{done.directory}/{file['path']}").st_size == file["size"]
     if method != "aof":
         assert keys_in_rdb(f"{done.directory}/data/dump.rdb") == sum(keys.values())

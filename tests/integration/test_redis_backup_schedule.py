@@ -108,8 +108,8 @@ def test_the_program_is_installed_and_takes_a_verified_backup(redis_server, call
 
     ran = started(place, "backup")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    told = json.loads(ran.stdout)
-    assert (told["state"], told["backup"]["keys"]) == ("verified", 123)
+    predicted = json.loads(ran.stdout)
+    assert (predicted["state"], predicted["backup"]["keys"]) == ("verified", 123)
     assert call_module("redis_backup_info", directory=str(redis_server.home / "backups")).status == 0
 
     redis_server.stop()
@@ -132,10 +132,10 @@ def test_a_drill_by_itself(redis_server, call_module, home):
     assert (ran.returncode, json.loads(ran.stdout)["code"]) == (0, "no_backup")
     assert started(place, "backup").returncode == 0
     ran = started(place, "drill")
-    told = json.loads(ran.stdout)
-    assert (ran.returncode, told["state"]) == (0, "passed"), ran.stdout + ran.stderr
-    assert told["measured"]["rto_seconds"] > 0
-    assert "orders" in pathlib.Path(told["report_file"]).read_text()
+    predicted = json.loads(ran.stdout)
+    assert (ran.returncode, predicted["state"]) == (0, "passed"), ran.stdout + ran.stderr
+    assert predicted["measured"]["rto_seconds"] > 0
+    assert "orders" in pathlib.Path(predicted["report_file"]).read_text()
     # a backup that is still under way is waited for, and no drill that failed
     lock = redis_server.home / "backups" / "orders" / ".lock"
     with subprocess.Popen(["flock", str(lock), "sh", "-c", "echo held; sleep 2"], stdout=subprocess.PIPE) as busy:
@@ -195,8 +195,8 @@ def test_the_history_by_itself_outlives_a_rewrite(redis_server, call_module, hom
     # less room than is to stay free: all but the present one goes, and Redis is not touched
     wanted["archive_min_free_percent"] = 99
     call_module("redis_backup_schedule", **wanted)
-    told = json.loads(started(place, "archive").stdout)
-    assert (told["state"], len(told["removed"]), len(list(folder.iterdir()))) == ("kept", 1, 1)
+    predicted = json.loads(started(place, "archive").stdout)
+    assert (predicted["state"], len(predicted["removed"]), len(list(folder.iterdir()))) == ("kept", 1, 1)
     assert redis_server.cli("PING") == "PONG"
 
     redis_server.write_conf('save ""\nappendonly no\n')

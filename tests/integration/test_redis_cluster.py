@@ -220,11 +220,11 @@ def whole(server, count):
 
 
 def test_six_servers_become_a_cluster_and_stay_one(cluster, nodes):
-    told = cluster(nodes, check=True)
-    assert not told.failed, told.msg
+    predicted = cluster(nodes, check=True)
+    assert not predicted.failed, predicted.msg
     assert [role(one) for one in nodes] == ["primary"] * 6
     done = made(cluster, nodes)
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert done.state == "ok"
     assert sorted(slots(one) for one in nodes) == [0, 0, 0, 5461, 5461, 5462]
     assert [shard["slot_count"] for shard in done.shards] == [5461, 5462, 5461]
@@ -317,12 +317,12 @@ def test_two_nodes_are_added_and_two_go_while_a_client_writes(cluster, nodes, no
     more = [node(), node()]
     everybody = [*nodes, *more]
     with writing(nodes[0]) as writer:
-        told = cluster(everybody, check=True)
-        assert not told.failed, told.msg
+        predicted = cluster(everybody, check=True)
+        assert not predicted.failed, predicted.msg
         began = time.monotonic()
         done = made(cluster, everybody)
         print(f"added: {done.moved}, {time.monotonic() - began:.1f} s")
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         assert sum(slots(one) == 4096 for one in everybody) == 4
         assert sorted(slots(one) for one in more) == [0, 4096]
         assert done.moved["slots"] == 4096
@@ -337,10 +337,10 @@ def test_two_nodes_are_added_and_two_go_while_a_client_writes(cluster, nodes, no
     replica = next(one for one in everybody if role(one) == f"replica of {my_id(old)}")
     stay = [one for one in everybody if one not in (old, replica)]
     with writing(stay[0]) as writer:
-        told = cluster(stay, remove=[old, replica], check=True)
+        predicted = cluster(stay, remove=[old, replica], check=True)
         done = cluster(stay, remove=[old, replica])
         assert not done.failed, done.msg
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         judged(stay)
     assert sorted(slots(one) for one in stay) == [0, 0, 0, 5461, 5461, 5462]
     for one in (old, replica):
@@ -360,10 +360,10 @@ def test_a_node_is_replaced_by_handing_over_to_its_replica(cluster, nodes, node)
     new = node()
     stay = [*(one for one in nodes if one is not old), new]
     with writing(heir) as writer:
-        told = cluster(stay, remove=[old], check=True)
+        predicted = cluster(stay, remove=[old], check=True)
         done = cluster(stay, remove=[old])
         assert not done.failed, done.msg
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         judged(stay)
     assert slots(heir) in (5461, 5462)
     assert done.moved["slots"] == 0
@@ -520,8 +520,8 @@ def test_a_node_that_holds_keys_or_does_not_answer(cluster, nodes, node):
     nodes[2].cli("CLUSTER", "ADDSLOTS", "12182")  # the slot of foo
     nodes[2].cli("CONFIG", "SET", "cluster-require-full-coverage", "no")
     wait(lambda: nodes[2].raw("SET", "foo", "bar") == "OK")
-    said = refused(cluster, nodes, "node_has_data")
-    assert address(nodes[2]) in said.msg
+    reported = refused(cluster, nodes, "node_has_data")
+    assert address(nodes[2]) in reported.msg
     assert nodes[2].cli("GET", "foo") == "bar"
     six = [*nodes[:2], *nodes[3:], node()]
     gone = six.pop()
@@ -548,8 +548,8 @@ def test_releases_that_differ(cluster, nodes, node):
     newer, older = node(), node()
     with another_release(newer) as port:
         rows = [*nodes, older, {"host": f"127.0.0.1:{port}", "failure_domain": "a"}]
-        said = refused(cluster, nodes, "versions_differ", declared=rows, others=[newer, older])
-        assert "Redis 7.9" in said.msg
+        reported = refused(cluster, nodes, "versions_differ", declared=rows, others=[newer, older])
+        assert "Redis 7.9" in reported.msg
 
 
 @contextlib.contextmanager
@@ -582,8 +582,8 @@ def another_release(server):
 def test_addresses_that_two_announce(cluster, nodes):
     for one in nodes[:2]:
         one.cli("CONFIG", "SET", "cluster-announce-ip", "192.0.2.7", "cluster-announce-port", "6379")
-    said = refused(cluster, nodes, "duplicate_announce")
-    assert "192.0.2.7:6379" in said.msg
+    reported = refused(cluster, nodes, "duplicate_announce")
+    assert "192.0.2.7:6379" in reported.msg
 
 
 def test_a_removal_that_would_leave_too_little(cluster, nodes):
@@ -604,15 +604,15 @@ def test_open_slots(cluster, nodes):
     # ends that contradict each other
     first.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", my_id(second))
     third.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", my_id(first))
-    said = refused(cluster, nodes, "open_slots")
-    assert slot in said.msg
-    assert "open_slots" in {one["code"] for one in said.findings}
+    reported = refused(cluster, nodes, "open_slots")
+    assert slot in reported.msg
+    assert "open_slots" in {one["code"] for one in reported.findings}
     third.cli("CLUSTER", "SETSLOT", slot, "STABLE")
     # a move that was begun, and not ended, is ended
-    told = cluster(nodes, check=True)
-    assert "finish the move of 1 slot" in told.actions[0]
+    predicted = cluster(nodes, check=True)
+    assert "finish the move of 1 slot" in predicted.actions[0]
     done = made(cluster, nodes)
-    assert done.actions == told.actions
+    assert done.actions == predicted.actions
     assert slots(second) + slots(first) + slots(third) == 16384
     whole(nodes[0], 300)
     assert not cluster(nodes).changed
@@ -652,10 +652,10 @@ def test_coverage_that_is_broken(cluster, nodes):
     first = next(one for one in nodes if "primary 0-" in role(one))
     for one in nodes:
         one.raw("CLUSTER", "DELSLOTS", *(str(slot) for slot in range(100, 110)))
-    said = refused(cluster, nodes, "slots_uncovered")
-    assert "10 slots (100-109)" in said.msg
-    assert said.findings[0]["code"] == "slots_uncovered"
-    assert said.findings[0]["severity"] == "error"
+    reported = refused(cluster, nodes, "slots_uncovered")
+    assert "10 slots (100-109)" in reported.msg
+    assert reported.findings[0]["code"] == "slots_uncovered"
+    assert reported.findings[0]["severity"] == "error"
     first.cli("CLUSTER", "ADDSLOTS", *(str(slot) for slot in range(100, 110)))
     wait(lambda: not cluster(nodes).failed)
     assert not cluster(nodes).changed
@@ -665,8 +665,8 @@ def test_coverage_that_is_broken(cluster, nodes):
     for one in (replica, first):
         one.stop(signal.SIGKILL)
     wait(lambda: all(one.raw("CLUSTER", "NODES").count("fail ") == 2 for one in left))
-    said = refused(cluster, left, "slots_uncovered", declared=nodes)
-    assert address(first) in said.msg
+    reported = refused(cluster, left, "slots_uncovered", declared=nodes)
+    assert address(first) in reported.msg
     first.start()
     replica.start()
     judged(nodes)
@@ -693,11 +693,11 @@ def test_what_is_no_node_and_what_does_not_run_yet(cluster, nodes, new_redis):
     rows = [*nodes[:5], plain]
     done = cluster(rows)
     assert (done.failed, done.code) == (True, "not_a_cluster_node")
-    told = cluster(rows, check=True, fresh_install=True)
-    assert not told.failed, told.msg
-    assert sum(text.startswith("give ") for text in told.actions) == 3
+    predicted = cluster(rows, check=True, fresh_install=True)
+    assert not predicted.failed, predicted.msg
+    assert sum(text.startswith("give ") for text in predicted.actions) == 3
     plain.stop()
-    assert cluster(rows, check=True, fresh_install=True).actions == told.actions
+    assert cluster(rows, check=True, fresh_install=True).actions == predicted.actions
     assert cluster(rows, fresh_install=True).failed
     assert [role(one) for one in nodes] == ["primary"] * 6
 

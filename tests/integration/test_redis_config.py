@@ -51,11 +51,11 @@ def _edited(redis_server):
 
 
 def settled(configure, settings, **options):
-    told = configure(settings, check=True, **options)
-    assert not told.failed, told.msg
+    predicted = configure(settings, check=True, **options)
+    assert not predicted.failed, predicted.msg
     done = configure(settings, **options)
     assert not done.failed, done.msg
-    assert (told.changed, told.diff, told.actions, told.restart_required) == (
+    assert (predicted.changed, predicted.diff, predicted.actions, predicted.restart_required) == (
         done.changed, done.diff, done.actions, done.restart_required,
     )  # fmt: skip
     again = configure(settings, **options)

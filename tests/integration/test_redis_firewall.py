@@ -165,7 +165,7 @@ class World:
         self.net.nft("-f", str(self.root / command[-1].lstrip("/")))
 
     def snapshot(self) -> tuple[t.Any, ...]:
-        """Files below /etc and /run, the whole ruleset with its counters, what systemd was told."""
+        """Files below /etc and /run, the whole ruleset with its counters, what systemd was predicted."""
         files = {
             str(path): path.read_bytes()
             for name in ("etc", "run")
@@ -561,8 +561,8 @@ def test_open_connections_go_on_and_are_told(world, call, net, listen):
 def test_what_cannot_be_meant(world, call, options, code, words, fresh):
     if not fresh:
         call()
-    told = refused(world, call, code, **options).msg
-    assert [word for word in words if word not in told] == []
+    predicted = refused(world, call, code, **options).msg
+    assert [word for word in words if word not in predicted] == []
 
 
 def test_the_port_that_ssh_connection_names(world, call, monkeypatch):
@@ -660,8 +660,8 @@ def test_another_firewall_that_keeps_sources_out(world, call, tool, recorded, op
     world.answers[tool] = Completed(0, (FIXTURES / recorded).read_text())
     world.answers["firewall-cmd --get-default-zone"] = Completed(0, "public\n")
     world.answers["firewall-cmd --info-service"] = Completed(0, "ssh\n  ports: 22/tcp\n")
-    told = refused(world, call, "other_firewall", **options).msg
-    assert [word for word in words if word not in told] == []
+    predicted = refused(world, call, "other_firewall", **options).msg
+    assert [word for word in words if word not in predicted] == []
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class Play:
     def run(self, *options: str, cut: bool = False, **variables: t.Any) -> tuple[dict[str, t.Any], list[str]]:
         """The result of the role's first task on r1, and what the connection did."""
         self.log.write_text("")
-        told = {
+        predicted = {
             **VARIABLES,
             "redis_firewall_nft_file": str(self.file),
             "ansible_remote_tmp": str(self.home / "tmp"),
@@ -90,11 +90,11 @@ class Play:
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **({"WATCHED_CUT": "1"} if cut else {}),
         }  # fmt: skip
         environment.pop("SSH_CONNECTION", None)
-        # /run of its own: no systemd there to be told anything, whatever runs this machine.
+        # /run of its own: no systemd there to be predicted anything, whatever runs this machine.
         done = subprocess.run(
             ["ip", "netns", "exec", self.space, "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "-",
              str(pathlib.Path(sys.executable).parent / "ansible-playbook"), "-i", str(self.home / "hosts.yml"), "--limit", "r1",
-             "-e", json.dumps(told), *options, str(self.home / "play.yml")],
+             "-e", json.dumps(predicted), *options, str(self.home / "play.yml")],
             capture_output=True, text=True, env=environment, cwd=ROOT, check=False,
         )  # fmt: skip
         assert done.stdout.strip(), done.stderr

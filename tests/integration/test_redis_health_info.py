@@ -193,7 +193,7 @@ def test_a_start_that_would_come_up_empty(redis_server, ask):
     redis_server.stop(signal.SIGKILL)
     os.utime(redis_server.data / "dump.rdb", (time.time() - 60,) * 2)
     redis_server.start()
-    assert redis_server.keys() == 0  # as was said
+    assert redis_server.keys() == 0  # as was reported
     assert "dump.rdb is older than the running server and holds 5 keys" in rows(ask(), "critical")["rdb_never_loaded"]
 
 
@@ -690,12 +690,12 @@ class Told:
             threading.Thread(target=self.talk, args=(link,), daemon=True).start()
 
     def talk(self, link: socket.socket) -> None:
-        with link, link.makefile("rb") as said:
-            while header := said.readline():
+        with link, link.makefile("rb") as reported:
+            while header := reported.readline():
                 words = []
                 for _word in range(int(header[1:])):
-                    said.readline()
-                    words.append(said.readline().strip().decode().upper())
+                    reported.readline()
+                    words.append(reported.readline().strip().decode().upper())
                 link.sendall(self.answer(words))
 
     def answer(self, words: list[str]) -> bytes:
@@ -714,9 +714,9 @@ def test_info_that_lacks_what_is_asked_for(redis_server, ask, left):
     """Nothing but the version, nothing at all, junk, or what is known with unknown fields between."""
     recorded = (INFO / "redis-7.0.15-aof.txt").read_text()
     text = "".join(f"{line}\nnew_{line}\n" for line in recorded.splitlines()) if left is None else left
-    told = Told(text, {"appendonly": "yes", "appendfsync": "everysec", "save": ""})
-    done = ask(login_port=told.port)
-    told.listener.close()
+    predicted = Told(text, {"appendonly": "yes", "appendfsync": "everysec", "save": ""})
+    done = ask(login_port=predicted.port)
+    predicted.listener.close()
     if left is not None:
         assert "aof_write_failing" in rows(done, "unknown")
         assert rows(done, "unknown")["fork_slow"] == "not known, because INFO of this server has no latest_fork_usec"
@@ -726,9 +726,9 @@ def test_info_that_lacks_what_is_asked_for(redis_server, ask, left):
 
 
 def test_config_that_lacks_what_is_asked_for(redis_server, ask):
-    told = Told((INFO / "redis-7.0.15-rdb.txt").read_text(), {})
-    done = ask(login_port=told.port)
-    told.listener.close()
+    predicted = Told((INFO / "redis-7.0.15-rdb.txt").read_text(), {})
+    done = ask(login_port=predicted.port)
+    predicted.listener.close()
     assert "no_persistence" in rows(done, "unknown")
     assert done.crash_loss["known"] is False
     assert not rows(done, "critical")
@@ -737,7 +737,7 @@ def test_config_that_lacks_what_is_asked_for(redis_server, ask):
 def test_a_server_on_another_host(redis_server, ask, monkeypatch):
     """What this host has says nothing of a server elsewhere. (127.0.0.1 by another of its names is not taken for local.)"""
     redis_server.start()
-    told = Told(
+    predicted = Told(
         (INFO / "redis-7.0.15-rdb.txt").read_text().replace("process_id:", "process_id:9"),
         {"appendonly": "no", "save": "3600 1"},
     )
@@ -745,10 +745,10 @@ def test_a_server_on_another_host(redis_server, ask, monkeypatch):
     monkeypatch.setattr(
         socket,
         "getaddrinfo",
-        lambda host, *more, **named: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", told.port))],
+        lambda host, *more, **named: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", predicted.port))],
     )
-    done = ask(login_host=name, login_port=told.port)
-    told.listener.close()
+    done = ask(login_host=name, login_port=predicted.port)
+    predicted.listener.close()
     assert "does not run on this host: there is no process" in rows(done, "unknown")["facts_missing"]
     assert "overcommit" not in {row["code"] for row in done.findings}
 

@@ -139,7 +139,7 @@ def test_the_timer_writes_what_is(secured, metrics, home, tmp_path, call_module)
         1,
     )
 
-    # a restart sets nothing back, and a server that is down is told
+    # a restart sets nothing back, and a server that is down is predicted
     secured.stop()
     assert written(place).returncode == 0
     down = samples(file)
@@ -187,7 +187,7 @@ def test_a_refusal_is_an_answer_and_what_it_hides_is_told(secured, metrics, home
     assert not metrics(login_user="nobody").failed
     assert written(place).returncode == 0
     assert samples(tmp_path / "textfile" / "redisops-orders.prom")["redisops_up"] == 1
-    # where nobody could ask, nothing is said
+    # where nobody could ask, nothing is reported
     assert not metrics(tls=True, ca_certs="/nowhere/ca.crt").failed
     assert written(place).returncode == 0
     assert "redisops_up" not in samples(tmp_path / "textfile" / "redisops-orders.prom")
@@ -254,7 +254,7 @@ def test_what_the_schedule_names_is_expected_and_who_shares_backups_has_one_grou
     monitoring_job.run(wanted, Host(), time.time())
     assert len([name for name in samples(file) if "offsite" in name]) == 2
 
-    # the latest one is told where it failed or is damaged
+    # the latest one is predicted where it failed or is damaged
     assert "redisops_backup_last_failed_timestamp_seconds" not in samples(file)
     (label / "manifest.json").write_text("{")
     monitoring_job.run(wanted, Host(), time.time())
@@ -371,8 +371,8 @@ def test_the_exporter_gets_the_tls_files_or_is_refused_if_it_cannot_read_them(se
         names["client_key_file"].chmod(0o644)
         done = metrics(**wanted)
         assert not done.failed, done.msg
-        told = dict(line.split("=", 1) for line in env_of(place, "exporter").read_text().splitlines())
-        assert told == {
+        predicted = dict(line.split("=", 1) for line in env_of(place, "exporter").read_text().splitlines())
+        assert predicted == {
             "REDIS_ADDR": f'"rediss://127.0.0.1:{secured.port}"', "REDIS_PASSWORD": '"secret"',
             "REDIS_EXPORTER_TLS_CA_CERT_FILE": f'"{names["ca_certs"]}"',
             "REDIS_EXPORTER_TLS_CLIENT_CERT_FILE": f'"{names["client_cert_file"]}"',

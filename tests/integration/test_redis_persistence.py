@@ -26,12 +26,12 @@ def _persist(call_module, redis_server):
 
 
 def settled(persist, **options):
-    """Check, run, run again: check mode told the truth, and the second run changes nothing. Gives the real run's result."""
-    told = persist(check=True, **options)
-    assert not told.failed, told.msg
+    """Check, run, run again: check mode predicted the truth, and the second run changes nothing. Gives the real run's result."""
+    predicted = persist(check=True, **options)
+    assert not predicted.failed, predicted.msg
     done = persist(**options)
     assert not done.failed, done.msg
-    assert (told.changed, told.diff, told.actions, told.restart_required) == (
+    assert (predicted.changed, predicted.diff, predicted.actions, predicted.restart_required) == (
         done.changed, done.diff, done.actions, done.restart_required,
     )  # fmt: skip
     again = persist(**options)
@@ -403,13 +403,13 @@ def test_a_data_directory_that_is_not_there_yet(persist, redis_server):
 def test_another_spelling_of_the_directory_is_the_same_place(persist, redis_server, spelled, where):
     link = redis_server.home / "link"
     link.symlink_to(redis_server.data)
-    said = f"{redis_server.data}/" if spelled == "slash" else str(link)
+    reported = f"{redis_server.data}/" if spelled == "slash" else str(link)
     redis_server.write_conf("appendonly yes\n")
     if where != "option":
-        text = redis_server.conf.read_text().replace(f"dir {redis_server.data}\n", f"dir {said}\n")
+        text = redis_server.conf.read_text().replace(f"dir {redis_server.data}\n", f"dir {reported}\n")
         redis_server.conf.write_text(text)
     redis_server.start().fill(10)
-    options = {} if where == "file" else {"dir": said}
+    options = {} if where == "file" else {"dir": reported}
     done = settled(persist, **options)
     assert done.restart_required == []
     assert not any(" dir" in action for action in done.actions)
@@ -714,8 +714,8 @@ def test_directories_that_are_too_open_are_closed(persist, redis_server):
     assert persist().changed
     for path, mode in ((redis_server.data, 0o777), (redis_server.data / "appendonlydir", 0o755)):
         path.chmod(mode)
-    told, done = persist(check=True), persist()
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    predicted, done = persist(check=True), persist()
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert len(done.actions) == 2
     assert [stat.S_IMODE(path.stat().st_mode) for path in (redis_server.data, redis_server.data / "appendonlydir")] == [
         0o750,

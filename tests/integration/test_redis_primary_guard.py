@@ -66,7 +66,7 @@ def _guard(call_module, new_redis, tmp_path, monkeypatch):
             )
 
         def asked(self):
-            """What systemd would be told: exit code and words."""
+            """What systemd would be predicted: exit code and words."""
             done = subprocess.run(
                 [sys.executable, str(self.script), str(self.setup)],
                 capture_output=True,
@@ -101,7 +101,7 @@ def test_with_the_guard_the_data_survives_and_the_way_out_works(guard):
     for part in ("1000 keys", f"127.0.0.1:{guard.replica.port}", "REPLICAOF NO ONE", "start-without-data"):
         assert part in words
     assert guard.replica.raw("DBSIZE") == "1000"
-    # what it told to do
+    # what it predicted to do
     guard.replica.cli("REPLICAOF", "NO", "ONE")
     code, words = guard.asked()
     assert code == 0, words
@@ -154,10 +154,10 @@ def test_far_too_little_is_as_bad_as_nothing(guard):
 
 
 def test_check_run_again_and_away(guard):
-    told = guard.set_up(check=True)
+    predicted = guard.set_up(check=True)
     assert not guard.script.exists()
     done = guard.set_up()
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert len(done.actions) == 3
     assert guard.script.read_text() == SOURCE.read_text()
     assert stat.S_IMODE(guard.setup.stat().st_mode) == 0o600

@@ -211,9 +211,9 @@ def test_a_tail_that_was_cut_off_is_refused_then_cut_and_the_loss_is_right(repai
     begins = start_of(raw, 9)
     path.write_bytes(raw[:-40])
     lost = len(raw) - 40 - begins
-    told = refused(repair, unit, "truncation_not_allowed")
-    assert f"{lost} bytes, 1 command" in told.msg
-    assert f"offset {begins}" in told.msg
+    predicted = refused(repair, unit, "truncation_not_allowed")
+    assert f"{lost} bytes, 1 command" in predicted.msg
+    assert f"offset {begins}" in predicted.msg
     done = taken(repair, unit, "truncation", allow_truncation=True)
     assert (done.loses["bytes"], done.loses["commands"]) == (lost, 1)
     assert there(aof_server) == set(range(9))
@@ -239,10 +239,10 @@ def test_damage_inside_an_increment_costs_what_stands_behind_it(repair, unit, ao
         at = len(raw)
     if damage != "length":
         does_not_start(aof_server)
-    told = refused(repair, unit, "truncation_not_allowed")
+    predicted = refused(repair, unit, "truncation_not_allowed")
     if damage != "length":
-        assert told.cause["code"] == "aof_bad_format"
-        assert "Bad file format" in told.cause["line"]
+        assert predicted.cause["code"] == "aof_bad_format"
+        assert "Bad file format" in predicted.cause["line"]
     lost = None if damage == "nul" else 6
     done = taken(repair, unit, "truncation", allow_truncation=True)
     assert (done.loses["bytes"], done.loses["commands"]) == (path_size(done.kept, path) - at, lost)
@@ -281,8 +281,8 @@ def test_a_cut_increment_that_is_not_the_last_takes_the_later_ones_with_it(repai
     aof(aof_server, 3).write_bytes(behind)
     with (first.parent / "appendonly.aof.manifest").open("a") as handle:
         handle.write("file appendonly.aof.3.incr.aof seq 3 type i\n")
-    told = refused(repair, unit, "truncation_not_allowed")
-    assert told.files[2]["verdict"] == "corrupt_inside"
+    predicted = refused(repair, unit, "truncation_not_allowed")
+    assert predicted.files[2]["verdict"] == "corrupt_inside"
     done = taken(repair, unit, "truncation", allow_truncation=True)
     assert (done.loses["commands"], done.loses["bytes"]) == (3, len(raw) - 40 - start_of(raw, 9) + len(behind))
     assert there(aof_server) == set(range(9))
@@ -354,9 +354,9 @@ def test_an_rdb_that_the_server_never_read_is_not_saved_over(repair, unit):
     server.start()
     path.write_bytes(aside[:200] + b"\x01" + aside[201:])
     os.utime(path, (time.time() - 3600,) * 2)
-    told = refused(repair, unit, "no_way_left")
-    assert "never read it" in told.msg
-    assert "memory" in told.msg
+    predicted = refused(repair, unit, "no_way_left")
+    assert "never read it" in predicted.msg
+    assert "memory" in predicted.msg
 
 
 def test_files_that_the_running_server_does_not_write_to_are_not_thrown_away(repair, unit, aof_server):
@@ -365,8 +365,8 @@ def test_files_that_the_running_server_does_not_write_to_are_not_thrown_away(rep
     shutil.rmtree(folder)
     shutil.copytree(aof_server.home / "copy", folder)
     flip_in_base(aof_server)
-    told = refused(repair, unit, "no_way_left")
-    assert "does not write to" in told.msg
+    predicted = refused(repair, unit, "no_way_left")
+    assert "does not write to" in predicted.msg
 
 
 def test_a_live_memory_that_no_file_holds_is_not_ended_for_a_backup(repair, back_up, unit, aof_server):
@@ -378,8 +378,8 @@ def test_a_live_memory_that_no_file_holds_is_not_ended_for_a_backup(repair, back
     shutil.copytree(aof_server.home / "copy", folder)
     flip_in_base(aof_server)
     later(aof_server, 5, 10)
-    told = refused(repair, unit, "doubtful_source")
-    assert "name method: backup" in told.msg
+    predicted = refused(repair, unit, "doubtful_source")
+    assert "name method: backup" in predicted.msg
     assert there(aof_server) == set(range(15))
     assert taken(repair, unit, "backup", method="backup").source == label
 
@@ -387,7 +387,7 @@ def test_a_live_memory_that_no_file_holds_is_not_ended_for_a_backup(repair, back
 def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit, aof_server, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.repair import diagnose as repair_diagnose
 
-    real, looks = repair_diagnose.judge, []
+    real, looks = repair_diagnose.check_place, []
 
     def slow(host, path, timeout):
         if not looks:
@@ -397,7 +397,7 @@ def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit
             looks[0][1:] = [repair_diagnose.FileVerdict(str(aof(aof_server, 2, "base.rdb")), "aof", "missing", 0)]
         return looks[-1]
 
-    monkeypatch.setattr(repair_diagnose, "judge", slow)
+    monkeypatch.setattr(repair_diagnose, "check_place", slow)
     done = repair(check=True)
     assert (done.failed, done.state, len(looks)) == (False, "good", 2)
 
@@ -461,8 +461,8 @@ def test_without_any_copy_it_says_so_and_touches_nothing(repair, unit, rdb_serve
     rdb_server.stop()
     path = rdb_server.data / "dump.rdb"
     path.write_bytes(path.read_bytes()[:-60])
-    told = refused(repair, unit, "no_way_left")
-    assert "there is no verified backup" in told.msg
+    predicted = refused(repair, unit, "no_way_left")
+    assert "there is no verified backup" in predicted.msg
     refused(repair, unit, "rung_not_possible", method="truncation", allow_truncation=True)
 
 
@@ -473,8 +473,8 @@ def test_a_cut_that_loses_less_is_not_passed_over_for_an_old_backup(repair, back
     path = aof(aof_server, 2)
     path.write_bytes(path.read_bytes()[:-40])
     os.utime(path, (time.time() + 600,) * 2)
-    told = refused(repair, unit, "truncation_not_allowed")
-    assert label in told.msg
+    predicted = refused(repair, unit, "truncation_not_allowed")
+    assert label in predicted.msg
     done = taken(repair, unit, "backup", method="backup")
     assert done.source == label
     assert there(aof_server) == set(range(10))
@@ -488,9 +488,9 @@ def test_a_backup_that_is_damaged_here_is_fetched_from_a_repository(repair, back
     rdb_server.stop()
     for path in (rdb_server.data / "dump.rdb", rdb_server.home / "backups" / "orders" / label / "data" / "dump.rdb"):
         path.write_bytes(path.read_bytes().replace(b"Palermo", b"palermo"))
-    told = refused(repair, unit, "no_way_left", repositories=lost)
-    assert "damaged" in told.msg
-    assert "lost could not be asked" in told.msg
+    predicted = refused(repair, unit, "no_way_left", repositories=lost)
+    assert "damaged" in predicted.msg
+    assert "lost could not be asked" in predicted.msg
     done = taken(repair, unit, "backup", repositories=[*lost, *place])
     assert (done.source, done.where) == (label, "vault")
     assert digest(rdb_server) == was
@@ -508,8 +508,8 @@ def test_a_backup_of_a_server_that_had_lost_its_data_is_taken_only_by_name(repai
     label = back_up()
     rdb_server.stop()
     path.write_bytes(raw[:-60])
-    told = refused(repair, unit, "doubtful_source")
-    assert f"{label}, the newest verified one; it has 3 keys" in told.msg
+    predicted = refused(repair, unit, "doubtful_source")
+    assert f"{label}, the newest verified one; it has 3 keys" in predicted.msg
     assert taken(repair, unit, "backup", method="backup").keys["after"] == 3
 
 
@@ -534,9 +534,9 @@ def test_what_stands_behind_the_damage_was_written_as_well(repair, back_up, unit
                 b"#TS:%d\r\n%s3\r\n$3\r\nSET\r\n$8\r\nlater:%d\r\n$1\r\nx\r\n"
                 % (now + 100 * (number - 19), begin, number)
             )
-    told = refused(repair, unit, "truncation_not_allowed")
-    assert [one["loses"]["seconds"] for one in told.methods if one["method"] == "truncation"] == [200]
-    assert [one["loses"]["seconds"] >= 299 for one in told.methods if one["method"] == "backup"] == [True]
+    predicted = refused(repair, unit, "truncation_not_allowed")
+    assert [one["loses"]["seconds"] for one in predicted.methods if one["method"] == "truncation"] == [200]
+    assert [one["loses"]["seconds"] >= 299 for one in predicted.methods if one["method"] == "backup"] == [True]
     taken(repair, unit, "truncation", allow_truncation=True)
     assert there(aof_server) == {*range(10), 20}
 
@@ -546,8 +546,8 @@ def test_a_backup_on_another_member_has_to_be_brought(repair, unit, rdb_server):
     path = rdb_server.data / "dump.rdb"
     path.write_bytes(path.read_bytes()[:-60])
     offered = [{"label": "20261124T020000Z-rdb", "at": 1795485600.0, "host": "redis-2"}]
-    told = refused(repair, unit, "backup_elsewhere", elsewhere=offered)
-    assert (told.source, told.where) == ("20261124T020000Z-rdb", "redis-2")
+    predicted = refused(repair, unit, "backup_elsewhere", elsewhere=offered)
+    assert (predicted.source, predicted.where) == ("20261124T020000Z-rdb", "redis-2")
     refused(repair, unit, "invalid_value", elsewhere=[{"label": "x"}])
     refused(repair, unit, "invalid_value", elsewhere=[{"label": "x", "at": "today", "host": "redis-2"}])
 
@@ -758,9 +758,9 @@ def test_a_replica_without_its_primary_gives_it_by_a_backup_on_its_own_host(repa
     # The last write is not within the last second: a replica does not tell it more exactly.
     for path in (aof(aof_server, 2), aof(aof_server, 2, "base.rdb")):
         os.utime(path, (time.time() - 5,) * 2)
-    told = refused(repair, unit, "replica_cannot_stream", **group_hosts(aof_server, replica))
-    assert told.source == f"127.0.0.1:{replica.port}"
-    assert told.address == f"127.0.0.1:{aof_server.port}"
+    predicted = refused(repair, unit, "replica_cannot_stream", **group_hosts(aof_server, replica))
+    assert predicted.source == f"127.0.0.1:{replica.port}"
+    assert predicted.address == f"127.0.0.1:{aof_server.port}"
     label = back_up(replica, method="rdb")
     done = taken(repair, unit, "backup", **group_hosts(aof_server, replica))
     assert (done.source, done.loses["seconds"]) == (label, 0)
@@ -775,9 +775,9 @@ def test_a_replica_of_an_empty_primary_is_no_source(repair, back_up, unit, aof_s
     replica.cli("FLUSHALL")
     if left:
         replica.fill(left)
-        told = refused(repair, unit, "doubtful_source", **group_hosts(aof_server, replica))
-        assert f"with {left} keys" in told.msg
-        assert label in told.msg
+        predicted = refused(repair, unit, "doubtful_source", **group_hosts(aof_server, replica))
+        assert f"with {left} keys" in predicted.msg
+        assert label in predicted.msg
         done = taken(repair, unit, "replica", method="replica", **group_hosts(aof_server, replica))
         assert done.keys["after"] == left
     else:

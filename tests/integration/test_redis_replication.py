@@ -68,17 +68,17 @@ def refused(replicate, server, code, **options):
 def test_bare_servers_become_a_set_and_stay_one(replicate, servers):
     first = servers[0]
     for server in servers:
-        told = replicate(server, check=True, bound_writes=False)
+        predicted = replicate(server, check=True, bound_writes=False)
         assert role(server) == "primary"
         done = replicate(server, bound_writes=False)
         assert not done.failed, done.msg
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         assert done.settled is False
     assert [role(server) for server in servers] == ["primary", *[f"replica of {first.port}"] * 2]
     assert first.config("min-replicas-to-write") == "0"
     for server in servers:
-        told, done = replicate(server, check=True), replicate(server)
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        predicted, done = replicate(server, check=True), replicate(server)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         assert done.settled
     for server in servers:
         again = replicate(server, bound_writes=False)
@@ -94,11 +94,11 @@ def test_bare_servers_become_a_set_and_stay_one(replicate, servers):
 
 
 def test_check_mode_of_both_calls_tells_what_both_runs_do(replicate, servers):
-    told = [replicate(server, check=True, bound_writes=False) for server in servers]
-    told2 = [replicate(server, check=True, pending=first.pending) for server, first in zip(servers, told)]
+    predicted = [replicate(server, check=True, bound_writes=False) for server in servers]
+    told2 = [replicate(server, check=True, pending=first.pending) for server, first in zip(servers, predicted)]
     done = [replicate(server, bound_writes=False) for server in servers]
     done2 = [replicate(server) for server in servers]
-    assert [(one.diff, one.actions) for one in told] == [(one.diff, one.actions) for one in done]
+    assert [(one.diff, one.actions) for one in predicted] == [(one.diff, one.actions) for one in done]
     assert [(one.diff, one.actions) for one in told2] == [(one.diff, one.actions) for one in done2]
 
 
@@ -242,8 +242,8 @@ def test_the_file_spells_the_primary_as_the_process_does(replicate, servers, cal
         options = replica.params(group_hosts=group_hosts, primary=group_hosts[0], address=group_hosts[1])
         return call_module("redis_replication", check=check, **options)
 
-    told, done = call(check=True), call()
-    assert (told.actions, told.diff) == (done.actions, done.diff)
+    predicted, done = call(check=True), call()
+    assert (predicted.actions, predicted.diff) == (done.actions, done.diff)
     assert done.actions == [f"write replicaof to {replica.conf}"]
     assert f"replicaof {' '.join(replica.config('replicaof').split())}\n" in replica.conf.read_text()
     assert not call().changed

@@ -78,10 +78,10 @@ def _policy(tmp_path, monkeypatch):
 
 def test_check_run_again(call_module, policy):
     options = {"data_dirs": ["/data/redis", "/var/lib/redis"], "ports": [6379, 7777]}
-    told = call_module("redis_selinux", check=True, **options)
+    predicted = call_module("redis_selinux", check=True, **options)
     assert policy.did == []
     done = call_module("redis_selinux", **options)
-    assert (told.diff, told.actions, told.selinux) == (done.diff, done.actions, True)
+    assert (predicted.diff, predicted.actions, predicted.selinux) == (done.diff, done.actions, True)
     assert label_of(policy.root, "/data/redis") == "redis_var_lib_t"
     assert [args[:2] for args in policy.did] == [("semanage", "fcontext"), ("restorecon", "-R"), ("semanage", "port")]
     assert not call_module("redis_selinux", **options).changed

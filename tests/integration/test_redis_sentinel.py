@@ -223,9 +223,9 @@ def refused(declare, sentinel, code, **options):
 
 def twice(declare, sentinel, **options):
     """Check, run, again."""
-    told = ok(declare(sentinel, check=True, **options))
+    predicted = ok(declare(sentinel, check=True, **options))
     done = ok(declare(sentinel, **options))
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     again = ok(declare(sentinel, **options))
     assert (again.changed, again.actions) == (False, []), again.diff
     return done
@@ -236,11 +236,11 @@ def twice(declare, sentinel, **options):
 
 def test_three_sentinels_come_up_and_stay_as_they_are(declare, servers, sentinels):
     for sentinel in sentinels:
-        told = ok(declare(sentinel, check=True, finish=False))
+        predicted = ok(declare(sentinel, check=True, finish=False))
         assert "mymaster" in sentinel.conf.read_text()
         assert sentinel.process is None
         done = ok(declare(sentinel, finish=False))
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         assert f"write m monitor to {sentinel.conf}" in done.actions
     for sentinel in sentinels:
         done = ok(declare(sentinel))
@@ -311,9 +311,9 @@ def test_a_run_that_was_cut_off_while_it_was_stopped(declare, watching):
     first = watching[0]
     state, mine = settled_state(first), first.raw("SENTINEL", "MYID")
     first.stop()
-    told = ok(declare(first, check=True, primary_options={"down_after_milliseconds": 6000}))
+    predicted = ok(declare(first, check=True, primary_options={"down_after_milliseconds": 6000}))
     done = ok(declare(first, primary_options={"down_after_milliseconds": 6000}))
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert done.actions == [f"write m down-after-milliseconds to {first.conf}", "start redis-sentinel"]
     assert first.master()["down-after-milliseconds"] == "6000"
     assert first.raw("SENTINEL", "MYID") == mine
@@ -374,10 +374,10 @@ def test_a_first_run_over_a_host_without_sentinel(declare, sentinels):
     first.conf.unlink()
     result = declare(first)
     assert (result.failed, result.code) == (True, "sentinel_missing")
-    told = ok(declare(first, check=True, fresh_install=True, finish=False))
+    predicted = ok(declare(first, check=True, fresh_install=True, finish=False))
     first.conf.write_text(text)
     done = ok(declare(first, fresh_install=True, finish=False))
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert not ok(declare(first, finish=False)).changed
 
 
@@ -437,14 +437,14 @@ def test_sentinels_users_are_made_first_and_the_rest_is_taken_away_last(declare,
     result = declare(watching[0], **options)
     assert (result.failed, result.code) == (True, "peer_locked_out")
     assert (watching[0].raw("SENTINEL", "CONFIG", "GET", "*"), watching[0].raw("ACL", "LIST")) == (text, users)
-    told = [ok(declare(sentinel, check=True, finish=False, **options)) for sentinel in watching]
+    predicted = [ok(declare(sentinel, check=True, finish=False, **options)) for sentinel in watching]
     done = [ok(declare(sentinel, finish=False, **options)) for sentinel in watching]
-    assert [one.diff for one in told] == [one.diff for one in done]
+    assert [one.diff for one in predicted] == [one.diff for one in done]
     assert not any(one.settled for one in done)
     for sentinel in watching:
-        told = ok(declare(sentinel, check=True, **options))
+        predicted = ok(declare(sentinel, check=True, **options))
         done = ok(declare(sentinel, **options))
-        assert (told.diff, told.actions) == (done.diff, done.actions)
+        assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
         assert done.actions == ["ACL SETUSER default"]
     for sentinel in watching:
         assert "NOPERM" in sentinel.raw("SENTINEL", "MASTERS") or "NOAUTH" in sentinel.raw("SENTINEL", "MASTERS")
@@ -600,10 +600,10 @@ def test_a_stale_replica_is_forgotten_on_request_only(declare, servers, watching
     assert not ok(declare(first)).changed
     assert not ok(declare(first, reset=["m"])).changed  # not gone for long enough
     options = {"reset": ["m"], "reset_after": 5}
-    told = ok(declare(first, check=True, **options))
-    assert told.actions == ["SENTINEL RESET m"]
+    predicted = ok(declare(first, check=True, **options))
+    assert predicted.actions == ["SENTINEL RESET m"]
     done = ok(declare(first, **options))
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert first.master()["num-slaves"] == "1"
     assert "OK 3 usable" in first.raw("SENTINEL", "CKQUORUM", "m")
     assert not ok(declare(first, **options)).changed
@@ -658,9 +658,9 @@ def test_tls_beside_and_instead_of_the_plain_port(declare, watching, tmp_path):
         files[f"tls_{name}_file"] = str(tmp_path / name)
     first, port = watching[0], free_port()
     login = {"tls": True, "ca_certs": files["tls_ca_cert_file"], "validate_certs": False, "login_port": port}
-    told = ok(declare(first, check=True, tls_port=port, tls_auth_clients="no", **files))
+    predicted = ok(declare(first, check=True, tls_port=port, tls_auth_clients="no", **files))
     done = ok(declare(first, tls_port=port, tls_auth_clients="no", **files))
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     plain, first.tls, first.port = first.port, ["--tls", "--cacert", files["tls_ca_cert_file"]], port
     assert first.raw("PING") == "PONG"
     first.port, first.tls = plain, []

@@ -110,7 +110,7 @@ def test_a_file_that_redis_would_not_start_from_is_refused_before_the_old_proces
 
 
 def test_no_acknowledged_write_is_lost_however_the_process_ends(serve, unit):
-    """Without an AOF, and with a server that does not save when it is told to end."""
+    """Without an AOF, and with a server that does not save when it is predicted to end."""
     server = unit.server
     server.write_conf(RDB_ONLY + "shutdown-on-sigterm nosave\n")
     server.start().fill(2000)
@@ -234,9 +234,9 @@ def test_another_spelling_of_the_directory_is_the_same_place(serve, unit, spelle
     server = unit.server
     link = server.home / "link"
     link.symlink_to(server.data)
-    said = f"{server.data}/" if spelled == "slash" else str(link)
+    reported = f"{server.data}/" if spelled == "slash" else str(link)
     server.write_conf(AOF)
-    server.conf.write_text(server.conf.read_text().replace(f"dir {server.data}\n", f"dir {said}\n"))
+    server.conf.write_text(server.conf.read_text().replace(f"dir {server.data}\n", f"dir {reported}\n"))
     server.start().fill(10)
     assert serve().restart_required == []
     due(server)
@@ -312,8 +312,8 @@ def test_a_restart_that_is_asked_for_is_done_with_the_same_proofs(serve, unit):
     unit.server.start().fill(100)
     assert serve().restarted is False
     pid = unit.server.process.pid
-    told = serve(check=True, restart="always")
-    assert (told.restart_required, unit.server.process.pid) == (["restart: always"], pid)
+    predicted = serve(check=True, restart="always")
+    assert (predicted.restart_required, unit.server.process.pid) == (["restart: always"], pid)
     done = serve(restart="always")
     assert not done.failed, done.msg
     assert (done.restarted, done.keys["after"]) == (True, 100)

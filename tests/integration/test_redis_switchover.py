@@ -114,14 +114,14 @@ def test_no_acknowledged_write_is_lost(switch, servers, by_sentinel, request):
     writer = Writer(servers)
     writer.start()
     time.sleep(0.5)
-    told = switch(check=True, target=f"127.0.0.1:{target.port}", **options)
-    assert (told.changed, role(servers[0])) == (True, "primary")
+    predicted = switch(check=True, target=f"127.0.0.1:{target.port}", **options)
+    assert (predicted.changed, role(servers[0])) == (True, "primary")
     done = switch(target=f"127.0.0.1:{target.port}", **options)
     time.sleep(1.0)
     writer.halt.set()
     writer.join()
     assert not done.failed, done.msg
-    assert (told.diff, told.actions, told.gap_ms) == (done.diff, done.actions, None)
+    assert (predicted.diff, predicted.actions, predicted.gap_ms) == (done.diff, done.actions, None)
     assert [role(server) for server in servers] == [f"replica of {target.port}", f"replica of {target.port}", "primary"]
     assert len(writer.acknowledged) > 100
     assert lost(writer, target) == []
@@ -212,7 +212,7 @@ def test_a_replica_that_cannot_follow_lets_writes_go_on(switch, servers, monkeyp
 
 
 class FakeSentinel:
-    """Does ``act`` when it is told to fail over, and says that it is, or is not, in a failover."""
+    """Does ``act`` when it is predicted to fail over, and says that it is, or is not, in a failover."""
 
     def __init__(self, act, flags="master"):
         self.act, self.flags = act, flags

@@ -89,11 +89,11 @@ class Tls:
 
     def settled(self, **more):
         """Check, run, run again: check predicted the run, and the second run changes nothing."""
-        told = self.run(check=True, **more)
-        assert not told.failed, told.msg
+        predicted = self.run(check=True, **more)
+        assert not predicted.failed, predicted.msg
         done = self.run(**more)
         assert not done.failed, done.msg
-        assert (told.changed, told.diff, told.actions, told.restart_required, told.pending) == (
+        assert (predicted.changed, predicted.diff, predicted.actions, predicted.restart_required, predicted.pending) == (
             done.changed, done.diff, done.actions, done.restart_required, done.pending,
         )  # fmt: skip
         again = self.run(**more)
@@ -139,14 +139,14 @@ class Tls:
         """SHA-256 of the certificate that the port serves, as openssl sees it."""
         found = re.search(r"-----BEGIN.*?-----END CERTIFICATE-----", self.s_client(), re.S)
         assert found
-        said = subprocess.run(
+        reported = subprocess.run(
             ["openssl", "x509", "-noout", "-fingerprint", "-sha256"],
             input=found.group(0),
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-        return said.strip().rpartition("=")[2].replace(":", "").lower()
+        return reported.strip().rpartition("=")[2].replace(":", "").lower()
 
     def cli(self, *words, port=None):
         login = self.login()
@@ -195,16 +195,16 @@ def test_a_running_server_speaks_tls_without_a_restart(tls, given, pair):
 
 def test_the_certificate_is_reported(tls, given, pair):
     tls.server.start()
-    told = tls.run(check=True, **given).certificate
-    assert told["served"] is False
-    said = tls.settled(**given).certificate
-    assert said["served"] is True
-    assert said["fingerprint"] == pair.fingerprint
-    assert said["names"] == ["localhost", "127.0.0.1"]
-    assert said["subject"] == "CN=redis under test"
-    assert said["issuer"] == "CN=Test CA"
-    assert said["days_left"] == 364
-    assert said["not_after"] == pair.certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    predicted = tls.run(check=True, **given).certificate
+    assert predicted["served"] is False
+    reported = tls.settled(**given).certificate
+    assert reported["served"] is True
+    assert reported["fingerprint"] == pair.fingerprint
+    assert reported["names"] == ["localhost", "127.0.0.1"]
+    assert reported["subject"] == "CN=redis under test"
+    assert reported["issuer"] == "CN=Test CA"
+    assert reported["days_left"] == 364
+    assert reported["not_after"] == pair.certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_a_client_without_a_certificate_is_let_in_where_declared(tls, given):
@@ -581,10 +581,10 @@ def test_a_server_that_serves_something_else_is_found_out(tls, given, pair, monk
 
 def test_tls_only_closes_the_plain_port(tls, given):
     tls.server.start().fill(3)
-    told = tls.run(check=True, **given, tls_only=True)
+    predicted = tls.run(check=True, **given, tls_only=True)
     done = tls.run(**given, tls_only=True)
     assert not done.failed, done.msg
-    assert (told.diff, told.actions, told.pending) == (done.diff, done.actions, done.pending)
+    assert (predicted.diff, predicted.actions, predicted.pending) == (done.diff, done.actions, done.pending)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", tls.server.port))
     assert tls.cli("DBSIZE") == "3"
@@ -608,10 +608,10 @@ def test_tls_only_closes_the_plain_port(tls, given):
 def test_tls_takes_over_the_plain_ports_number(tls, given, pair):
     tls.server.start().fill(3)
     tls.port = tls.server.port
-    told = tls.run(check=True, **given, tls_only=True)
+    predicted = tls.run(check=True, **given, tls_only=True)
     done = tls.run(**given, tls_only=True)
     assert not done.failed, done.msg
-    assert (told.diff, told.actions) == (done.diff, done.actions)
+    assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
     assert tls.cli("DBSIZE") == "3"
     assert tls.served() == pair.fingerprint
     again = tls.run(**given, tls_only=True, **tls.login())
@@ -689,9 +689,9 @@ def test_replication_over_tls_and_the_way_there(tls, primary, given, ca):
     # 1. TLS next to the plain port, everywhere
     primary.settled(**given)
     tls.settled(**given)
-    # 2. replicas speak TLS: the link stays until it breaks, and that is said
-    told = tls.run(check=True, **given, tls_replication=True)
-    assert any(f"127.0.0.1:{primary.server.port}" in text for text in told.warned), told.warned
+    # 2. replicas speak TLS: the link stays until it breaks, and that is reported
+    predicted = tls.run(check=True, **given, tls_replication=True)
+    assert any(f"127.0.0.1:{primary.server.port}" in text for text in predicted.warned), predicted.warned
     tls.settled(**given, tls_replication=True)
     assert tls.server.info("master_link_status") == "up"
     tls.server.cli("REPLICAOF", "127.0.0.1", str(primary.port))
@@ -794,11 +794,15 @@ def _issue(tls, ca):
         return types.SimpleNamespace(**joined(vars(result), vars(second)))
 
     def settled(**more):
-        told = run(check=True, **more)
-        assert not told.failed, told.msg
+        predicted = run(check=True, **more)
+        assert not predicted.failed, predicted.msg
         done = run(**more)
         assert not done.failed, done.msg
-        assert (told.diff, told.actions, told.issued_because) == (done.diff, done.actions, done.issued_because)
+        assert (predicted.diff, predicted.actions, predicted.issued_because) == (
+            done.diff,
+            done.actions,
+            done.issued_because,
+        )
         calls.clear()
         again = run(**more)
         assert (again.failed, again.changed, again.diff, again.issued_because) == (
@@ -816,10 +820,10 @@ def _issue(tls, ca):
 
 def names_served(tls):
     found = re.search(r"-----BEGIN.*?-----END CERTIFICATE-----", tls.s_client(), re.S).group(0)
-    said = subprocess.run(
+    reported = subprocess.run(
         ["openssl", "x509", "-noout", "-ext", "subjectAltName"], input=found, capture_output=True, text=True, check=True
     ).stdout
-    return [entry.strip() for entry in said.splitlines()[1].split(",")]
+    return [entry.strip() for entry in reported.splitlines()[1].split(",")]
 
 
 def test_a_certificate_is_issued_and_its_key_stays(tls, issue):
@@ -839,10 +843,10 @@ def test_a_certificate_is_issued_and_its_key_stays(tls, issue):
 def test_check_mode_makes_no_key(tls, issue):
     tls.server.start()
     before = tls.picture()
-    told = issue(check=True)
-    assert told.changed
-    assert told.certificate == {}
-    assert "new key" in told.diff["after"]
+    predicted = issue(check=True)
+    assert predicted.changed
+    assert predicted.certificate == {}
+    assert "new key" in predicted.diff["after"]
     assert tls.picture() == before
 
 
@@ -1196,12 +1200,12 @@ def test_check_mode_on_a_bare_host_tells_what_the_run_does(tls, given):
     """Check mode comes before Redis is installed; the run finds the file that the package brought."""
     conf = tls.server.conf.read_text()
     tls.server.conf.unlink()
-    told = tls.run(check=True, **given, fresh_install=True, group="not-there-yet")
-    assert not told.failed, told.msg
+    predicted = tls.run(check=True, **given, fresh_install=True, group="not-there-yet")
+    assert not predicted.failed, predicted.msg
     tls.server.conf.write_text(conf)
     done = tls.run(**given, fresh_install=True)
     assert not done.failed, done.msg
-    assert (told.diff, told.actions, told.pending) == (done.diff, done.actions, done.pending)
+    assert (predicted.diff, predicted.actions, predicted.pending) == (done.diff, done.actions, done.pending)
     assert tls.run(**given).changed is False
 
 
@@ -1281,10 +1285,10 @@ def _play(tls, ca, pair, tmp_path):
 def test_files_of_the_controller_end_to_end(tls, play, pair):
     tls.server.start()
     options = {"certificate_src": "redis.crt", "key_src": play.encrypt("locked.key", pair.key), "ca_src": "ca.crt"}
-    told, _ = play("--check", **options)
+    predicted, _ = play("--check", **options)
     done, output = play(**options)
     assert done["changed"], output
-    assert told["diff"] == done["diff"]
+    assert predicted["diff"] == done["diff"]
     assert tls.served() == pair.fingerprint
     assert (tls.folder / "redis.key").read_text() == pair.key
     assert pair.key.splitlines()[1] not in output + json.dumps(done)
@@ -1300,11 +1304,11 @@ def test_a_certificate_is_issued_end_to_end(tls, play, ca):
         "ca_key_src": play.encrypt("ca.key", ca.key_with("au7hority")),
         "ca_key_passphrase": "au7hority",
     }
-    told, output = play("--check", "-vvv", **options)
-    assert told["changed"], output
+    predicted, output = play("--check", "-vvv", **options)
+    assert predicted["changed"], output
     done, output = play("-vvv", **options)
     assert done["changed"], output
-    assert told["diff"] == done["diff"]
+    assert predicted["diff"] == done["diff"]
     assert "request" not in done
     assert {"DNS:redis-1.example.org", "IP Address:127.0.0.1", "DNS:localhost"} <= set(names_served(tls))
     assert "Verify return code: 0 (ok)" in tls.s_client("-verify_hostname", "redis-1.example.org")

@@ -108,11 +108,11 @@ def test_a_primary_is_mended_from_its_replica_which_cannot_stream(pair):
     pair.one.stop(signal.SIGKILL)
     flip_in_base(pair.one)
     before = pair.one.tree()
-    said = pair.play("--check")
-    assert said.returncode == 0, said.stdout + said.stderr
+    reported = pair.play("--check")
+    assert reported.returncode == 0, reported.stdout + reported.stderr
     assert pair.one.tree() == before
-    assert "NOMASTERLINK" in said.stdout
-    assert "bad_crc" in said.stdout
+    assert "NOMASTERLINK" in reported.stdout
+    assert "bad_crc" in reported.stdout
     done = pair.play()
     assert done.returncode == 0, done.stdout + done.stderr
     assert digest(pair.one) == pair.was
@@ -136,9 +136,9 @@ def test_a_cut_waits_for_a_word_also_where_the_other_member_is_gone(pair):
     raw = path.read_bytes()
     path.write_bytes(raw[:-40])
     before = pair.one.tree()
-    said = pair.play("--limit", "r1")
-    assert said.returncode != 0
-    assert f"{len(raw) - 40 - start_of(raw, 9)} bytes, 1 command" in " ".join(said.stdout.split())
+    reported = pair.play("--limit", "r1")
+    assert reported.returncode != 0
+    assert f"{len(raw) - 40 - start_of(raw, 9)} bytes, 1 command" in " ".join(reported.stdout.split())
     assert pair.one.tree() == before
     done = pair.play("--limit", "r1", "-e", "redisops_allow_truncation=true")
     assert done.returncode == 0, done.stdout + done.stderr

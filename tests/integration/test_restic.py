@@ -369,8 +369,8 @@ def test_what_the_caller_has_in_his_environment_is_not_taken(restic, source, tmp
 
 
 def test_the_version_is_that_of_the_program(restic):
-    said = subprocess.check_output(["restic", "version"], text=True)
-    assert "restic " + ".".join(map(str, restic.version())) in said
+    reported = subprocess.check_output(["restic", "version"], text=True)
+    assert "restic " + ".".join(map(str, restic.version())) in reported
 
 
 def test_no_restic_at_all(tmp_path, monkeypatch):

@@ -129,8 +129,8 @@ def refused(tree: Tree, call: t.Callable[..., t.Any], code: str, **options: t.An
 
 def test_a_later_file_that_overrides(tree, call):
     tree.write("usr/lib/sysctl.d/zzz.conf", "# x\nvm.overcommit_memory = 2\n")
-    told = refused(tree, call, "overridden_at_boot")
-    assert "/usr/lib/sysctl.d/zzz.conf line 2" in told
+    predicted = refused(tree, call, "overridden_at_boot")
+    assert "/usr/lib/sysctl.d/zzz.conf line 2" in predicted
     assert call(sysctl_file="/etc/sysctl.d/zzzz.conf").changed  # the advice holds
     assert not call(sysctl_file="/etc/sysctl.d/zzzz.conf").changed
 
@@ -145,8 +145,8 @@ def test_a_masked_override_is_none(tree, call):
 
 def test_sysctl_conf_where_it_is_read(tree, call):
     tree.write("etc/sysctl.conf", "# traditional\n#vm.overcommit_memory=0\n")
-    told = refused(tree, call, "not_read_at_boot", sysctl_file="/etc/sysctl.conf")
-    assert "ln -s ../sysctl.conf /etc/sysctl.d/99-sysctl.conf" in told
+    predicted = refused(tree, call, "not_read_at_boot", sysctl_file="/etc/sysctl.conf")
+    assert "ln -s ../sysctl.conf /etc/sysctl.d/99-sysctl.conf" in predicted
     (tree.root / "etc/sysctl.d/99-sysctl.conf").symlink_to("../sysctl.conf")
     done = call(sysctl_file="/etc/sysctl.conf")
     assert "set vm.overcommit_memory = 1 in /etc/sysctl.conf" in done.actions
@@ -183,8 +183,8 @@ def test_a_file_in_run_is_gone_after_a_boot(tree, call):
 
 def test_a_file_that_would_hide_another(tree, call):
     tree.write("usr/lib/sysctl.d/50-pid-max.conf", "kernel.pid_max=4194304\n")
-    told = refused(tree, call, "boot_file_hides_another", sysctl_file="/etc/sysctl.d/50-pid-max.conf")
-    assert "/usr/lib/sysctl.d/50-pid-max.conf" in told
+    predicted = refused(tree, call, "boot_file_hides_another", sysctl_file="/etc/sysctl.d/50-pid-max.conf")
+    assert "/usr/lib/sysctl.d/50-pid-max.conf" in predicted
 
 
 def test_our_file_is_masked(tree, call):
@@ -261,8 +261,8 @@ def test_read_only_proc_sys(tree, call, mounts):
     mount("--bind", target, target)
     mounts.append(target)
     mount("-o", "remount,bind,ro", target)
-    told = refused(tree, call, "live_read_only")
-    assert "on the container host run: sysctl -w vm.overcommit_memory=1" in told
+    predicted = refused(tree, call, "live_read_only")
+    assert "on the container host run: sysctl -w vm.overcommit_memory=1" in predicted
     checked, done = call(check=True, on_read_only="warn"), call(on_read_only="warn")
     assert checked.diff == done.diff
     assert len(done.warned) == 1
@@ -349,13 +349,13 @@ def test_the_value_at_boot_is_what_systemd_sysctl_sets(files):
             else:
                 tree.write(f"{folder}/sysctl.d/{file}", "\n".join(lines))
         confs = [SysctlConf(one.text, one.path) for one in drop_ins(Host(name), "sysctl.d")]
-        told = subprocess.run(
+        predicted = subprocess.run(
             ["unshare", "-m", "sh", "-c", ORACLE, "sh", name], check=True, capture_output=True, text=True
         )
         for key in KEYS:
             line = effective(confs, key)
             expected = line.value if line and line.value is not None else "d"
-            assert tree.cat(f"proc/sys/{key}").splitlines()[0] == expected, (key, told.stdout)
+            assert tree.cat(f"proc/sys/{key}").splitlines()[0] == expected, (key, predicted.stdout)
 
 
 # the real kernel

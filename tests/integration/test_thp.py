@@ -140,8 +140,8 @@ def test_a_kernel_without_huge_pages(tree, call):
 
 def test_a_file_that_wins_is_named(tree, call):
     tree.write("usr/lib/tmpfiles.d/hugepages.conf", f"# x\nw {BASE}/enabled - - - - always\n")
-    told = refused(tree, call, "overridden_at_boot")
-    assert "/usr/lib/tmpfiles.d/hugepages.conf line 2 writes always" in told
+    predicted = refused(tree, call, "overridden_at_boot")
+    assert "/usr/lib/tmpfiles.d/hugepages.conf line 2 writes always" in predicted
     assert call(boot_file="/etc/tmpfiles.d/a-redis.conf").changed  # the advice holds
 
 
@@ -209,8 +209,8 @@ def test_read_only_sys(tree, call, as_root):
     subprocess.run(["mount", "--bind", target, target], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
-        told = refused(tree, call, "live_read_only")
-        assert f"on the container host run: echo never > {BASE}/enabled" in told
+        predicted = refused(tree, call, "live_read_only")
+        assert f"on the container host run: echo never > {BASE}/enabled" in predicted
         checked, done = call(check=True, on_read_only="warn"), call(on_read_only="warn")
         assert checked.diff == done.diff
         assert len(done.warned) == 3

@@ -42,11 +42,11 @@ def raising(error):
 def test_each_end_is_one_line_and_a_code(tmp_path, capsys, text, act, code, exit_code, words):
     (tmp_path / "settings.json").write_text(text)
     assert ended([str(tmp_path / "settings.json")], json.loads, act) == exit_code
-    said = capsys.readouterr()
-    (line,) = said.out.splitlines()
-    told = json.loads(line)
-    assert (told.get("code"), said.err) == (code, "")
-    assert words in told.get("msg", "")
+    reported = capsys.readouterr()
+    (line,) = reported.out.splitlines()
+    predicted = json.loads(line)
+    assert (predicted.get("code"), reported.err) == (code, "")
+    assert words in predicted.get("msg", "")
 
 
 def test_settings_that_are_not_there(tmp_path, capsys):

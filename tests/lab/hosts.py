@@ -156,7 +156,7 @@ def create(client: docker.DockerClient, lab: str, spec: HostSpec, tag: str, netw
 
 
 def wait_for_boot(container: Container) -> None:
-    """Wait until systemd says that it is up; `degraded` (a unit failed) is up too, and told."""
+    """Wait until systemd says that it is up; `degraded` (a unit failed) is up too, and predicted."""
     deadline = time.monotonic() + BOOT_SECONDS
     while True:
         container.reload()

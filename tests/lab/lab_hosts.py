@@ -188,7 +188,7 @@ def ran(book: str, *options: str, inventory: pathlib.Path | None = None) -> subp
     )  # fmt: skip
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
+def reported(done: subprocess.CompletedProcess[str]) -> str:
     """All that it printed as one line: where Ansible breaks lines, and on which stream, is its own affair."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr).split())
 

@@ -118,7 +118,7 @@ _EFFECTS = ("link", "rename", "replace", "mkdir", "unlink", "fsync", "chown", "c
 
 def killed_before(number: int, run) -> str:
     """Run ``run`` in a child that is killed before its ``number``-th effect: the name of that, empty where it came to its end."""
-    report, told = os.pipe()
+    report, predicted = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
@@ -132,7 +132,7 @@ def killed_before(number: int, run) -> str:
                     def wrapper(*args, **options):
                         count[0] += 1
                         if count[0] == number:
-                            os.write(told, name.encode())
+                            os.write(predicted, name.encode())
                             os.kill(os.getpid(), signal.SIGKILL)
                         return real(*args, **options)
 
@@ -145,7 +145,7 @@ def killed_before(number: int, run) -> str:
                 status = 0
         finally:
             os._exit(status)
-    os.close(told)
+    os.close(predicted)
     with open(report, "rb") as handle:
         name = handle.read().decode()
     status = os.waitpid(child, 0)[1]

@@ -17,9 +17,9 @@ def iso(at: float) -> str:
 
 
 def finding(severity: str, code: str, seen: str) -> dict[str, str]:
-    told = severity != "ok"
+    predicted = severity != "ok"
     return {
-        "severity": severity, "code": code, "detected": seen, "why": "a save would fail" if told else "", "do": "set vm.overcommit_memory=1" if told else "",
+        "severity": severity, "code": code, "detected": seen, "why": "a save would fail" if predicted else "", "do": "set vm.overcommit_memory=1" if predicted else "",
         "page": f"docs/reference/findings.md#{code}",
     }  # fmt: skip
 

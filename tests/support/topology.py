@@ -68,8 +68,8 @@ class Source:
 
 
 class Inventory:
-    def __init__(self, listed: dict, said: str) -> None:
-        self.listed, self.said = listed, " ".join(said.split())
+    def __init__(self, listed: dict, reported: str) -> None:
+        self.listed, self.said = listed, " ".join(reported.split())
         self.vars = listed["_meta"]["hostvars"]
 
     def group(self, name: str) -> list[str]:

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Users of a live server and of its files: read them, judge them, set them, and undo what locks somebody out."""
+"""Users of a live server and of its files: read them, require_rules_accepted them, set them, and undo what locks somebody out."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.files imp
 __all__ = [
     "apply_users",
     "end_sessions",
-    "judge",
     "read_dependents",
     "read_state",
     "refused_by_primary",
     "require_aof_replays",
+    "require_rules_accepted",
     "restore_file",
     "table_of",
     "undone",
@@ -145,7 +145,7 @@ def read_state(instance: Instance, path: str) -> AclState:
         return AclState(None, file, conf, table_of(server))
 
 
-def judge(instance: Instance, text: str, users: Acl, declared: Acl) -> None:
+def require_rules_accepted(instance: Instance, text: str, users: Acl, declared: Acl) -> None:
     """Let the installed server read the file and all users. Raises Problem, with user, rule and Redis' own words."""
     try:
         require_accepted(instance, text, render_file(users))
@@ -165,7 +165,7 @@ def judge(instance: Instance, text: str, users: Acl, declared: Acl) -> None:
 
 
 def _blamed(text: str, words: t.Sequence[str]) -> str:
-    """Redis' words, in which the rule stands; said without what carries a hash."""
+    """Redis' words, in which the rule stands; stated without what carries a hash."""
     for word in words:
         if word.startswith("#"):
             text = text.replace(word, "#…")
@@ -220,7 +220,7 @@ def undone(cause: Exception, *steps: t.Callable[[], None]) -> Exception:
         detected = cause.detected if isinstance(cause, Problem) else f"{type(cause).__name__}: {cause}"
         return Problem(
             "not_undone", f"{detected}; and what had been done by then could not be undone: {problem.detected}", "file and server that agree",
-            "run again with what is said first put right: it begins with what is there now",
+            "run again with what is stated first put right: it begins with what is there now",
         )  # fmt: skip
     return cause
 

@@ -327,7 +327,7 @@ def require_replays(words: t.Sequence[str], table: CommandTable, version: tuple[
     """The default user must have all rights, on or off. Raises Refusal.
 
     Loading an AOF, Redis runs MULTI … EXEC (which scripts with several writes become, too) as the default user, and drops what that one
-    may not do: 7.0.15 came up with 4 of 7 keys, and said so in its log only. Fixed in 8.4.4 (redis/redis#14545); Valkey is not known to be.
+    may not do: 7.0.15 came up with 4 of 7 keys, and stated so in its log only. Fixed in 8.4.4 (redis/redis#14545); Valkey is not known to be.
     """
     if replays(words, table) or (product.startswith("Redis") and version >= (8, 4, 4)):
         return

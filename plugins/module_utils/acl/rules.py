@@ -219,7 +219,7 @@ class _Building:
             self.unknown.append(rule)
         else:
             self.commands = self.commands | found if adds else self.commands - found
-            # Whatever is said of a command, its first arguments are forgotten.
+            # Whatever is stated of a command, its first arguments are forgotten.
             self.first_args = {entry for entry in self.first_args if entry.split("|")[0] not in found}
 
     def done(self) -> Selector:

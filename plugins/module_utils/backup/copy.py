@@ -138,7 +138,7 @@ def _wait_idle(server: Server, timeout: float) -> Info:
 
 
 def take_rdb(server: Server, place: Place, root: str, sample: int, timeout: float) -> Taken:
-    """BGSAVE, told together with the numbers of that moment, and a copy of the file that it made. Raises Problem."""
+    """BGSAVE, reported together with the numbers of that moment, and a copy of the file that it made. Raises Problem."""
     for tries in range(_TRIES):
         before = _wait_idle(server, timeout)
         chosen = choose_sample(server, before, sample)
@@ -172,7 +172,7 @@ def take_rdb(server: Server, place: Place, root: str, sample: int, timeout: floa
                 os.close(held)
         try:
             if after.number("rdb_saves") != before.number("rdb_saves") + 1:
-                continue  # a save point came in between: whose file that is cannot be told
+                continue  # a save point came in between: whose file that is is not known
             if moment.slack and tries < _EXACT_TRIES:
                 continue  # the packet came in two parts, and others in between
             size, digest = copy_file(new, os.path.join(root, "data/dump.rdb"))
@@ -311,7 +311,7 @@ def take_stream(server: Server, login: Login, host: Host, root: str, sample: int
     after = read_moment(server, chosen)
     constant = tuple(one for one, other in zip(before.sample, after.sample) if one == other)
     ran = after.info.number("total_commands_processed") - before.info.number("total_commands_processed")
-    # Of ours: the first packet's rest, and the commands of the copy itself (REPLCONF, SYNC, acknowledgements) cannot be told apart.
+    # Of ours: the first packet's rest, and the commands of the copy itself (REPLCONF, SYNC, acknowledgements) is not known apart.
     moved = (
         after.info.number("master_repl_offset") != before.info.number("master_repl_offset")
         or after.info.keyspace != before.info.keyspace

@@ -30,13 +30,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.status im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, render_actions
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, login_at
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View, view_of
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Job", "Outcome", "main", "run", "told"]
+__all__ = ["Job", "Outcome", "main", "row_of_backup", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Outcome:
     source: str
 
 
-def told(backup: Backup) -> dict[str, t.Any]:
+def row_of_backup(backup: Backup) -> dict[str, t.Any]:
     """A backup as a row of plain values."""
     return row_of(backup.label, backup.at, backup.manifest, backup.problem, backup.proof, backup.copies, backup.pinned)
 
@@ -102,7 +102,7 @@ def _source(job: Job) -> tuple[bool, str]:
     views = []
     for member in group_hosts.all:
         try:
-            server = connect(job.login if member == group_hosts.own else there(job.login, member), 5.0)
+            server = connect(job.login if member == group_hosts.own else login_at(job.login, member), 5.0)
             views.append(group_hosts.spelled(view_of(server.info(), member)))
             server.close()
         except Problem as problem:
@@ -145,7 +145,7 @@ def run(
         backup = take(server, store, job.settings, host, source, clock)
         if job.verify:
             backup = require_backup(store, backup, job.settings, host)
-    row = told(backup)
+    row = row_of_backup(backup)
     if row["state"] == "failed":
         raise Problem(
             "backup_not_verified",
@@ -164,7 +164,7 @@ def run(
 def _taken(job: Job) -> tuple[dict[str, t.Any], int]:
     done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
     line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
-    line["backup"] = told(done.backup) if done.backup else None
+    line["backup"] = row_of_backup(done.backup) if done.backup else None
     return line, 0 if done.state in ("verified", "elsewhere") or not job.verify else 1
 
 

@@ -14,7 +14,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_lo
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_output import (
     Saved,
     Snapshot,
-    judge,
+    error_of,
     parse_snapshots,
     parse_summary,
     parse_version,
@@ -48,7 +48,7 @@ _PROBLEMS = {
     "slow": ("restic_timeout", "more time, or less to do", "set a longer timeout; the lock that is left goes with `restic unlock`"),
     "other": ("restic_failed", "", "act on restic's words"),
 }  # fmt: skip
-#: The exit code of a backup that left something out, and what is said with it.
+#: The exit code of a backup that left something out, and what is stated with it.
 _INCOMPLETE = 3
 _UNREAD = "Warning: at least one source file could not be read"
 
@@ -57,7 +57,7 @@ class Restic:
     """One repository and the restic of this host. Every method raises Problem; none waits longer than its seconds.
 
     ``timeout`` is for what moves no data. restic >= 0.17 goes on trying for up to 15 minutes where a location does not answer:
-    what it said until its time was over tells what is wrong.
+    what it stated until its time was over tells what is wrong.
     What only reads takes no lock: so it works where the disk is full, where nothing may be written, and where a host that died
     left a lock. A prune at the same time can make such a read fail, never give wrong data: restic checks each piece's hash.
     """
@@ -134,7 +134,7 @@ class Restic:
         saved = parse_summary(done.output)
         if done.code == _INCOMPLETE and saved:
             self._run("forget", self._full_id(saved.snapshot))
-            line = judge(1, done.output.replace(_UNREAD, "")).line
+            line = error_of(1, done.output.replace(_UNREAD, "")).line
             detected = (
                 f"the snapshot of {directory} lacked files that could not be read, and was taken out again: {line}"
             )
@@ -161,7 +161,7 @@ class Restic:
         inside = target_directory.rstrip("/") + "/"
         ours = [line for line in done.output.splitlines() if inside in line]
         theirs = "\n".join(line for line in done.output.splitlines() if inside not in line)
-        if not ours or judge(done.code, theirs).kind != "other":
+        if not ours or error_of(done.code, theirs).kind != "other":
             raise self._failed("restore", dataclasses.replace(done, output=theirs), timeout)
         # What the target's file system says is no word on the repository.
         if any("no space left" in line or "quota exceeded" in line for line in ours):
@@ -221,12 +221,14 @@ class Restic:
         if done.code in (126, 127):  # restic itself was found before: this is the directory to run in
             return self._problem("other", f"restic {command} could not be started: {done.output.strip()}")
         if done.code != TIMED_OUT:
-            told = judge(done.code, done.output)
-            return self._problem(told.kind, f"restic {command}: {told.line}")
-        told = judge(1, done.partial)
-        if told.kind in ("other", "damaged"):
+            reported = error_of(done.code, done.output)
+            return self._problem(reported.kind, f"restic {command}: {reported.line}")
+        reported = error_of(1, done.partial)
+        if reported.kind in ("other", "damaged"):
             return self._problem("slow", f"restic {command} was ended after {timeout:g} seconds")
-        return self._problem(told.kind, f"restic {command} was still trying after {timeout:g} seconds: {told.line}")
+        return self._problem(
+            reported.kind, f"restic {command} was still trying after {timeout:g} seconds: {reported.line}"
+        )
 
     def _problem(self, kind: str, detected: str) -> Problem:
         code, needs, do = _PROBLEMS[kind]

@@ -11,7 +11,7 @@ import json
 import re
 import typing as t
 
-__all__ = ["Saved", "Snapshot", "Verdict", "judge", "parse_snapshots", "parse_summary", "parse_version"]
+__all__ = ["Saved", "Snapshot", "Verdict", "error_of", "parse_snapshots", "parse_summary", "parse_version"]
 
 #: restic >= 0.17 says these by its exit code.
 _CODES = {10: "missing", 11: "locked", 12: "password"}
@@ -147,14 +147,14 @@ def _lines(output: str) -> list[str]:
     return found
 
 
-def judge(code: int, output: str) -> Verdict:
+def error_of(code: int, output: str) -> Verdict:
     """What the error is, by exit code and text; ``output`` has both streams, and no secret any more."""
     lines = _lines(output)
     kinds = [(kind, sign) for kind, sign in _SIGNS if _CODES.get(code, kind) == kind]
     for kind, sign in kinds:
-        told = [line for line in lines if sign.search(line)]
-        if told:
-            return Verdict(kind, told[-1])
+        reported = [line for line in lines if sign.search(line)]
+        if reported:
+            return Verdict(kind, reported[-1])
     telling = [line for line in lines if _TELLING.search(line)] or lines or [f"exit code {code}, and not a word"]
     fatal = [line for line in telling if line.startswith("Fatal: ")]
     return Verdict(_CODES.get(code, "other"), (fatal or telling)[-1])

@@ -30,7 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
     end_with_parent,
-    judgement,
+    reason_of_exit,
     run_temporary_server,
     server_binary,
 )
@@ -206,7 +206,7 @@ def loaded(
                 if process.poll() is None:
                     yield dataclasses.replace(_loaded(listening, began, timeout, output), directory=work)
                     return
-            words = judgement(_text(output))
+            words = reason_of_exit(_text(output))
             code = process.returncode
         raise Problem(
             "does_not_load",

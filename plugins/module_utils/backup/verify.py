@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The proof of a backup: hashed, loaded, and compared with what the server said when it was taken."""
+"""The proof of a backup: hashed, loaded, and compared with what the server stated when it was taken."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def verify(
 ) -> dict[str, t.Any]:
     """Take a backup from ``taken`` as far as it gets: ``checksummed``, ``loaded``, ``verified``; or ``failed``, with what differs.
 
-    ``memory`` is what processes can still be given, in bytes: where it is too little the backup is not loaded, and why is said. Raises
+    ``memory`` is what processes can still be given, in bytes: where it is too little the backup is not loaded, and why is stated. Raises
     nothing that an operator could not act on: what goes wrong with the backup is part of the answer.
     """
     result: dict[str, t.Any] = {"manifest": sealed, "state": "taken", "at": clock(), "why": "", "differences": []}

@@ -30,7 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 
 __all__ = ["Work"]
 
-#: A greeting that was lost is said again; nodes tell of each other within a second or two.
+#: A greeting that was lost is stated again; nodes tell of each other within a second or two.
 _MEET_AGAIN_SECONDS = 3.0
 _JOIN_SECONDS = 120.0
 _FAILOVER_SECONDS = 30.0
@@ -103,15 +103,15 @@ class Work:
     def _meet(self, steps: t.Sequence[Step]) -> None:
         seed = self._server(steps[0].other)
         everybody = [member.id for member in self.picture.members if member.place == "declared"]
-        said = 0.0
+        stated = 0.0
 
         def joined() -> bool:
-            nonlocal said
+            nonlocal stated
             views = {one: parse_nodes(self._server(one).command("CLUSTER", "NODES")) for one in everybody}
             known = {one: {row.id for row in rows if row.connected and not row.joining} for one, rows in views.items()}
             missing = [step.node for step in steps if step.node not in known[steps[0].other]]
-            if time.monotonic() - said >= _MEET_AGAIN_SECONDS:
-                said = time.monotonic()
+            if time.monotonic() - stated >= _MEET_AGAIN_SECONDS:
+                stated = time.monotonic()
                 for one in missing:
                     host, port, bus = self._address_of(one)
                     seed.command("CLUSTER", "MEET", host, port, bus)

@@ -22,7 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.inventory.hosts 
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
     ASK_SECONDS,
     GroupHosts,
-    there,
+    login_at,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import endpoint, split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
@@ -78,7 +78,7 @@ class Nodes:
 
     def _server(self, address: str) -> Server:
         if address not in self._servers:
-            self._servers[address] = connect(there(self.login, address), ASK_SECONDS)
+            self._servers[address] = connect(login_at(self.login, address), ASK_SECONDS)
         return self._servers[address]
 
     def _facts(self, server: Server) -> tuple[dict[str, str], list[Node]]:
@@ -172,8 +172,10 @@ class Nodes:
         }
         return Picture(found)
 
-    def _same(self, told: str, address: str) -> bool:
-        return told == address or (usable(told) and self.group_hosts.of(told) == self.group_hosts.of(address))
+    def _same(self, reported: str, address: str) -> bool:
+        return reported == address or (
+            usable(reported) and self.group_hosts.of(reported) == self.group_hosts.of(address)
+        )
 
     def settle(self, timeout: float = SETTLE_SECONDS) -> Picture:
         """As observe(), when nobody is being introduced, failed over or coming back any more; the last picture if that does not end."""

@@ -184,11 +184,11 @@ def _of_shape(picture: Picture, wish: Wish) -> t.Iterator[dict[str, str]]:
             else "set primaries, or name those that shall go in remove",
         )
     if count and uneven(picture.owned, picture.primaries, wish.threshold or 10):
-        said = ", ".join(f"{picture.name(one)} {len(picture.owned[one])}" for one in picture.primaries)
+        stated = ", ".join(f"{picture.name(one)} {len(picture.owned[one])}" for one in picture.primaries)
         yield _finding(
             "uneven",
             "info",
-            f"slots are uneven: {said}",
+            f"slots are uneven: {stated}",
             "some nodes have more to do",
             "rebalance: when_needed evens them out",
         )
@@ -204,22 +204,22 @@ def _of_shape(picture: Picture, wish: Wish) -> t.Iterator[dict[str, str]]:
 
 
 def _of_settings(picture: Picture) -> t.Iterator[dict[str, str]]:
-    said: dict[str, dict[str, list[str]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+    stated: dict[str, dict[str, list[str]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for member in picture.members:
         for name in ("cluster-require-full-coverage", "cluster-node-timeout"):
             if name in member.settings:
-                said[name][member.settings[name]].append(member.address)
-    for name, values in said.items():
+                stated[name][member.settings[name]].append(member.address)
+    for name, values in stated.items():
         if len(values) > 1:
-            told = "; ".join(f"{value} on {', '.join(where)}" for value, where in sorted(values.items()))
+            reported = "; ".join(f"{value} on {', '.join(where)}" for value, where in sorted(values.items()))
             yield _finding(
                 "settings_differ",
                 "warning",
-                f"{name} is {told}",
+                f"{name} is {reported}",
                 "nodes act differently in the same trouble",
                 "declare it for all (redis_cluster_settings)",
             )
-    if set(said["cluster-require-full-coverage"]) == {"yes"}:
+    if set(stated["cluster-require-full-coverage"]) == {"yes"}:
         yield _finding(
             "full_coverage",
             "info",
@@ -227,7 +227,7 @@ def _of_settings(picture: Picture) -> t.Iterator[dict[str, str]]:
             "one shard without a primary stops reads and writes of all the others",
             "no, if your clients can do with a part of the keys",
         )
-    for value in said["cluster-node-timeout"]:
+    for value in stated["cluster-node-timeout"]:
         if not _TIMEOUTS[0] <= int(value) <= _TIMEOUTS[1]:
             yield _finding(
                 "node_timeout",

@@ -165,10 +165,10 @@ def require_group_hosts(picture: Picture, ours: frozenset[str]) -> None:
         if member.reached and member.product:
             products[member.product].append(member.address)
     if len(products) > 1:
-        said = "; ".join(f"{product} on {', '.join(where)}" for product, where in sorted(products.items()))
+        stated = "; ".join(f"{product} on {', '.join(where)}" for product, where in sorted(products.items()))
         raise Refusal(
             "versions_differ",
-            f"the nodes run different releases: {said}",
+            f"the nodes run different releases: {stated}",
             "one release: an older one cannot read the keys of a newer one",
             "upgrade first, replicas before primaries (playbook rolling_restart does not do clusters), then run again",
         )
@@ -244,10 +244,10 @@ def sort_open_slots(picture: Picture) -> Moves:
             )
             wrong.setdefault(f"{words}; owned by {picture.name(owner) if owner else 'nobody'}", []).append(slot)
     if wrong:
-        said = " | ".join(f"{text_of_slots(slots)}: {words}" for words, slots in wrong.items())
+        stated = " | ".join(f"{text_of_slots(slots)}: {words}" for words, slots in wrong.items())
         raise Refusal(
             "open_slots",
-            f"slots were left open in a way that cannot be finished: {said}",
+            f"slots were left open in a way that cannot be finished: {stated}",
             "at most moves whose two ends agree",
             "see which node has the keys (CLUSTER COUNTKEYSINSLOT SLOT on both), then on each: CLUSTER SETSLOT SLOT STABLE where it has none "
             "and does not own it; redis-cli --cluster fix does the rest",

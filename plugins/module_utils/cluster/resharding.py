@@ -108,7 +108,7 @@ class SlotMove:
         try:
             self._send(place, keys)
         except CommandError as error:
-            if "BUSYKEY" not in error.text:  # told within an ERR of the source's own
+            if "BUSYKEY" not in error.text:  # reported within an ERR of the source's own
                 raise self._stopped(f"{self.source.login.address} says: {error.text}") from None
             for key in keys:
                 self._migrate_one(place, key)
@@ -134,7 +134,7 @@ class SlotMove:
         try:
             self._send(place, [key])
         except CommandError as error:
-            if "BUSYKEY" not in error.text:  # told within an ERR of the source's own
+            if "BUSYKEY" not in error.text:  # reported within an ERR of the source's own
                 raise self._stopped(f"{self.source.login.address} says: {error.text}") from None
             here, there_too = self._value(self.source, key), self._value(self.target, key)
             if here[0] is not None and there_too[0] is not None and not _same(here, there_too):

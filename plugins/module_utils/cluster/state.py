@@ -95,16 +95,16 @@ class Picture:
         self.members = tuple(members)
         self.by_id = {member.id: member for member in members if member.id}
         self._rows: dict[str, Node] = {}
-        said: dict[str, list[Node]] = collections.defaultdict(list)
+        stated: dict[str, list[Node]] = collections.defaultdict(list)
         for member in members:
             for node in member.nodes:
                 if not node.joining:
-                    said[node.id].append(node)
-        for node_id, rows in said.items():
+                    stated[node.id].append(node)
+        for node_id, rows in stated.items():
             own = next((row for row in rows if row.itself), None)
             # Of one that cannot be asked, those who do not yet miss it know its slots as well as the others.
             self._rows[node_id] = own or max(rows, key=lambda row: row.config_epoch)
-        self._said = said
+        self._said = stated
         self.owned = {node_id: _slots_of(row) for node_id, row in self._rows.items()}
 
     # --- one node -------------------------------------------------------------------------------------------------------
@@ -189,15 +189,15 @@ class Picture:
     def disagreement(self) -> str:
         """Where nodes of one group say different things; of a node that leaves and has no slots, none matters."""
         gone = {member.id for member in self.members if member.place == "leaving" and not self.owned.get(member.id)}
-        told = []
+        reported = []
         for group in self.groups():
             answers = [
                 ClusterAnswer(member.address, member.info, tuple(node for node in member.nodes if node.id not in gone))
                 for member in self.members
                 if member.id in group and member.reached and member.id not in gone
             ]
-            told.append(cluster_disagreement(answers))
-        return "; ".join(filter(None, told))
+            reported.append(cluster_disagreement(answers))
+        return "; ".join(filter(None, reported))
 
     @property
     def settling(self) -> bool:

@@ -40,7 +40,7 @@ def render_diff(changes: t.Sequence[Change]) -> dict[str, str]:
 
 
 def render_actions(changes: t.Sequence[Change]) -> list[str]:
-    """What was or would be done, in order, each said once."""
+    """What was or would be done, in order, each stated once."""
     return list(dict.fromkeys(change.action for change in changes if change.action))
 
 

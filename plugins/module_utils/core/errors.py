@@ -14,7 +14,7 @@ def explained(code: str) -> str:
 
 
 class Problem(Exception):
-    """Something that stops the work, told so that an operator can act on it.
+    """Something that stops the work, reported so that an operator can act on it.
 
     ``detected`` is what was observed, ``needs`` what would have to be true, ``do`` the option to set or the command to run.
     ``code`` is stable and names the case in results and tests. Extra keywords become keys of the module's result.

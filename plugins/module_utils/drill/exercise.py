@@ -31,8 +31,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.drill.report import (
-    judge,
     measured_rpo,
+    missed_objectives,
     render_markdown,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
@@ -160,7 +160,7 @@ def drill(
         "rpo_seconds": measured_rpo([one.at for one in found if one.verified], now, window),
         "rto_seconds": rto,
     }
-    report["missed"] = judge(report)
+    report["missed"] = missed_objectives(report)
     return report
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import typing as t
 
-__all__ = ["judge", "measured_rpo", "render_markdown"]
+__all__ = ["measured_rpo", "missed_objectives", "render_markdown"]
 
 
 def measured_rpo(verified_at: t.Sequence[float], now: float, window: float) -> t.Optional[float]:
@@ -26,7 +26,7 @@ def measured_rpo(verified_at: t.Sequence[float], now: float, window: float) -> t
     return max(later - earlier for earlier, later in zip(edges, edges[1:])) if len(edges) > 1 else 0.0
 
 
-def judge(report: t.Mapping[str, t.Any]) -> list[str]:
+def missed_objectives(report: t.Mapping[str, t.Any]) -> list[str]:
     """What of the objectives was missed, or what of the comparison failed, each in words; empty where all is well."""
     missed = [f"the backup is not what it was: {words}" for words in report["differences"]]
     for name, what in (

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 FAMILY = "inet"
-#: Keys of a listed set that are told otherwise, or are no part of what it means.
+#: Keys of a listed set that are reported otherwise, or are no part of what it means.
 _PLAIN_SET = frozenset(
     ["family", "name", "table", "handle", "type", "flags", "size", "timeout", "elem", "comment", "count"]
 )

@@ -95,7 +95,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "do not restart; redis-cli BGREWRITEAOF writes a whole AOF from what the server has in memory",
     ),
     "aof_write_failing": (
-        "what clients were told is written is not in the file, and further writes are refused (MISCONF)",
+        "acknowledged writes are not in the file, and further writes are refused (MISCONF)",
         "df for the file system of dir; the server goes on by itself once it can write",
     ),
     "aof_rewrite_failing": (
@@ -233,7 +233,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
     ),
     # --- logs ---
     "log_unread": (
-        "what the server said of its troubles is not known",
+        "what the server logged of its troubles is not known",
         "set logfile, or unit to the systemd unit whose journal has it; run with become: true",
     ),
     "kernel_log_unread": (

@@ -22,7 +22,7 @@ __all__ = ["aof_growth", "host_findings"]
 _MIB = 1024 * 1024
 #: Redis keeps these for itself next to maxclients (server.h, CONFIG_MIN_RESERVED_FDS).
 _RESERVED = 32
-#: Percent from which it is told; the second from which it is a trouble.
+#: Percent from which it is reported; the second from which it is a trouble.
 _STEAL, _PRESSURE, _BUSY = 10.0, 10.0, 95.0
 #: A mean over a shorter time says nothing; then the two looks have to do.
 _SHORTEST_MEAN = 60.0
@@ -271,16 +271,16 @@ def _access(facts: Facts) -> Findings:
     closed, open_to_all, foreign = [], [], []
     directory_open = all(entry.mode & 0o001 for entry in facts.access if entry.path == facts.disk.place.dir)
     for entry in facts.access:
-        said = f"{entry.path} ({entry.uid}:{entry.gid} {entry.mode:04o})"
+        stated = f"{entry.path} ({entry.uid}:{entry.gid} {entry.mode:04o})"
         if facts.user is not None and not _may(entry, facts.user, 7 if entry.directory else 6):
-            closed.append(said)
+            closed.append(stated)
         elif facts.user is not None and facts.user[0] not in (0, entry.uid):
-            foreign.append(said)
+            foreign.append(stated)
         # What lies in a directory that others may not enter is closed to them, whatever its own mode.
         if entry.mode & 0o002 and not entry.mode & 0o1000 and (directory_open or entry.path == facts.disk.place.dir):
-            open_to_all.append(f"{said} may be written by everybody")
+            open_to_all.append(f"{stated} may be written by everybody")
         elif not entry.directory and entry.mode & 0o004 and directory_open:
-            open_to_all.append(f"{said} may be read by everybody")
+            open_to_all.append(f"{stated} may be read by everybody")
     if closed and facts.user is not None:
         yield found(
             "file_access", "critical", f"the server (user {facts.user[0]}) may not read and write {', '.join(closed)}"

@@ -115,7 +115,7 @@ def _severity(event: LogEvent, facts: Facts) -> str:
     return "info" if past else kind.severity
 
 
-def _told(event: LogEvent) -> str:
+def _event_text(event: LogEvent) -> str:
     times = "once" if event.count == 1 else f"{event.count} times"
     when = f", last at {event.last}" if event.last else ", at a time that the log does not say"
     return f"{times}{when}{' (over since)' if event.over else ''}: {event.line}"
@@ -124,7 +124,7 @@ def _told(event: LogEvent) -> str:
 def _of_event(event: LogEvent, facts: Facts) -> Finding:
     kind = KINDS[event.code]
     evidence = _EVIDENCE[event.code](facts) if event.code in _EVIDENCE else ""
-    seen = _told(event) + (f". Next to it: {evidence}" if evidence else "")
+    seen = _event_text(event) + (f". Next to it: {evidence}" if evidence else "")
     return Finding(event.code, _severity(event, facts), seen, kind.why, kind.do)
 
 
@@ -146,12 +146,12 @@ def cause_of_the_end(facts: Facts) -> str:
     ends = [one for one in facts.log.events if KINDS[one.code].topic == "start" and not one.over]
     # Of several lines of one minute the worst, and of these the first, names the cause; the others are its consequences.
     last = max((one.last or "" for one in ends), default="")
-    told = sorted(
+    reported = sorted(
         (one for one in ends if (one.last or "")[:16] == last[:16]),
         key=lambda one: SEVERITIES.index(KINDS[one.code].severity),
     )
-    if told:
-        return f"the log says why ({told[0].code}): {told[0].line}"
+    if reported:
+        return f"the log says why ({reported[0].code}): {reported[0].line}"
     killed = _kernel(facts, "oom_killer")
     if killed:
         return f"the kernel's log says why ({killed.code}): {killed.line}"

@@ -21,7 +21,7 @@ __all__ = ["persistence_findings"]
 
 #: A save may begin this much later than its save point says, and its end is noticed by then.
 _SLACK = 60
-#: A fork that takes longer is told; one of a second is a trouble.
+#: A fork that takes longer is reported; one of a second is a trouble.
 _FORK_INFO, _FORK_WARNING = 200_000, 1_000_000
 
 Findings = t.Iterator[Finding]

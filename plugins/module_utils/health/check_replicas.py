@@ -120,7 +120,7 @@ def _sentinel(facts: Facts) -> Findings:
 
 
 def _agreement(facts: Facts, name: str, address: str, replicas: t.Sequence[Known]) -> Findings:
-    """Whether this server is what the Sentinel takes it for. Addresses have many spellings, so only what is certain is told."""
+    """Whether this server is what the Sentinel takes it for. Addresses have many spellings, so only what is certain is reported."""
     if not facts.answers or not facts.role:
         return
     view = view_of(facts.info, facts.address)
@@ -185,8 +185,8 @@ def _backups(facts: Facts, objectives: Objectives) -> Findings:
     if code == 0:
         yield found("backup_old", "ok", f"{where}: {latest}")
     elif code == 1 and (not backups.expected or backups.elsewhere):
-        told = "; another host of the group may have them" if backups.elsewhere else ""
-        yield found("backup_none", "info", f"{where}: no backup on this host{told}")
+        reported = "; another host of the group may have them" if backups.elsewhere else ""
+        yield found("backup_none", "info", f"{where}: no backup on this host{reported}")
     elif code == 3 and backups.elsewhere:  # the set's, and who takes them changes with who is the primary
         yield found("backup_old", "info", f"{where}: {latest}; another host of the group may have newer ones")
     else:
@@ -227,7 +227,7 @@ def _events(facts: Facts) -> Findings:
 
 
 def set_findings(facts: Facts, objectives: Objectives) -> Findings:
-    """Of what stands next to the server; of a server that is down, Sentinel and backups are told all the more."""
+    """Of what stands next to the server; of a server that is down, Sentinel and backups are reported all the more."""
     if facts.answers:
         yield from _replication(facts, objectives)
         yield from _cluster(facts)

@@ -63,8 +63,8 @@ class Question:
 
 
 @dataclasses.dataclass
-class _Said:
-    """What the server said, in two looks; ``trouble`` and ``because`` where it did not; ``refused`` where that was its own answer."""
+class _Answers:
+    """What the server stated, in two looks; ``trouble`` and ``because`` where it did not; ``refused`` where that was its own answer."""
 
     trouble: str = ""
     because: str = ""
@@ -76,35 +76,35 @@ class _Said:
     slots: tuple[str, ...] = ()
 
 
-def _ask(server: t.Optional[Server], said: _Said, wait: t.Callable[[], None], missing: dict[str, str]) -> None:
+def _ask(server: t.Optional[Server], stated: _Answers, wait: t.Callable[[], None], missing: dict[str, str]) -> None:
     """Two looks at the server, with ``wait`` between them, also where there is no server to look at."""
     try:
         if server is not None:
-            said.info = server.info()
-            _ask_more(server, said, missing)
+            stated.info = server.info()
+            _ask_more(server, stated, missing)
         wait()
         if server is not None:
-            said.later = server.info()
+            stated.later = server.info()
     except CommandError as error:
-        said.trouble, said.because, said.refused = "server_unseen", error.detected, True
+        stated.trouble, stated.because, stated.refused = "server_unseen", error.detected, True
     except Problem as problem:
-        said.trouble, said.because = "server_not_responding", problem.detected
+        stated.trouble, stated.because = "server_not_responding", problem.detected
     finally:
         if server is not None:
             server.close()
 
 
-def _ask_more(server: Server, said: _Said, missing: dict[str, str]) -> None:
+def _ask_more(server: Server, stated: _Answers, missing: dict[str, str]) -> None:
     """What a user with few rights may not ask. Raises ServerDown."""
     try:
-        said.live = server.config_all()
+        stated.live = server.config_all()
     except CommandError as error:
         missing["live"] = error.detected
-    if not said.info.flag("cluster_enabled"):
+    if not stated.info.flag("cluster_enabled"):
         return
     try:
-        said.cluster = parse_info(server.command("CLUSTER", "INFO")).fields
-        said.slots = slots_of(server, said.info)
+        stated.cluster = parse_info(server.command("CLUSTER", "INFO")).fields
+        stated.slots = slots_of(server, stated.info)
     except CommandError as error:
         missing["cluster"] = error.detected
 
@@ -151,12 +151,12 @@ def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str])
 
 def _spell_dir(in_file: t.Optional[dict[str, str]], live: t.Optional[t.Mapping[str, str]]) -> None:
     """Redis answers getcwd() for dir: a link or a slash at the end in the file is no other place."""
-    said = (in_file or {}).get("dir", "")
+    stated = (in_file or {}).get("dir", "")
     if in_file is None or live is None:
         return
-    if not os.path.isabs(said):
+    if not os.path.isabs(stated):
         in_file.pop("dir", None)  # where a relative one leads depends on who starts it
-    elif os.path.realpath(said) == live.get("dir"):
+    elif os.path.realpath(stated) == live.get("dir"):
         in_file["dir"] = live["dir"]
 
 
@@ -171,7 +171,7 @@ def _place(values: t.Mapping[str, str]) -> t.Optional[Place]:
 
 
 def _files(place: Place, missing: dict[str, str]) -> t.Optional[DataFiles]:
-    """What lies in the data directory; where it may not be looked at, that is told, and never taken for empty."""
+    """What lies in the data directory; where it may not be looked at, that is reported, and never taken for empty."""
     for path in (place.dir, place.aof_dir):
         if path != place.dir and not os.path.lexists(path):
             continue
@@ -268,17 +268,17 @@ def read_facts(
     missing: dict[str, str] = {}
     unit, unit_says = _unit(host, question.unit)
     server, trouble, because, refused = reached(login)
-    said = _Said(trouble, because, refused)
+    stated = _Answers(trouble, because, refused)
     before, began = look(host), clock()
-    _ask(server, said, lambda: sleep(question.apart), missing)
+    _ask(server, stated, lambda: sleep(question.apart), missing)
     after, apart = look(host), max(0.0, clock() - began) if question.apart else 0.0
-    info, answers = said.info, not said.trouble
+    info, answers = stated.info, not stated.trouble
     pid = info.number("process_id")
     local, seen = _is_here(host, login, pid) if answers else (login.local, False)
     config_file = question.config_file or info.text("config_file") or ("" if answers else _CONF)
     in_file = _in_file(config_file, unit_says, missing) if local else None
-    _spell_dir(in_file, said.live)
-    values = said.live if said.live is not None else in_file
+    _spell_dir(in_file, stated.live)
+    values = stated.live if stated.live is not None else in_file
     place = _place(values or {})
     if place is None and values is not None and values.get("dir") == "":
         place = _place(in_file or {})  # of a directory that is gone Redis does not know the name any more
@@ -305,13 +305,13 @@ def read_facts(
     return Facts(
         now=began,
         address=login.address,
-        trouble=said.trouble,
-        because=said.because,
-        refused=said.refused,
+        trouble=stated.trouble,
+        because=stated.because,
+        refused=stated.refused,
         info=info,
-        later=said.later,
+        later=stated.later,
         apart=apart,
-        live=said.live,
+        live=stated.live,
         in_file=in_file,
         config_file=config_file,
         local=local,
@@ -322,12 +322,12 @@ def read_facts(
         free_inodes=_free_inodes(directory) if disk else None,
         access=_access(disk) if disk else (),
         never_loaded=_never_loaded(host, info, disk) if disk and answers else "",
-        cluster=said.cluster,
+        cluster=stated.cluster,
         host=read_host(host, pid if seen else 0, directory, before, after, apart),
         log=read_logs(host, logfile, directory, unit, question.since),
         sentinel=read_sentinel(question.sentinel),
         backups=read_backups(
-            host, question.group_name, question.backup_directory, question.backups_expected, said.slots
+            host, question.group_name, question.backup_directory, question.backups_expected, stated.slots
         ),
         missing=missing,
     )

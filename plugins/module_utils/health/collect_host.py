@@ -47,7 +47,7 @@ def look(host: Host) -> Look:
     return Look(host.read("/proc/stat") or "", host.read("/proc/diskstats") or "")
 
 
-def _number(text: t.Optional[str]) -> t.Optional[int]:
+def _int_or_none(text: t.Optional[str]) -> t.Optional[int]:
     text = (text or "").strip()
     return int(text) if text.isdecimal() else None
 
@@ -59,8 +59,8 @@ def _memory_left(host: Host, pid: int) -> t.Optional[int]:
         return left
     group = requirements.cgroup_paths(host.read(f"/proc/{pid}/cgroup") or "", "")
     for path in group:
-        most = _number(host.read(f"{_CGROUPS}/{path}/memory.max"))
-        used = _number(host.read(f"{_CGROUPS}/{path}/memory.current"))
+        most = _int_or_none(host.read(f"{_CGROUPS}/{path}/memory.max"))
+        used = _int_or_none(host.read(f"{_CGROUPS}/{path}/memory.current"))
         if most is not None and used is not None:
             # The cache of files is given up before anybody is ended.
             words = (host.read(f"{_CGROUPS}/{path}/memory.stat") or "").split()
@@ -108,8 +108,8 @@ def _drives(host: Host) -> tuple[t.Optional[tuple[Drive, ...]], str]:
         parse_drive(name, host.run(command, "-j", "-H", "-A", "-d", kind, name, timeout=_PATIENCE).output)
         for name, kind in names
     ]
-    told = tuple(drive for drive in found if drive is not None)
-    return (told, "") if told else (None, "no drive tells smartctl of its health")
+    reported = tuple(drive for drive in found if drive is not None)
+    return (reported, "") if reported else (None, "no drive tells smartctl of its health")
 
 
 def _sensors(host: Host) -> tuple[t.Optional[tuple[Sensor, ...]], str]:
@@ -138,7 +138,7 @@ def read_host(host: Host, pid: int, directory: str, before: Look, after: Look, a
         overcommit=(host.read("/proc/sys/vm/overcommit_memory") or "").strip() or None,
         thp=procfs.selected(host.read(_THP) or ""),
         thp_supported=benchmarks.exists(host, _THP),
-        somaxconn=_number(host.read("/proc/sys/net/core/somaxconn")),
+        somaxconn=_int_or_none(host.read("/proc/sys/net/core/somaxconn")),
         open_files=procfs.open_files_limit(limits)[0] or None,
         memory_left=_memory_left(host, pid),
         resident=_kilobytes(status, "VmRSS"),

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One finding on a server's health, and how findings are put in order and told."""
+"""One finding on a server's health, and how findings are put in order and reported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def unknown(code: str, because: str, do: str = "") -> Finding:
 
 
 def ordered(findings: t.Iterable[Finding]) -> list[Finding]:
-    """The worst first; of one severity in the order given. The same said twice counts once."""
+    """The worst first; of one severity in the order given. The same stated twice counts once."""
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda one: SEVERITIES.index(one.severity))
 
@@ -82,8 +82,8 @@ def reached(findings: t.Iterable[Finding], severity: str) -> bool:
 def render_text(title: str, findings: t.Sequence[Finding], crash_loss: str) -> str:
     """For people: a line on the server, one on the crash loss window, then each finding that is not ok."""
     counts = {name: sum(1 for one in findings if one.severity == name) for name in SEVERITIES}
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    lines = [f"{title}: {STATUS_TEXT[status_of(findings)].upper()} ({told})", f"  crash loss window: {crash_loss}"]
+    reported = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    lines = [f"{title}: {STATUS_TEXT[status_of(findings)].upper()} ({reported})", f"  crash loss window: {crash_loss}"]
     for one in findings:
         if one.severity != "ok":
             rest = f" {one.why[:1].upper()}{one.why[1:]}. Do: {one.do}." if one.why else ""

@@ -23,7 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.finding i
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import iso_utc
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import view_of
 
-__all__ = ["judge", "report", "title"]
+__all__ = ["findings_of", "report", "title"]
 
 
 def _server(facts: Facts) -> t.Iterator[Finding]:
@@ -52,7 +52,7 @@ def _server(facts: Facts) -> t.Iterator[Finding]:
                 yield unknown("facts_missing", facts.missing[name])
 
 
-def judge(facts: Facts, objectives: Objectives) -> list[Finding]:
+def findings_of(facts: Facts, objectives: Objectives) -> list[Finding]:
     """Every finding, the worst first. What cannot be known says why."""
     findings = list(_server(facts))
     if facts.local or facts.answers:

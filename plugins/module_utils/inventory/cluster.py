@@ -117,7 +117,7 @@ def parse_nodes(text: str) -> list[Node]:
     return found
 
 
-def _said(node: Node, names: t.Mapping[str, str]) -> str:
+def _role_text(node: Node, names: t.Mapping[str, str]) -> str:
     if node.role == "replica":
         return f"replica of {names.get(node.primary_id, node.primary_id)}"
     return f"primary of {' '.join(node.ranges) or 'no slots'}"
@@ -127,16 +127,16 @@ def cluster_disagreement(answers: t.Sequence[ClusterAnswer]) -> str:
     """Where nodes say different things of who is in the cluster, as what, with which slots; empty if nowhere."""
     # a node may not know its own address yet (:port), so names come from everybody
     names = {node.id: node.address for answer in answers for node in answer.nodes if usable(node.address)}
-    said: dict[str, dict[str, list[str]]] = {}
+    stated: dict[str, dict[str, list[str]]] = {}
     for answer in answers:
         known = {node.id: node for node in answer.nodes if not node.joining}
         for node_id in {node.id for one in answers for node in one.nodes if not node.joining}:
-            words = _said(known[node_id], names) if node_id in known else "unknown"
-            said.setdefault(node_id, {}).setdefault(words, []).append(answer.asked)
+            words = _role_text(known[node_id], names) if node_id in known else "unknown"
+            stated.setdefault(node_id, {}).setdefault(words, []).append(answer.asked)
     lines = [
         f"{names.get(node_id, node_id)} is "
         + ", ".join(f"{words} to {' '.join(sorted(by))}" for words, by in sorted(opinions.items()))
-        for node_id, opinions in sorted(said.items(), key=lambda pair: names.get(pair[0], pair[0]))
+        for node_id, opinions in sorted(stated.items(), key=lambda pair: names.get(pair[0], pair[0]))
         if len(opinions) > 1
     ]
     more = f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""

@@ -58,7 +58,7 @@ def addresses_of(texts: t.Iterable[str], port: int) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _told(problem: Problem, who: str, tls: bool = False) -> Problem:
+def _with_server_named(problem: Problem, who: str, tls: bool = False) -> Problem:
     """A failure to connect, in the words of the inventory."""
     if problem.code == "login_failed":
         sentinel = who == "Sentinel"
@@ -89,14 +89,14 @@ def ask_each(
         try:
             server = connect_as(dataclasses.replace(login, host=host, port=port, unix_socket=None), timeout)
         except Problem as problem:
-            return _told(problem, who, login.tls)
+            return _with_server_named(problem, who, login.tls)
         except (OSError, ValueError) as error:  # a certificate file that cannot be read, an authority that is none
             return Problem("tls_failed", f"TLS fails: {error}")
         try:
             return question(server)
         except CommandError as error:
             if error.prefix in ("NOAUTH", "NOPERM"):
-                return _told(Problem("login_failed", f": {error.text}"), who)
+                return _with_server_named(Problem("login_failed", f": {error.text}"), who)
             return error
         except Problem as problem:
             return problem
@@ -199,7 +199,7 @@ def read_sentinels(
 def ask_servers(
     primaries: t.Sequence[str], replicas: t.Sequence[str], login: Login, timeout: float
 ) -> tuple[dict[str, Detail], list[str]]:
-    """INFO of every server, and warnings. Replicas come first: so their lag is never told smaller than it is.
+    """INFO of every server, and warnings. Replicas come first: so their lag is never reported smaller than it is.
 
     Raises Problem if none answers, and for another reason than that none runs.
     """
@@ -215,9 +215,12 @@ def ask_servers(
         address: problem for address, problem in failed.items() if problem.code in ("login_failed", "tls_failed")
     }
     if strange and len(failed) == len(details):
-        told = _nobody("server", "login_failed", strange)
+        reported = _nobody("server", "login_failed", strange)
         raise Problem(
-            told.code, told.detected, told.needs, f"{told.do}; or server_details: false, and the servers are not asked"
+            reported.code,
+            reported.detected,
+            reported.needs,
+            f"{reported.do}; or server_details: false, and the servers are not asked",
         )
     warnings = [f"server {address} was not heard: {problem.detected}" for address, problem in failed.items()]
     return details, warnings

@@ -97,7 +97,7 @@ def normal(text: str) -> tuple[str, t.Optional[int]]:
 
 
 def usable(address: str) -> bool:
-    """Whether an address that a server told can be one; it becomes the name of a host, and an argument of ssh."""
+    """Whether an address that a server reported can be one; it becomes the name of a host, and an argument of ssh."""
     try:
         host, port = split_endpoint(address)
     except ValueError:

@@ -75,7 +75,7 @@ class WatchedSet:
 
 @dataclasses.dataclass(frozen=True)
 class SentinelAnswer:
-    """All that one Sentinel said; ``asked`` is the address by which it was asked, ``id`` its own."""
+    """All that one Sentinel stated; ``asked`` is the address by which it was asked, ``id`` its own."""
 
     asked: str
     id: str
@@ -107,15 +107,15 @@ def names_of(answers: t.Sequence[SentinelAnswer], wanted: t.Sequence[str]) -> li
 def disagreement(answers: t.Sequence[SentinelAnswer], names: t.Iterable[str]) -> str:
     """Who says what, for the first name for which Sentinels name different primaries; empty if there is none."""
     for name in names:
-        said: dict[tuple[str, t.Optional[int]], list[SentinelAnswer]] = {}
+        stated: dict[tuple[str, t.Optional[int]], list[SentinelAnswer]] = {}
         for answer in answers:
             if name in answer.sets:
-                said.setdefault(normal(answer.sets[name].primary.address), []).append(answer)
-        if len(said) > 1:
+                stated.setdefault(normal(answer.sets[name].primary.address), []).append(answer)
+        if len(stated) > 1:
             return f"{name}: " + "; ".join(
                 f"{group[0].sets[name].primary.address} says {', '.join(one.asked for one in group)} "
                 f"(configuration epoch {group[0].sets[name].primary.fields.get('config-epoch', '?')})"
-                for group in said.values()
+                for group in stated.values()
             )
     return ""
 

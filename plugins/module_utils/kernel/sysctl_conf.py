@@ -56,10 +56,10 @@ def is_valid_key(key: str) -> bool:
 
 def normal_value(value: str) -> str:
     """The normal form of a value: single spaces, numbers in decimal."""
-    return " ".join(_number(word) for word in value.split())
+    return " ".join(_decimal(word) for word in value.split())
 
 
-def _number(word: str) -> str:
+def _decimal(word: str) -> str:
     if re.fullmatch(r"[+-]?(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)", word):
         return str(int(word, 0))
     if re.fullmatch(r"[+-]?0[0-7]+", word):

@@ -161,9 +161,9 @@ def plan(
             continue
         if not one.minimum or _ours_is_needed(before, boot.ours, one, now, target):
             ours.set(one.path, target)
-            said = (own[-1].value or "excluded") if own else None
+            stated = (own[-1].value or "excluded") if own else None
             action = f"set {one.name} = {target} in {boot.ours}"
-            result.changes.append(Change("file", one.name, said, target, action))
+            result.changes.append(Change("file", one.name, stated, target, action))
     new_text = ours.render() if result.changes else untouched
     result.new_text = new_text if result.changes else None
     after = boot.confs(new_text)

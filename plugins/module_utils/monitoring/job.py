@@ -19,7 +19,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.health.collect import Question, read_facts
 from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import crash_loss_now
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Objectives
-from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import judge, report
+from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import findings_of, report
 from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import render
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
@@ -60,9 +60,9 @@ def _failed(host: Host, group_name: str) -> dict[str, bool]:
     for name in PROGRAMS:
         unit = f"redisops-{name}-{group_name}.service"
         done = host.run("systemctl", "show", "-p", "LoadState,Result", unit)
-        said = dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)
-        if said.get("LoadState") == "loaded":
-            found[name] = said.get("Result") != "success"
+        stated = dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)
+        if stated.get("LoadState") == "loaded":
+            found[name] = stated.get("Result") != "success"
     return found
 
 
@@ -71,7 +71,7 @@ def run(metrics: Metrics, host: Host, now: float) -> str:
     question = dataclasses.replace(metrics.question, since=now - metrics.log_hours * 3600)
     facts = read_facts(question, host)
     text = render(
-        facts, judge(facts, metrics.objectives), crash_loss_now(facts), report(facts, question.group_name, metrics.objectives), metrics.objectives,
+        facts, findings_of(facts, metrics.objectives), crash_loss_now(facts), report(facts, question.group_name, metrics.objectives), metrics.objectives,
         _failed(host, question.group_name), socket.gethostname(),
     )  # fmt: skip
     StagedFile(metrics.file, text, access=(os.geteuid(), os.getegid(), 0o644), follow=False).commit()

@@ -54,7 +54,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _number(value: t.Any) -> str:
+def _sample_text(value: t.Any) -> str:
     return f"{float(value):.17g}"
 
 
@@ -106,9 +106,9 @@ def _of_server(
     if report["keys_total"] is not None:
         yield "redisops_keys", {}, report["keys_total"]
     for kind, name, off in (("aof", "appendonly", "no"), ("rdb", "save", "")):
-        said = facts.setting(name)
-        if said is not None:
-            yield "redisops_configured_durability", {"kind": kind}, int(said != off)
+        stated = facts.setting(name)
+        if stated is not None:
+            yield "redisops_configured_durability", {"kind": kind}, int(stated != off)
     if crash_loss["known"]:
         if not cache:
             yield "redisops_crash_loss_unbounded", {}, int(crash_loss["seconds"] is None)
@@ -160,5 +160,5 @@ def render(
             lines += [f"# HELP {name} {words}", f"# TYPE {name} gauge"]
         for labels, value in mine:
             inside = ",".join(f'{label}="{_escaped(text)}"' for label, text in {**common, **labels}.items())
-            lines.append(f"{name}{{{inside}}} {_number(value)}")
+            lines.append(f"{name}{{{inside}}} {_sample_text(value)}")
     return "\n".join(lines) + "\n"

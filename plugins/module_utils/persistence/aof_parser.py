@@ -86,7 +86,7 @@ def _line(handle: t.BinaryIO, begins: bytes) -> bytes:
     raise _Stop("corrupt", at, f"no line should begin with {line[:20]!r}")
 
 
-def _number(handle: t.BinaryIO, mark: bytes, least: int) -> int:
+def _read_length(handle: t.BinaryIO, mark: bytes, least: int) -> int:
     at = handle.tell()
     line = _line(handle, rb"(?:" + re.escape(mark) + rb"\d{0,18}\r?)?")
     match = re.fullmatch(re.escape(mark) + rb"(\d{1,18})", line)
@@ -97,7 +97,7 @@ def _number(handle: t.BinaryIO, mark: bytes, least: int) -> int:
 
 def _argument(handle: t.BinaryIO, keep: int) -> bytes:
     """One argument's first bytes; the rest is skipped. Raises _Stop."""
-    length = _number(handle, b"$", 0)
+    length = _read_length(handle, b"$", 0)
     at = handle.tell()
     first = handle.read(min(length, keep))
     left = length - len(first)
@@ -128,7 +128,7 @@ def _annotation(handle: t.BinaryIO) -> tuple[t.Optional[int], t.Optional[int]]:
 
 def _whole(handle: t.BinaryIO) -> tuple[bytes, tuple[bytes, ...]]:
     """Name and first arguments of the command at which the file stands. Raises _Stop."""
-    count = _number(handle, b"*", 1)
+    count = _read_length(handle, b"*", 1)
     name = _argument(handle, _NAME)
     kept = []
     for number in range(1, count):

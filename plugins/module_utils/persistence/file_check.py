@@ -18,7 +18,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["USABLE", "FileVerdict", "judge", "judge_aof", "judge_manifest", "judge_rdb"]
+__all__ = ["USABLE", "FileVerdict", "check_aof", "check_manifest", "check_place", "check_rdb_file"]
 
 #: Redis loads these with nothing missing.
 USABLE = ("good", "unchecked", "empty", "unreferenced")
@@ -73,7 +73,7 @@ def _tool(host: Host, name: str, path: str, timeout: float) -> tuple[int, str]:
     return done.code, done.output
 
 
-def judge_rdb(host: Host, path: str, timeout: float) -> FileVerdict:
+def check_rdb_file(host: Host, path: str, timeout: float) -> FileVerdict:
     """An RDB file, or the base of an AOF that is one."""
     size = os.stat(path).st_size
     with open(path, "rb") as handle:
@@ -85,12 +85,12 @@ def judge_rdb(host: Host, path: str, timeout: float) -> FileVerdict:
     ):
         return FileVerdict(path, "rdb", "not_rdb", size, 0, f"it begins with {head!r}")
     code, output = _tool(host, "check-rdb", path, timeout)
-    told = re.findall(r"^\[offset (\d+)\] (.*)$", output, re.M)
-    offset, detail = (int(told[-1][0]), told[-1][1]) if told else (0, " ".join(output.split())[-200:])
+    reported = re.findall(r"^\[offset (\d+)\] (.*)$", output, re.M)
+    offset, detail = (int(reported[-1][0]), reported[-1][1]) if reported else (0, " ".join(output.split())[-200:])
     found = re.search(r"(\d+) keys read", output)
     keys = int(found.group(1)) if found else None
     if not code:
-        unchecked = any("checksum disabled" in words for _offset, words in told)
+        unchecked = any("checksum disabled" in words for _offset, words in reported)
         if offset < size:
             return FileVerdict(
                 path,
@@ -116,14 +116,14 @@ def judge_rdb(host: Host, path: str, timeout: float) -> FileVerdict:
     return FileVerdict(path, "rdb", "corrupt_inside", size, offset, detail, keys)
 
 
-def judge_aof(host: Host, path: str, timeout: float) -> FileVerdict:
+def check_aof(host: Host, path: str, timeout: float) -> FileVerdict:
     """One file of commands: an increment, a base that is no RDB, or the single file of before 7.0."""
     size = os.stat(path).st_size
     if not size:
         return FileVerdict(path, "aof", "empty", 0, None, "it holds no command yet")
     with open(path, "rb") as handle:
         if handle.read(5) == b"REDIS":
-            return judge_rdb(host, path, timeout)
+            return check_rdb_file(host, path, timeout)
         code, output = _tool(host, "check-aof", path, timeout)
         if not code:
             return FileVerdict(
@@ -148,7 +148,7 @@ def judge_aof(host: Host, path: str, timeout: float) -> FileVerdict:
     return FileVerdict(path, "aof", verdict, size, found.good_up_to, detail, timestamp=found.timestamp)
 
 
-def judge_manifest(host: Host, path: str, timeout: float) -> list[FileVerdict]:
+def check_manifest(host: Host, path: str, timeout: float) -> list[FileVerdict]:
     """A manifest, each file that it names, and the files next to it that it does not name."""
     with open(path, "rb") as handle:
         raw = handle.read(1024 * 1024)
@@ -165,9 +165,9 @@ def judge_manifest(host: Host, path: str, timeout: float) -> list[FileVerdict]:
         elif entry.type == "b" and entry.name.endswith(
             ".rdb"
         ):  # an empty one is no file without commands: Redis starts without its data
-            found.append(judge_rdb(host, file, timeout))
+            found.append(check_rdb_file(host, file, timeout))
         else:
-            found.append(judge_aof(host, file, timeout))
+            found.append(check_aof(host, file, timeout))
     last = manifest.needed[-1].name if manifest.needed else ""
     for index, one in enumerate(found):
         if one.kind == "aof" and one.verdict == "truncated_tail" and os.path.basename(one.path) != last:
@@ -184,7 +184,7 @@ def judge_manifest(host: Host, path: str, timeout: float) -> list[FileVerdict]:
     return found
 
 
-def judge(host: Host, path: str, timeout: float) -> list[FileVerdict]:
+def check_place(host: Host, path: str, timeout: float) -> list[FileVerdict]:
     """A file, or the directory of an AOF. Raises Problem for what cannot be read."""
     try:
         if os.path.isdir(path):
@@ -196,10 +196,10 @@ def judge(host: Host, path: str, timeout: float) -> list[FileVerdict]:
                     "no_manifest", f"{path} is a directory without a manifest", "an AOF's directory, or a file",
                     "name the files one by one; without its manifest Redis starts EMPTY next to them",
                 )  # fmt: skip
-            return [one for name in manifests for one in judge_manifest(host, os.path.join(path, name), timeout)]
+            return [one for name in manifests for one in check_manifest(host, os.path.join(path, name), timeout)]
         if path.endswith(".manifest"):
-            return judge_manifest(host, path, timeout)
-        return [judge_rdb(host, path, timeout) if path.endswith(".rdb") else judge_aof(host, path, timeout)]
+            return check_manifest(host, path, timeout)
+        return [check_rdb_file(host, path, timeout) if path.endswith(".rdb") else check_aof(host, path, timeout)]
     except FileNotFoundError:
         return [FileVerdict(path, "unknown", "missing", 0, None, "no such file")]
     except OSError as error:

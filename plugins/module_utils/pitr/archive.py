@@ -354,7 +354,7 @@ def _made_at(path: str) -> int:
 
 
 def _base_at(home: str) -> int:
-    """As _made_at, for a directory; 0 where it cannot be told."""
+    """As _made_at, for a directory; 0 where it is not known."""
     base = parse_manifest(read_text(_manifests(home)[0])).base
     try:
         return _made_at(os.path.join(home, base.name)) if base else 0

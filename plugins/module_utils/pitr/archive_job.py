@@ -41,8 +41,8 @@ class Archive:
 def place_in(config_file: str) -> tuple[Place, bool]:
     """Where a configuration file says that the data is, and whether the AOF is on. Raises Problem."""
     directives = expand(RedisConf(read_text(config_file), config_file), read_includes)
-    said = {name: effective(directives, name) or DEFAULTS.get(name) or "" for name in (*PLACE, "appendonly")}
-    return Place(*(said[name] for name in PLACE)), said["appendonly"] == "yes"
+    stated = {name: effective(directives, name) or DEFAULTS.get(name) or "" for name in (*PLACE, "appendonly")}
+    return Place(*(stated[name] for name in PLACE)), stated["appendonly"] == "yes"
 
 
 def _free_percent(folder: str) -> float:

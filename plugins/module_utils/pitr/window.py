@@ -198,10 +198,10 @@ def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
     if fitting:
         return min(fitting, key=lambda one: (-one.origin.base_at, one.ends))
     ranges = _joined(one.range for one in known if one.range)
-    said = ", ".join(f"{begins} to {ends}" for begins, ends in ranges)
+    stated = ", ".join(f"{begins} to {ends}" for begins, ends in ranges)
     needs = (
-        f"a second within what exists (seconds since 1970): {said}"
-        if said
+        f"a second within what exists (seconds since 1970): {stated}"
+        if stated
         else "an AOF with timestamps; no second can be recovered"
     )
     details = {"ranges": [list(one) for one in ranges]}

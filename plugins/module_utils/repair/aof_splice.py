@@ -304,7 +304,7 @@ def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Repaired
     for number, name in increments:
         path = os.path.join(directory, name)
         status = os.stat(path)
-        # The first base of all has no earlier increments; of a later one the same second cannot be told from before.
+        # The first base of all has no earlier increments; of a later one the same second is not known from before.
         if status.st_size and status.st_mtime <= begun + 1 and (seq, number) != (1, 1):
             return None, f"{name} was last written to when the base was begun: its commands may be in the base already"
         with open_regular(path) as handle:

@@ -29,7 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splic
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, read_files
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Method
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_repaired
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import login_at
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     Done,
     bring,
@@ -77,7 +77,7 @@ def _place_for_help(method: Method) -> None:
             "the backup on this host",
             "run the playbook redisops.recovery.repair, which brings it; or copy its directory here",
         )
-    if method.kind == "there":
+    if method.kind == "login_at":
         raise Refusal(
             "replica_cannot_stream",
             f"{method.source} holds the data, and its link to its primary is down: Redis then gives no copy of its data (NOMASTERLINK)",
@@ -98,12 +98,12 @@ def _point(method: Method, repaired: RepairedAof, target: Target) -> Point:
 def require_harmless(
     target: Target, method: Method, sources: Sources, repaired: t.Mapping[str, RepairedAof], test_load: bool
 ) -> None:
-    """Everything that can be told before anything is touched. Raises Problem or Refusal."""
+    """Everything that can be reported before anything is touched. Raises Problem or Refusal."""
     _place_for_help(method)
     if method.method in repaired:
         require_point_fits(target, _point(method, repaired[method.method], target))
     elif method.method == "replica":
-        server = connect(there(target.login, method.source))
+        server = connect(login_at(target.login, method.source))
         try:
             ready(server, _settings(sources, target), target.host)
         finally:
@@ -203,7 +203,7 @@ def _fetched(target: Target, method: Method, sources: Sources) -> Backup:
 
 def _streamed(target: Target, method: Method, sources: Sources) -> Backup:
     """A backup of another host of the group, verified. The caller holds the lock."""
-    server = connect(there(target.login, method.source))
+    server = connect(login_at(target.login, method.source))
     settings = _settings(sources, target)
     try:
         backup = take(server, sources.store, settings, target.host, f"{method.source}: to repair this server")

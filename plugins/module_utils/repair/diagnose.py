@@ -27,9 +27,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import (
     USABLE,
     FileVerdict,
-    judge,
-    judge_aof,
-    judge_rdb,
+    check_aof,
+    check_place,
+    check_rdb_file,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan as scan_files
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
@@ -51,7 +51,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan impo
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
     ASK_SECONDS,
     GroupHosts,
-    there,
+    login_at,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
@@ -125,14 +125,14 @@ def read_files(target: Target, timeout: float) -> list[FileVerdict]:
     path = target.place.manifest if target.aof else target.place.rdb
     for _look in range(_FILE_LOOKS):
         before = _identity(path)
-        found = judge(target.host, path, timeout)
+        found = check_place(target.host, path, timeout)
         # A rewrite or a save that ended meanwhile took files away that were being looked at.
         if not target.instance.running or all(one.verdict in USABLE for one in found) or _identity(path) == before:
             break
     if not target.instance.running:
         return found
     return [
-        judge_aof(target.host, one.path, timeout)
+        check_aof(target.host, one.path, timeout)
         if one.kind == "aof" and one.verdict == "truncated_tail" and _goes_on(one)
         else one
         for one in found
@@ -236,7 +236,7 @@ def _peers(target: Target, sources: Sources, now: float) -> list[Peer]:
     found = []
     for member in GroupHosts(sources.group_hosts, sources.address).peers:
         try:
-            server = connect(there(target.login, member), ASK_SECONDS)
+            server = connect(login_at(target.login, member), ASK_SECONDS)
             try:
                 info = server.info()
                 slots = slots_of(server, info)
@@ -261,7 +261,7 @@ def _peers(target: Target, sources: Sources, now: float) -> list[Peer]:
 
 def _sound(host: Host, one: AofSet, timeout: float) -> AofSet:
     """The set, without its base where that is damaged."""
-    bad = one.base_bytes is not None and judge_aof(host, one.base, timeout).verdict not in USABLE
+    bad = one.base_bytes is not None and check_aof(host, one.base, timeout).verdict not in USABLE
     return dataclasses.replace(one, base_bytes=None) if bad else one
 
 
@@ -351,12 +351,14 @@ def _repaired_ways(
     good = verdicts.get(live.base, "missing") in USABLE
     alone, helped = repair_aof(live, kept, good, target.place.appendfilename, _begun(target.place))
     ways, repaired = {}, {}
-    said = f" ({'; '.join(notes)})" if notes else ""
+    stated = f" ({'; '.join(notes)})" if notes else ""
     if helped:
-        words = f"{', '.join(helped.taken)}" + ("" if helped.bytes == 0 else f"; {_where(helped)}") + said
+        words = f"{', '.join(helped.taken)}" + ("" if helped.bytes == 0 else f"; {_where(helped)}") + stated
         ways["archive"], repaired["archive"] = _cut_way(helped, live, words, wrote), helped
     else:
-        ways["archive"] = Way(False, f"of {len(kept)} copies of the AOF that were kept none has what is damaged{said}")
+        ways["archive"] = Way(
+            False, f"of {len(kept)} copies of the AOF that were kept none has what is damaged{stated}"
+        )
     if alone and alone.bytes != 0:
         tail = all(one.verdict in (*USABLE, "truncated_tail") for one in rows)
         by_itself = tail and target.instance.value("aof-load-truncated") == "yes"
@@ -386,7 +388,7 @@ def _ways(
         ways.update(more)
     else:
         named, why = from_names(place.aof_dir, name)
-        if named and judge_aof(target.host, named.pieces[0].path, timeout).verdict not in USABLE:
+        if named and check_aof(target.host, named.pieces[0].path, timeout).verdict not in USABLE:
             named, why = None, "the base is damaged as well"
         words = f"its {len(named.pieces)} files are whole, and only the manifest is not" if named else why
         ways["manifest"] = Way(named is not None, words)
@@ -404,7 +406,7 @@ def _snapshot(target: Target, wrote: t.Optional[float], timeout: float) -> tuple
     path = target.place.rdb
     if not os.path.exists(path):
         return None, Way(False, f"there is no {path}")
-    verdict, made = judge_rdb(target.host, path, timeout), ctime_of(path)
+    verdict, made = check_rdb_file(target.host, path, timeout), ctime_of(path)
     if verdict.verdict not in USABLE or not verdict.keys:
         what = f"is {verdict.verdict}" if verdict.verdict not in USABLE else "holds no key"
         return None, Way(False, f"{path} {what}")

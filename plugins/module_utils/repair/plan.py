@@ -34,7 +34,7 @@ class Loss:
     seconds: t.Optional[float] = None
 
     @property
-    def told(self) -> str:
+    def loss_text(self) -> str:
         counts = (("byte", self.bytes), ("command", self.commands))
         parts = [f"{value} {name}{'' if value == 1 else 's'}" for name, value in counts if value is not None]
         parts += [f"{self.seconds:g} s of writes"] if self.seconds is not None else []
@@ -240,9 +240,9 @@ def _reaches(copy: Copy, peers: t.Iterable[Peer]) -> float:
 def _backup(facts: Facts) -> Method:
     usable = [one for one in facts.copies if not one.problem]
     notes = "; ".join([*(f"{one.label}: {one.problem}" for one in facts.copies if one.problem), *facts.notes])
-    said = f" ({notes})" if notes else ""
+    stated = f" ({notes})" if notes else ""
     if not usable:
-        return Method("backup", False, f"there is no verified backup{said}", do="take backups (role redis_backup)")
+        return Method("backup", False, f"there is no verified backup{stated}", do="take backups (role redis_backup)")
     # The one that reaches furthest; where it lies in several places, the nearest.
     nearest = {"": 0, "repository": 1, "member": 2}
     best = min(usable, key=lambda one: (-_reaches(one, facts.peers), nearest[one.kind], one.where))
@@ -256,7 +256,7 @@ def _backup(facts: Facts) -> Method:
         )
         do, needs = "see which backup has the data; name method: backup, and its label as backup", "method"
     return Method(
-        "backup", True, f"{best.label}{place}, {words}{said}", loses, do, needs, best.label, best.where, best.kind, _weight(loses)
+        "backup", True, f"{best.label}{place}, {words}{stated}", loses, do, needs, best.label, best.where, best.kind, _weight(loses)
     )  # fmt: skip
 
 
@@ -334,7 +334,7 @@ def plan(facts: Facts) -> Plan:
 # --- the choice ------------------------------------------------------------------------------------------------------------
 
 
-def _told(methods: t.Iterable[Method]) -> str:
+def _methods_text(methods: t.Iterable[Method]) -> str:
     return "; ".join(f"{one.method}: {one.because}" for one in methods)
 
 
@@ -377,7 +377,7 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Metho
             "its memory holds is gone then",
             "your word on which one is the data",
             f"save what it holds first (redis-cli --rdb FILE, on a disk with room), then name method: {best.method} ({best.because}), which loses "
-            f"{best.loses.told}",
+            f"{best.loses.loss_text}",
         )
     if cut and (best is None or cut.weight < best.weight) and (doubtful is None or cut.weight <= doubtful.weight):
         raise _truncation(files, cut, best)
@@ -387,12 +387,12 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Metho
             f"damaged: {files}. What would lose least is in doubt: {doubtful.method}: {doubtful.because}",
             "your word on which one is the data",
             doubtful.do
-            + (f"; or name method: {best.method} ({best.because}), which loses {best.loses.told}" if best else ""),
+            + (f"; or name method: {best.method} ({best.because}), which loses {best.loses.loss_text}" if best else ""),
         )
     if best is None:
         raise Refusal(
             "no_way_left",
-            f"damaged: {files}. {_told(found.methods)}",
+            f"damaged: {files}. {_methods_text(found.methods)}",
             "an intact copy of the data",
             "find one: a backup on another host or in a repository, a replica, a disk image; name it, and run again",
         )
@@ -400,10 +400,10 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Metho
 
 
 def _truncation(files: str, cut: Method, best: t.Optional[Method]) -> Refusal:
-    other = f"; or name method: {best.method} ({best.because}), which loses {best.loses.told}" if best else ""
+    other = f"; or name method: {best.method} ({best.because}), which loses {best.loses.loss_text}" if best else ""
     return Refusal(
         "truncation_not_allowed",
-        f"damaged: {files}. {cut.because}; cut there, what is lost: {cut.loses.told}",
+        f"damaged: {files}. {cut.because}; cut there, what is lost: {cut.loses.loss_text}",
         "your word, since commands that the AOF holds are thrown away (the damaged files are kept)",
         f"set allow_truncation: true{other}",
     )

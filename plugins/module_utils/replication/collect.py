@@ -23,7 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     connect,
 )
 
-__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "look", "sentinel_listens", "there"]
+__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "login_at", "look", "sentinel_listens"]
 
 
 #: Peers and Sentinels are on the same network: who does not answer by then is taken for absent.
@@ -111,7 +111,7 @@ class GroupHosts:
         return dataclasses.replace(view, upstream=self.of(view.upstream)) if view.upstream else view
 
 
-def there(login: Login, address: str) -> Login:
+def login_at(login: Login, address: str) -> Login:
     host, port = split_endpoint(address)
     return dataclasses.replace(login, host=host, port=port, unix_socket=None)
 
@@ -119,7 +119,7 @@ def there(login: Login, address: str) -> Login:
 def look(group_hosts: GroupHosts, address: str, login: Login) -> View:
     """Ask one peer for its part; who does not answer, or does not let us in, is ``unreachable``, with the reason."""
     try:
-        server = connect(there(login, address), ASK_SECONDS)
+        server = connect(login_at(login, address), ASK_SECONDS)
         try:
             return group_hosts.spelled(view_of(server.info(), address))
         finally:
@@ -135,7 +135,7 @@ def ask_sentinels(
     answers: dict[str, t.Optional[str]] = {}
     for sentinel in sentinels:
         try:
-            server = connect(there(login, endpoint(*split_endpoint(sentinel, 26379))), ASK_SECONDS)
+            server = connect(login_at(login, endpoint(*split_endpoint(sentinel, 26379))), ASK_SECONDS)
         except Problem:
             continue
         try:

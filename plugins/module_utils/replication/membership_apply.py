@@ -106,8 +106,8 @@ def text_of(
     What the process already follows is spelled as the process spells it: a restart is refused where the two differ (redis_service).
     """
     text, path = edited(instance, settings), instance.path
-    said = [entry for entry in instance.directives if entry.name == "replicaof"]
-    now = " ".join(said[-1].args) if said and said[-1].text.lower() != "no one" else ""
+    stated = [entry for entry in instance.directives if entry.name == "replicaof"]
+    now = " ".join(stated[-1].args) if stated and stated[-1].text.lower() != "no one" else ""
     wanted = "" if primary == group_hosts.own else " ".join(map(str, split_endpoint(primary)))
     if wanted and primary == me.upstream:
         wanted = instance.live.get("replicaof") or wanted
@@ -197,7 +197,7 @@ def plan_of(state: State, params: t.Mapping[str, t.Any], check: bool) -> Plan:
             [Change("file", "replicaof", None, line, f"write replicaof to {instance.path}")] if state.joins else []
         )
     changes = _link_change(state) + config.changes + file_changes
-    if check:  # what the call before this one would have done is not told again
+    if check:  # what the call before this one would have done is not reported again
         changes = [change for change in changes if change.name not in params["pending"]]
     return Plan(now, needed, waits, text, changes)
 

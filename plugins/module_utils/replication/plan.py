@@ -30,9 +30,9 @@ def agreed(answers: t.Mapping[str, t.Optional[str]], name: str) -> t.Optional[st
     """The primary that the Sentinels name; None where none of them knows ``name``. Raises Refusal where they differ."""
     named = {answer for answer in answers.values() if answer}
     if len(named) > 1:
-        said = ", ".join(f"{sentinel} says {answer}" for sentinel, answer in sorted(answers.items()) if answer)
+        stated = ", ".join(f"{sentinel} says {answer}" for sentinel, answer in sorted(answers.items()) if answer)
         raise Refusal(
-            "sentinels_disagree", f"the Sentinels name different primaries of {name}: {said}", "one view of who is primary",
+            "sentinels_disagree", f"the Sentinels name different primaries of {name}: {stated}", "one view of who is primary",
             "wait until the failover is over (some seconds) and run again; if it stays so: SENTINEL RESET on the one that is wrong, "
             "or SENTINEL REMOVE and MONITOR",
         )  # fmt: skip
@@ -53,12 +53,12 @@ def _root(view: View, views: t.Mapping[str, View]) -> str:
     return view.upstream
 
 
-def _told(view: View) -> str:
+def _server_text(view: View) -> str:
     return f"{view.address} ({view.keys} keys, offset {view.offset} of history {view.id[:8]}, {len(view.replicas)} replicas)"
 
 
 def decide(me: View, peers: t.Sequence[View], sentinel: t.Optional[str], declared: t.Optional[str]) -> Decision:
-    """The set's primary, seen from ``me``. Addresses are in one spelling throughout. Raises Refusal where it cannot be told."""
+    """The set's primary, seen from ``me``. Addresses are in one spelling throughout. Raises Refusal where it is not known."""
     everybody = [me, *peers]
     if sentinel:
         if sentinel not in {view.address for view in everybody}:
@@ -91,7 +91,7 @@ def decide(me: View, peers: t.Sequence[View], sentinel: t.Optional[str], declare
         everyone = [me, *others] if _in_use(me, everybody) else others
         raise Refusal(
             "two_primaries",
-            f"the set has {len(everyone)} primaries that each hold data or have replicas: {'; '.join(map(_told, everyone))}. "
+            f"the set has {len(everyone)} primaries that each hold data or have replicas: {'; '.join(map(_server_text, everyone))}. "
             f"{_what_differs(everyone)}",
             "one primary: whoever becomes a replica throws its own data away",
             "compare their data, decide which is right, save what the other has alone, then on the other: redis-cli REPLICAOF HOST PORT",
@@ -150,7 +150,7 @@ def require_joinable(me: View, primary: View) -> None:
         return
     raise Refusal(
         "two_primaries",
-        f"{_told(me)} would become a replica of {_told(primary)} and throw its own data away. {_what_differs([me, primary])}",
+        f"{_server_text(me)} would become a replica of {_server_text(primary)} and throw its own data away. {_what_differs([me, primary])}",
         "a server that is empty, or whose writes are all known to be in the primary",
         "compare their data, save what this one has alone, empty it, then run again",
     )

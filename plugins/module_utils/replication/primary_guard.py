@@ -20,7 +20,7 @@ import threading
 import time
 import typing as t
 
-__all__ = ["judge", "main"]
+__all__ = ["decide_start", "main"]
 
 ASK_SECONDS = 3.0
 #: All peers are asked at once; who has not answered by then, its name looked up included, is silent.
@@ -50,7 +50,7 @@ def _lines(path: str, depth: int = 0) -> list[tuple[str, str]]:
     return found
 
 
-def _said(config_file: str, known: t.Mapping[str, str]) -> dict[str, str]:
+def _places_in_file(config_file: str, known: t.Mapping[str, str]) -> dict[str, str]:
     """What the file itself says of the places, else what was known when the guard was set up."""
     values = dict(known)
     values.pop("replicaof", None)
@@ -160,9 +160,9 @@ def _answers(setup: t.Mapping[str, t.Any]) -> list[tuple[dict[str, t.Any], t.Any
     return [(member, found.get(number, "too slow")) for number, member in enumerate(setup["peers"])]
 
 
-def judge(setup: t.Mapping[str, t.Any]) -> tuple[bool, str]:
+def decide_start(setup: t.Mapping[str, t.Any]) -> tuple[bool, str]:
     """Whether the server may start, and why. ``setup`` is what redis_primary_guard wrote."""
-    places = _said(setup["config_file"], setup["places"])
+    places = _places_in_file(setup["config_file"], setup["places"])
     upstream = places.get("replicaof", "")
     if upstream and upstream.lower() != "no one":
         return True, f"it starts as a replica of {upstream}"
@@ -205,14 +205,14 @@ def main(argv: t.Sequence[str]) -> int:
     try:
         with open(argv[1], encoding="utf-8") as handle:
             setup = json.load(handle)
-        deadline, told = time.monotonic() + WAIT_SECONDS, False
+        deadline, reported = time.monotonic() + WAIT_SECONDS, False
         while True:
-            may, why = judge(setup)
-            if may or not told:
+            may, why = decide_start(setup)
+            if may or not reported:
                 _say(f"{'start' if may else 'REFUSED'}: {why}")
             if may or time.monotonic() >= deadline:
                 return 0 if may else REFUSED
-            told = True
+            reported = True
             time.sleep(2.0)
     except Exception as error:
         _say(f"not judged, the server starts: {type(error).__name__}: {error}")

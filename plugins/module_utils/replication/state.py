@@ -30,7 +30,7 @@ class Replica:
 class View:
     """One server. ``role`` is ``primary``, ``replica`` or ``unreachable`` (then ``because`` says why).
 
-    ``upstream`` is the primary that a replica was told, ``link_up`` whether it hears it. Offsets are bytes of the replication stream;
+    ``upstream`` is the primary that a replica was reported, ``link_up`` whether it hears it. Offsets are bytes of the replication stream;
     up to ``second_offset`` the history named ``second_id`` is part of this server's own.
     """
 

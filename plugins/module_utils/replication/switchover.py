@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, there
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts, login_at
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
     contains,
@@ -52,7 +52,7 @@ def read_sentinels(sentinels: t.Sequence[str], name: str, login: Login, group_ho
     found = []
     for sentinel in sentinels:
         try:
-            server = connect(there(login, endpoint(*split_endpoint(sentinel, 26379))), 5.0)
+            server = connect(login_at(login, endpoint(*split_endpoint(sentinel, 26379))), 5.0)
         except Problem:
             continue
         try:
@@ -89,7 +89,7 @@ def wait_for_priority(
     def seen() -> bool:
         for sentinel in sentinels:
             try:
-                server = connect(there(login, endpoint(*split_endpoint(sentinel, 26379))), 5.0)
+                server = connect(login_at(login, endpoint(*split_endpoint(sentinel, 26379))), 5.0)
             except Problem:
                 continue
             try:
@@ -132,7 +132,7 @@ class Switch:
         try:
             return self._servers[address].command(*words)
         except ServerDown:
-            self._servers[address] = connect(there(self._servers[address].login, address), 5.0)
+            self._servers[address] = connect(login_at(self._servers[address].login, address), 5.0)
             return self._servers[address].command(*words)
 
     def _info(self, address: str) -> Info:
@@ -187,7 +187,7 @@ class Switch:
         except CommandError as error:
             if error.prefix != "INPROG":
                 self._refused("Sentinel", error)
-        # Sentinel itself tells the old primary some ten seconds later only; what it is told here is what Sentinel has decided.
+        # Sentinel itself tells the old primary some ten seconds later only; what it is reported here is what Sentinel has decided.
         self._finish(
             "Sentinel",
             lambda: "failover_in_progress" not in _pairs(sentinel.command("SENTINEL", "MASTER", name))["flags"],

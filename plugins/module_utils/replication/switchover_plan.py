@@ -55,9 +55,9 @@ def require_set(views: t.Sequence[View]) -> View:
     """The one primary of the group. Raises Refusal."""
     primaries = [view for view in views if view.role == "primary"]
     if len(primaries) != 1:
-        told = ", ".join(f"{view.address} {view.role}" for view in views)
+        reported = ", ".join(f"{view.address} {view.role}" for view in views)
         raise Refusal(
-            "not_one_primary", f"the set has {len(primaries)} primaries: {told}", "one primary that answers",
+            "not_one_primary", f"the set has {len(primaries)} primaries: {reported}", "one primary that answers",
             "run the role redis_replication, or look at the servers that do not answer",
         )  # fmt: skip
     return primaries[0]
@@ -87,12 +87,12 @@ def choose(primary: View, others: t.Sequence[Candidate], wanted: t.Optional[str]
         return found
     fit = [one for one in judged if not one.fault and one.priority]
     if not fit:
-        told = (
+        reported = (
             "; ".join(f"{one.view.address} {one.fault or 'has replica-priority 0'}" for one in judged)
             or "there is no replica"
         )
         raise Refusal(
-            "no_target", f"no replica can take over from {primary.address}: {told}", "a replica that is linked, caught up and of the same version",
+            "no_target", f"no replica can take over from {primary.address}: {reported}", "a replica that is linked, caught up and of the same version",
             "repair_aof one of them first",
         )  # fmt: skip
     return min(fit, key=lambda one: (one.priority, one.behind, one.view.address))

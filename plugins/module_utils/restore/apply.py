@@ -55,7 +55,7 @@ class Done:
 
 
 def require_backup_fits(target: Target, backup: Backup, group_name: str, test_load: bool) -> dict[str, t.Any]:
-    """Everything that can be told before anything is touched. Gives the plan. Raises Problem or Refusal."""
+    """Everything that can be reported before anything is touched. Gives the plan. Raises Problem or Refusal."""
     manifest, instance = backup.manifest, target.instance
     differences = verify_files(backup.directory, manifest)
     if differences:
@@ -93,7 +93,7 @@ def require_backup_fits(target: Target, backup: Backup, group_name: str, test_lo
         "memory": manifest.used_memory,
         "disk": restore_plan.needed_bytes(manifest),
         "form": "aof" if target.aof else "rdb",
-        "replaces": target.told,
+        "replaces": target.keys_text,
         "seconds_away": restore_plan.predicted_seconds(backup.proof.get("load_seconds")),
     }
 
@@ -228,7 +228,7 @@ def require_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
             "make room, or have a larger disk",
         )
     require_exchange(target.place.dir)
-    return {**point.plan, "bytes": point.bytes, "replaces": target.told}
+    return {**point.plan, "bytes": point.bytes, "replaces": target.keys_text}
 
 
 def bring_point(target: Target, point: Point) -> Done:

@@ -50,7 +50,7 @@ class Target:
         return self.instance.info.keys if self.instance.running else None
 
     @property
-    def told(self) -> str:
+    def keys_text(self) -> str:
         return "stopped" if self.keys is None else f"{self.keys} keys"
 
 
@@ -60,19 +60,19 @@ def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
     instance = read_instance(config_file, login, host, timeout)
     state = unit_state(host, unit)
     require_unit_file(state.get("ExecStart", ""), config_file)
-    said = {name: instance.in_file(name) for name in (*PLACE, "appendonly")}
-    require_overrides(command_line_overrides(state.get("ExecStart", "")), said)
+    stated = {name: instance.in_file(name) for name in (*PLACE, "appendonly")}
+    require_overrides(command_line_overrides(state.get("ExecStart", "")), stated)
     if instance.running:
         require_is_the_units(unit, state, instance.pid)
         for name in (*PLACE, "appendonly"):
-            if instance.live[name] != said[name]:
+            if instance.live[name] != stated[name]:
                 raise Refusal(
                     "place_differs",
-                    f"{name} is {instance.live[name]} in the process, and {said[name]} in {config_file}",
+                    f"{name} is {instance.live[name]} in the process, and {stated[name]} in {config_file}",
                     "the same in both, so that the place of the data is certain",
                     "run redis_persistence first",
                 )
-    place = disk_of(said)
+    place = disk_of(stated)
     if not os.path.isdir(place.dir):
         raise Problem(
             "no_dir",
@@ -88,7 +88,7 @@ def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
         host,
         unit,
         place,
-        said["appendonly"] == "yes",
+        stated["appendonly"] == "yes",
         (status.st_uid, status.st_gid),
         slots_of(instance.server, instance.info) if instance.server else (),
         watched,

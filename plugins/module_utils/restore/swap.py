@@ -197,7 +197,7 @@ def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
     """End an AOF that a restore brings with an increment that says from when on it is the server's: going back in time needs to know.
 
     Redis takes no increment behind one that ends within a command, as after a crash: in ``ours``, a copy, that piece is cut off, which Redis
-    would do as well; in somebody else's nothing is said. The manifest comes last; without it Redis reads no such file.
+    would do as well; in somebody else's nothing is stated. The manifest comes last; without it Redis reads no such file.
     """
     path = os.path.join(folder, f"{appendfilename}.manifest")
     found = parse_manifest(read_text(path), path)

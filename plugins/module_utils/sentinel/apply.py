@@ -41,7 +41,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = ["await_quorum", "judge_file", "reset", "restarted", "set_live"]
+__all__ = ["await_quorum", "require_file_accepted", "reset", "restarted", "set_live"]
 
 #: Sentinel connects within a second, and pings every second.
 _LINK_SECONDS = 15.0
@@ -70,7 +70,7 @@ def await_quorum(server: Server, names: t.Iterable[str], timeout: float) -> None
 # --- acts -------------------------------------------------------------------------------------------------------------
 
 
-def judge_file(sentinel: Sentinel, text: str) -> None:
+def require_file_accepted(sentinel: Sentinel, text: str) -> None:
     """Let the installed Sentinel read ``text``, less what it watches: it must meet nobody. Raises Problem."""
     program = sentinel.info.text("executable") or next(
         filter(None, map(shutil.which, ("redis-sentinel", "valkey-sentinel", "redis-server", "valkey-server"))), None
@@ -79,12 +79,12 @@ def judge_file(sentinel: Sentinel, text: str) -> None:
         return
     conf = RedisConf(text, sentinel.path)
     conf.remove("sentinel")
-    said = {entry.name: entry.text for entry in conf.directives()}
-    if said.get("tls-port", "0") != "0":
+    stated = {entry.name: entry.text for entry in conf.directives()}
+    if stated.get("tls-port", "0") != "0":
         conf.set(
             "tls-replication", [("yes",)]
         )  # the temporary server opens no port, and would not read the certificate
-    if said.get("dir") and not os.path.isdir(said["dir"]):
+    if stated.get("dir") and not os.path.isdir(stated["dir"]):
         conf.set("dir", [("/",)])
     user = sentinel.host.user_of_process(sentinel.pid) if sentinel.running else None
     folder = tempfile.mkdtemp(prefix="redisops-sentinel-")
@@ -137,7 +137,7 @@ def set_live(sentinel: Sentinel, items: t.Sequence[Item]) -> None:
                 step()
             except CommandError:
                 continue  # of a primary that is gone by now
-        raise _told(problem, items) from None
+        raise _with_primary_named(problem, items) from None
 
 
 def _set_primaries(sentinel: Sentinel, items: t.Sequence[Item], send: t.Callable[..., None]) -> set[str]:
@@ -170,7 +170,7 @@ def _set_primaries(sentinel: Sentinel, items: t.Sequence[Item], send: t.Callable
 _NEUTRAL = {"announce-port": "0", "resolve-hostnames": "no", "announce-hostnames": "no"}
 
 
-def _told(problem: Problem, items: t.Sequence[Item]) -> Problem:
+def _with_primary_named(problem: Problem, items: t.Sequence[Item]) -> Problem:
     """Redis' refusal, without a secret."""
     if not isinstance(problem, CommandError):
         return problem

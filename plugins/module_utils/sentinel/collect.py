@@ -107,10 +107,10 @@ class Sentinel:
     def now(self, group_hosts: t.Collection[str]) -> Now:
         """What is watched and set. Passwords are in the file only, which a running Sentinel keeps up to date by itself."""
         conf = self.conf
-        said, directives = conf.primaries(), conf.directives()
+        stated, directives = conf.primaries(), conf.directives()
         if not self.running:
-            examples = {name: one["monitor"] for name, one in said.items()} if conf.fresh else {}
-            return Now({} if conf.fresh else said, examples, conf.options(), directives)
+            examples = {name: one["monitor"] for name, one in stated.items()} if conf.fresh else {}
+            return Now({} if conf.fresh else stated, examples, conf.options(), directives)
         found, examples = {}, {}
         for name, one in self.watched.items():
             host, port = split_endpoint(one.address)
@@ -119,7 +119,7 @@ class Sentinel:
                 examples[name] = monitor
                 continue
             options = {key: value for key, value in one.options.items() if key != "quorum"}
-            logins = {key: value for key, value in said.get(name, {}).items() if key.startswith("auth-")}
+            logins = {key: value for key, value in stated.get(name, {}).items() if key.startswith("auth-")}
             found[name] = {**logins, **options, "monitor": monitor}
         return Now(found, examples, self.options, directives)
 
@@ -143,8 +143,8 @@ def _connected(login: Login, conf: SentinelConf) -> Server:
     except Problem as problem:
         if not login.local or login.unix_socket or problem.code not in ("server_down", "not_redis"):
             raise
-        said = {entry.name: entry.text for entry in conf.directives()}
-        ways = [(said.get("port", "26379"), False), (said.get("tls-port", "0"), True)]
+        stated = {entry.name: entry.text for entry in conf.directives()}
+        ways = [(stated.get("port", "26379"), False), (stated.get("tls-port", "0"), True)]
         for port, tls in ways:
             if port.isdigit() and port != "0" and (not tls or login.ca_certs):
                 try:

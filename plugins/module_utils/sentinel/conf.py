@@ -59,7 +59,7 @@ class SentinelConf(RedisConf):
         return found
 
     def options(self) -> dict[str, str]:
-        """What is said of Sentinel itself: ``announce-ip`` and its like."""
+        """What is stated of Sentinel itself: ``announce-ip`` and its like."""
         return {
             option: " ".join(args) for _line, option, name, args in self._sentinel() if not name and option not in STATE
         }

@@ -83,7 +83,7 @@ def _word(what: str, value: str, secret: bool = False) -> str:
     return value
 
 
-def _number(name: str, option: str, value: t.Any, least: int) -> str:
+def _option_number(name: str, option: str, value: t.Any, least: int) -> str:
     if int(value) < least:
         raise Problem(
             "invalid_value",
@@ -110,14 +110,15 @@ def declared_of(entries: t.Sequence[t.Mapping[str, t.Any]], sentinels: int) -> t
             raise Problem(
                 "contradiction", f"primaries names {name} twice", "each once", f"take one {name} out of primaries"
             )
-        quorum = int(_number(name, "quorum", entry["quorum"], 1))
+        quorum = int(_option_number(name, "quorum", entry["quorum"], 1))
         if quorum > sentinels:
             raise Problem(
                 "quorum_too_large", f"{name}: the quorum is {quorum}, and there are {sentinels} Sentinels: no failover could ever begin",
                 "a quorum that the Sentinels can reach, most of them but not all", "lower quorum, or declare all sentinels",
             )  # fmt: skip
         options = {
-            option: _number(name, option.replace("-", "_"), entry[option.replace("-", "_")], 1) for option in _DEFAULTS
+            option: _option_number(name, option.replace("-", "_"), entry[option.replace("-", "_")], 1)
+            for option in _DEFAULTS
         }
         for option, key in (("auth-user", "auth_user"), ("auth-pass", "auth_password")):
             if entry.get(key) is not None:
@@ -152,7 +153,7 @@ def options_of(params: t.Mapping[str, t.Any]) -> dict[str, str]:
         name: "yes" if params[name.replace("-", "_")] else "no" for name in ("resolve-hostnames", "announce-hostnames")
     }
     found["announce-ip"] = _word("announce_ip", params["announce_ip"] or "")
-    found["announce-port"] = _number("Sentinel", "announce_port", params["announce_port"], 0)
+    found["announce-port"] = _option_number("Sentinel", "announce_port", params["announce_port"], 0)
     for name, key in (("sentinel-user", "sentinel_user"), ("sentinel-pass", "sentinel_password")):
         if params[key] is not None:
             found[name] = _word(key, params[key], name in _SECRET)
@@ -242,9 +243,9 @@ def primary_items(declared: Primary, current: t.Optional[t.Mapping[str, str]], a
     else:
         items = []
     for option, value in declared.options.items():
-        said = (current or {}).get(option)
-        if (said if said is not None else _DEFAULTS.get(option, "")) != value:
-            items.append(Item(name, option, said, value, live=option not in SCRIPTS))
+        stated = (current or {}).get(option)
+        if (stated if stated is not None else _DEFAULTS.get(option, "")) != value:
+            items.append(Item(name, option, stated, value, live=option not in SCRIPTS))
     return items
 
 
@@ -275,9 +276,9 @@ def plan_items(declared: Declared, now: Now, addresses: t.Mapping[str, str], gon
     """Everything that differs, in the order in which it is done; ``gone`` are names to watch no longer. Raises Problem."""
     items = option_items(declared.options, now.options)
     names = {one.name for one in declared.primaries}
-    for name, said in sorted({**now.examples, **{name: now.primaries[name]["monitor"] for name in gone}}.items()):
+    for name, stated in sorted({**now.examples, **{name: now.primaries[name]["monitor"] for name in gone}}.items()):
         if name not in names:
-            items.append(Item(name, "monitor", said, None))
+            items.append(Item(name, "monitor", stated, None))
     for one in declared.primaries:
         mine = primary_items(one, now.primaries.get(one.name), addresses.get(one.name, ""))
         if mine and mine[0].option == "monitor":
@@ -289,8 +290,8 @@ def plan_items(declared: Declared, now: Now, addresses: t.Mapping[str, str], gon
 
 def _require_one_name(item: Item, now: Now, gone: t.Collection[str]) -> None:
     where = (item.after or "").split()[:2]
-    for name, said in now.primaries.items():
-        if name not in gone and said["monitor"].split()[:2] == where:
+    for name, stated in now.primaries.items():
+        if name not in gone and stated["monitor"].split()[:2] == where:
             raise Problem(
                 "unknown_primary_name", f"primaries names {item.of}, which nobody watches, and its primary {':'.join(where)} is watched as {name}",
                 "one name for one primary, which clients ask for", f"correct the name to {name}; to rename it, set purge: true",
@@ -355,8 +356,8 @@ def edit(conf: SentinelConf, items: t.Iterable[Item]) -> str:
             conf.remove_primary(item.of)  # what a removed one, or the package's example, had next to it
             conf.set_primary(item.of, "monitor", item.after)
         elif item.option == "quorum":
-            said = conf.primaries()[item.of]["monitor"].split()
-            conf.set_primary(item.of, "monitor", " ".join([*said[:-1], item.after or ""]))
+            stated = conf.primaries()[item.of]["monitor"].split()
+            conf.set_primary(item.of, "monitor", " ".join([*stated[:-1], item.after or ""]))
         else:
             conf.set_primary(item.of, item.option, item.after or None)
     return conf.render()
@@ -444,8 +445,8 @@ def advice(declared: t.Sequence[Primary], sentinels: t.Sequence[str], domains: t
     for one in declared:
         if one.quorum == 1 and count > 1:
             found.append(f"{one.name}: with a quorum of 1 a single Sentinel that is cut off can call the primary down.")
-    said = [domains.get(name) or domains.get(split_endpoint(name)[0]) for name in sentinels]
-    places = collections.Counter(domain for domain in said if domain)
+    stated = [domains.get(name) or domains.get(split_endpoint(name)[0]) for name in sentinels]
+    places = collections.Counter(domain for domain in stated if domain)
     for domain, held in places.items():
         if count > 1 and count - held < count // 2 + 1:
             found.append(

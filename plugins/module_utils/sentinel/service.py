@@ -86,10 +86,10 @@ def _declared(properties: t.Mapping[str, t.Any], scripts: t.Iterable[str]) -> di
 def _require_paths(sentinel: Sentinel, unit: str, state: t.Mapping[str, str], now: str, declared: t.Mapping[str, str]) -> None:  # fmt: skip
     ours = set(drop_in_values(now).get("ReadWritePaths", "").split())
     packaged = " ".join(word for word in state.get("ReadWritePaths", "").split() if word not in ours)
-    said = {entry.name: entry.text for entry in sentinel.conf.directives()}
+    stated = {entry.name: entry.text for entry in sentinel.conf.directives()}
     # Its dir (/tmp as RHEL ships it) is where it stands, no more: a Sentinel keeps what it knows in its configuration file.
     writes = {"config_file": os.path.dirname(os.path.realpath(sentinel.path))}
-    writes["logfile"] = os.path.dirname(said.get("logfile", ""))
+    writes["logfile"] = os.path.dirname(stated.get("logfile", ""))
     require_reachable(declared, packaged, {name: path for name, path in writes.items() if path.startswith("/")}, unit)
 
 
@@ -105,7 +105,7 @@ def _started(sentinel: Sentinel) -> float:
 def read_service(
     sentinel: Sentinel, unit: str, params: t.Mapping[str, t.Any], scripts: t.Iterable[str], units: str, fresh: bool
 ) -> Service:
-    """What differs. ``fresh``: told against a host without Sentinel. Raises Problem, or Refusal where unit and process are not one."""
+    """What differs. ``fresh``: reported against a host without Sentinel. Raises Problem, or Refusal where unit and process are not one."""
     host = sentinel.host
     state = {} if fresh and not unit else unit_state(host, unit)
     unit = unit or "redis-sentinel"
@@ -134,9 +134,9 @@ def read_service(
         given, confined = process_of(host, sentinel.pid)
         service.reasons = restart_reasons({}, {}, {}, declared, given, host.open_files_ceiling())
         service.reasons += confinement_reasons(declared, confined)
-        said = {entry.name: entry.text for entry in sentinel.conf.directives()}
+        stated = {entry.name: entry.text for entry in sentinel.conf.directives()}
         for name in _MATERIAL:
-            file = said.get(name, "")
+            file = stated.get(name, "")
             if file and os.path.exists(file) and os.stat(file).st_mtime > _started(sentinel):
                 service.reasons.append(f"{name}: {file} is newer than the process")
     elif state.get("MainPID", "0") != "0":

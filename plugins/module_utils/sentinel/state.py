@@ -23,7 +23,7 @@ def fields_of(answer: t.Any) -> dict[str, str]:
     return dict(zip(answer[::2], answer[1::2]))
 
 
-def _number(fields: t.Mapping[str, str], name: str) -> int:
+def _int_field(fields: t.Mapping[str, str], name: str) -> int:
     text = fields.get(name, "")
     return int(text) if re.fullmatch(r"-?[0-9]+", text) else 0
 
@@ -78,7 +78,7 @@ def known_of(kind: str, answer: t.Any) -> Known:
         tuple(fields.get("flags", "").split(",")),
         fields.get("runid", ""),
     )
-    seconds = max(_number(fields, "last-ok-ping-reply"), _number(fields, "s-down-time")) // 1000
+    seconds = max(_int_field(fields, "last-ok-ping-reply"), _int_field(fields, "s-down-time")) // 1000
     return known if known.up else dataclasses.replace(known, down_for=seconds)
 
 
@@ -90,7 +90,7 @@ def watched_of(master: t.Any, replicas: t.Sequence[t.Any] = (), sentinels: t.Seq
         endpoint(fields.get("ip", ""), fields.get("port", "0")),
         tuple(fields.get("flags", "").split(",")),
         {name: fields[name] for name in _OPTIONS if name in fields},
-        _number(fields, "config-epoch"),
+        _int_field(fields, "config-epoch"),
         tuple(known_of("replica", entry) for entry in replicas),
         tuple(known_of("sentinel", entry) for entry in sentinels),
     )

@@ -64,7 +64,8 @@ def planned_users(
     others = None
     if peer is not None:
         user, password = (
-            now.get(name) if said is None else said for name, said in zip(("sentinel-user", "sentinel-pass"), peer)
+            now.get(name) if stated is None else stated
+            for name, stated in zip(("sentinel-user", "sentinel-pass"), peer)
         )
         others = (user or "default", password)
     after = plan_of(True)

@@ -121,7 +121,7 @@ class Server:
             raise failed
         return answers
 
-    def said(self) -> t.Any:
+    def next_message(self) -> t.Any:
         """The next thing that the server says by itself, to a connection that subscribed. Raises ServerDown."""
         try:
             return self._connection.read_response()

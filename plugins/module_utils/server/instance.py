@@ -182,7 +182,7 @@ def _require_it_is_stopped(instance: Instance, login: Login) -> None:
 def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_install: bool = False) -> Instance:
     """Read file and live server. Raises Problem, or Refusal where the two cannot be shown to be one instance.
 
-    ``fresh_install``: this run installs Redis, so what it changes is told against an empty file, and there is no data yet.
+    ``fresh_install``: this run installs Redis, so what it changes is reported against an empty file, and there is no data yet.
     """
     if fresh_install and not os.path.exists(path):
         return Instance(path, "", [], host)
@@ -217,9 +217,9 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_ins
 
 def _spell_dir(instance: Instance) -> None:
     """Redis answers getcwd() for dir: a slash at the end or a link in the file is no other place."""
-    said = instance.in_file("dir") or ""
-    if os.path.isabs(said) and _same_file(said, instance.live["dir"]):
-        instance.live["dir"] = said
+    stated = instance.in_file("dir") or ""
+    if os.path.isabs(stated) and _same_file(stated, instance.live["dir"]):
+        instance.live["dir"] = stated
 
 
 def refreshed(instance: Instance) -> Instance:

@@ -28,7 +28,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 
 __all__ = [
     "end_with_parent",
-    "judgement",
+    "reason_of_exit",
     "require_bindable",
     "run_temporary_server",
     "server_binary",
@@ -54,15 +54,15 @@ def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str)
         ("supervised", "no"), ("pidfile", ""), ("syslog-enabled", "no"), ("bind", "127.0.0.1"), ("cluster-enabled", "no"),
         ("oom-score-adj", "no"), ("set-proc-title", "no"),
     ]  # fmt: skip
-    said = {entry.name: entry for entry in directives}
-    if "tls-port" in said:
+    stated = {entry.name: entry for entry in directives}
+    if "tls-port" in stated:
         overrides.append(("tls-port", "0"))
-    if "replicaof" in said:
+    if "replicaof" in stated:
         # Not "no one": on top of an earlier line that leaves a server without a primary's name that connects all the same, to loopback,
         # and the server there would count it among its replicas (seen with 7.0.15). Nobody can listen on port 0.
         overrides.append(("replicaof", "127.0.0.1", "0"))
-    if "aclfile" in said and said["aclfile"].text and not os.path.isabs(said["aclfile"].text):
-        overrides.append(("aclfile", os.path.join(data_dir, said["aclfile"].text)))
+    if "aclfile" in stated and stated["aclfile"].text and not os.path.isabs(stated["aclfile"].text):
+        overrides.append(("aclfile", os.path.join(data_dir, stated["aclfile"].text)))
     return [part for name, *values in overrides for part in ("--" + name, *values)]
 
 
@@ -82,7 +82,7 @@ def _answers(path: str) -> bool:
         return False
 
 
-def judgement(output: str) -> str:
+def reason_of_exit(output: str) -> str:
     """Redis' own words for what is wrong, with the line; secrets are left out."""
     # Redis 8 says in its log what 7.0 prints: without the stamps they read alike.
     lines = [re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", line) for line in output.strip().splitlines()]
@@ -168,7 +168,7 @@ def temporary_server(
                     yield listening
                     return
             output.seek(0)
-            why = judgement(output.read().decode("utf-8", "replace")).replace(acl, "the ACL file")
+            why = reason_of_exit(output.read().decode("utf-8", "replace")).replace(acl, "the ACL file")
         raise Problem(
             "conf_rejected",
             f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",

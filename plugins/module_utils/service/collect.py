@@ -97,11 +97,11 @@ def require_paths(
     packaged = [word for word in state.get("ReadWritePaths", "").split() if word not in ours]
     # systemd follows links, and so does what is compared with it.
     packaged += [os.path.realpath(word.lstrip("-+")) for word in packaged + declared.get("ReadWritePaths", "").split()]
-    said = {"dir": instance.in_file("dir"), "config_file": os.path.dirname(os.path.realpath(instance.path))}
+    stated = {"dir": instance.in_file("dir"), "config_file": os.path.dirname(os.path.realpath(instance.path))}
     for name in ("logfile", "unixsocket", "aclfile"):
         path = instance.in_file(name)
-        said[name] = os.path.dirname(path) if path and path.startswith("/") and path != "/dev/null" else None
-    writes = {name: os.path.realpath(path) for name, path in said.items() if path and os.path.isabs(path)}
+        stated[name] = os.path.dirname(path) if path and path.startswith("/") and path != "/dev/null" else None
+    writes = {name: os.path.realpath(path) for name, path in stated.items() if path and os.path.isabs(path)}
     require_reachable(declared, " ".join(packaged), writes, unit)
 
 

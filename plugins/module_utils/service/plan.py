@@ -83,8 +83,8 @@ def restart_reasons(
     """
     reasons = []
     for name in sorted((IMMUTABLE | PROTECTED) - _COSMETIC - set(overrides)):
-        said, have = in_file.get(name), live.get(name)
-        differs = said is not None and have is not None and normal(name, said) != normal(name, have)
+        stated, have = in_file.get(name), live.get(name)
+        differs = stated is not None and have is not None and normal(name, stated) != normal(name, have)
         if name in pending.restart or (differs and name not in pending.changes):
             reasons.append(f"{name}: the process has {have}")
     if process.replaced:
@@ -164,11 +164,11 @@ def require_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> N
 
 def require_role(in_file: t.Mapping[str, str], live: t.Mapping[str, str]) -> None:
     """A restart must not change who replicates whom. Raises Refusal."""
-    said, have = (values.get("replicaof", "").lower().replace("no one", "") for values in (in_file, live))
-    if said != have:
+    stated, have = (values.get("replicaof", "").lower().replace("no one", "") for values in (in_file, live))
+    if stated != have:
         raise Refusal(
             "role_differs",
-            f"the file says replicaof {said or 'no one'}, the process has {have or 'no one'}: a restart would change its role, "
+            f"the file says replicaof {stated or 'no one'}, the process has {have or 'no one'}: a restart would change its role, "
             "and the data of the one that becomes a replica is thrown away",
             "a file that says what is",
             "redis-cli CONFIG REWRITE if the process is right; else correct the file or the process by hand",

@@ -67,8 +67,8 @@ def run_command(
             return Completed(126, f"{args[0]}: permission denied")
         return Completed(127, f"{args[0]}: not found")
     except subprocess.TimeoutExpired as error:
-        said = error.output or b""  # bytes, also where text was asked for
-        partial = said if isinstance(said, str) else said.decode("utf-8", "replace")
+        stated = error.output or b""  # bytes, also where text was asked for
+        partial = stated if isinstance(stated, str) else stated.decode("utf-8", "replace")
         return Completed(TIMED_OUT, f"{args[0]}: no answer within {timeout} seconds", partial)
     return Completed(done.returncode, done.stdout)
 

@@ -253,7 +253,7 @@ def converge(
 ) -> None:  # fmt: skip
     """Bring files, live server and configuration file there; where a step fails, all go back. Raises Problem.
 
-    The server first reads copies next to the places and verifies itself by a handshake; then the files change, then it is told
+    The server first reads copies next to the places and verifies itself by a handshake; then the files change, then it is reported
     the final names, then the plain port closes (second of ``steps``), then the configuration file changes. Wherever a run is
     cut off, the next one sees it: the names in the live server are not the final ones, or not those of the file. Old authorities
     are trusted until the end, so that the next run can log in with the files that it finds.

@@ -53,20 +53,20 @@ def _openssl(*args: str, descriptors: t.Sequence[int] = (), text: str = "") -> t
         [binary, *args], input=text.encode("utf-8", "surrogateescape"), capture_output=True, pass_fds=descriptors,
         timeout=_TIMEOUT_SECONDS, env=dict(os.environ, LC_ALL="C"), check=False,
     )  # fmt: skip
-    said = done.stderr.decode("utf-8", "replace")
-    why = re.search(r":error:[0-9A-F]+:[^:]*:[^:]*:([^:\n]+)", said) or re.search(r"^(.+)", said)
+    stated = done.stderr.decode("utf-8", "replace")
+    why = re.search(r":error:[0-9A-F]+:[^:]*:[^:]*:([^:\n]+)", stated) or re.search(r"^(.+)", stated)
     return done.returncode, done.stdout, why.group(1) if why else ""
 
 
 def read_certificate(pem: str, what: str) -> Certificate:
     """One certificate, ``what`` in the words of an error. Raises Problem."""
-    code, output, said = _openssl(
+    code, output, stated = _openssl(
         "x509", "-noout", "-subject", "-issuer", "-serial", "-startdate", "-enddate", "-nameopt", "RFC2253",
         "-ext", "subjectAltName", text=pem,
     )  # fmt: skip
     try:
         if code != 0:
-            raise ValueError(said)
+            raise ValueError(stated)
         return parse_x509(output.decode("utf-8", "replace"), der_of(pem))
     except ValueError as error:
         raise Problem(
@@ -103,7 +103,7 @@ def public_key(key: str, passphrase: t.Optional[str], what: str) -> str:
     if is_encrypted(pem) and not passphrase:
         raise Problem("key_locked", f"{what} is encrypted", "its passphrase", "set tls_key_file_pass")
     with in_memory(pem) as file, in_memory((passphrase or "") + "\n") as words:
-        code, output, said = _openssl(
+        code, output, stated = _openssl(
             "pkey",
             "-in",
             f"/proc/self/fd/{file}",
@@ -121,18 +121,18 @@ def public_key(key: str, passphrase: t.Optional[str], what: str) -> str:
             "key_locked", f"{what} cannot be read with tls_key_file_pass", "its passphrase", "correct tls_key_file_pass"
         )
     raise Problem(
-        "key_unreadable", f"{what} holds no private key that openssl can read: {said}", "PEM", f"look at {what}"
+        "key_unreadable", f"{what} holds no private key that openssl can read: {stated}", "PEM", f"look at {what}"
     )
 
 
 def make_key() -> str:
     """A new private key (elliptic curve P-256), as PEM. Raises Problem."""
-    code, output, said = _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+    code, output, stated = _openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
     pem = key_of(output.decode("ascii", "replace"))
     if code != 0 or pem is None:
         raise Problem(
             "key_not_made",
-            f"openssl could not make a key: {said}",
+            f"openssl could not make a key: {stated}",
             "elliptic curve P-256",
             "look at openssl on this host",
         )
@@ -149,9 +149,11 @@ def make_request(key: str, names: t.Sequence[str]) -> str:
     with in_memory(key) as file, tempfile.NamedTemporaryFile("w", prefix="redisops-") as settings:
         settings.write(config)
         settings.flush()
-        code, output, said = _openssl(
+        code, output, stated = _openssl(
             "req", "-new", "-sha256", "-config", settings.name, "-key", f"/proc/self/fd/{file}", descriptors=[file]
         )
     if code != 0:
-        raise Problem("request_not_made", f"openssl could not make a certificate request: {said}", "", "look at names")
+        raise Problem(
+            "request_not_made", f"openssl could not make a certificate request: {stated}", "", "look at names"
+        )
     return output.decode("ascii")

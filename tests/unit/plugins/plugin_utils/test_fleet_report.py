@@ -36,8 +36,8 @@ def test_a_host_without_an_answer_is_unknown_and_told():
     found = made()
     gone = next(row for row in found["hosts"] if row["host"] == "redis-009")
     assert (gone["status"], gone["keys"], gone["crash_loss"]["known"]) == ("unknown", None, False)
-    told = next(row for row in found["findings"] if row["code"] == "host_unseen")
-    assert (told["hosts"], told["severity"]) == (["redis-009"], "unknown")
+    predicted = next(row for row in found["findings"] if row["code"] == "host_unseen")
+    assert (predicted["hosts"], predicted["severity"]) == (["redis-009"], "unknown")
     alone = fleet_report({"a": {"msg": "no route"}}, None, NOW)
     assert (alone["groups"][0]["status"], alone["totals"]["status"]["ok"], alone["drift"]) == ("unknown", 0, None)
 
@@ -82,7 +82,7 @@ def joined(hosts: int, verified: dict[str, float]) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("verified", "told", "without"),
+    ("verified", "predicted", "without"),
     [
         ({"redis-001": 2, "redis-004": 50}, "redis-004", 0),
         (
@@ -95,15 +95,15 @@ def joined(hosts: int, verified: dict[str, float]) -> dict:
         ({}, None, 1),
     ],
 )
-def test_a_shard_without_a_verified_backup_is_not_hidden_by_another(verified, told, without):
+def test_a_shard_without_a_verified_backup_is_not_hidden_by_another(verified, predicted, without):
     report = fleet_report(joined(6, verified), None, NOW, addresses(6))
     (one,) = report["groups"]
     assert one["primaries"] == ["redis-001", "redis-004"]
-    assert (one["verified"]["name"] if one["verified"] else None) == told
+    assert (one["verified"]["name"] if one["verified"] else None) == predicted
     assert report["totals"]["without_verified_backup"] == without
-    if told:
-        assert one["verified"]["age_seconds"] == verified[told] * HOUR
-        assert one["verified"]["verdict"] == ("missed" if verified[told] * HOUR > OBJECTIVES["rpo"] else "met")
+    if predicted:
+        assert one["verified"]["age_seconds"] == verified[predicted] * HOUR
+        assert one["verified"]["verdict"] == ("missed" if verified[predicted] * HOUR > OBJECTIVES["rpo"] else "met")
 
 
 def test_servers_alone_that_share_a_name_are_judged_by_the_one_that_is_the_worst_off():

@@ -71,8 +71,8 @@ def test_the_first_half_only_adds_and_the_second_takes_away():
     assert second.live_after["default"] == declared["default"]
     assert second.settled
     # what a check says of the second half before the first was done
-    told = plan(declared, live=there, file=there, added=True)
-    assert told.changes == second.changes
+    predicted = plan(declared, live=there, file=there, added=True)
+    assert predicted.changes == second.changes
 
 
 def test_check_of_both_halves_on_a_server_whose_users_move():
@@ -82,8 +82,8 @@ def test_check_of_both_halves_on_a_server_whose_users_move():
     first = plan(declared, live=live, conf=conf, withdraw=False)
     assert first.file == {**conf, "u": declared["u"]}
     second = plan(declared, live=first.live_after, file=first.file)
-    told = plan(declared, live=live, conf=conf, added=True)
-    assert told.changes == second.changes
+    predicted = plan(declared, live=live, conf=conf, added=True)
+    assert predicted.changes == second.changes
     assert [change.name for change in first.changes if change.after is None] == [
         "redis.conf: user default",
         "redis.conf: user old",

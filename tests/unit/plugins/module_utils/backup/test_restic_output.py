@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What restic prints, as recorded (fixtures/record_restic.py made it), and what a caller is told of it."""
+"""What restic prints, as recorded (fixtures/record_restic.py made it), and what a caller is predicted of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_output import (
     Saved,
-    judge,
+    error_of,
     parse_snapshots,
     parse_summary,
     parse_version,
@@ -76,11 +76,11 @@ def test_versions_before_and_after_exit_codes_told_anything():
 def test_recorded_errors(path):
     code, output = recorded(path)
     kind, words = ERRORS[case_of(path)]
-    told = judge(code, output)
-    assert told.kind == kind
-    assert words in told.line
-    assert "\n" not in told.line
-    assert not told.line.startswith(("{", "github.com"))
+    predicted = error_of(code, output)
+    assert predicted.kind == kind
+    assert words in predicted.line
+    assert "\n" not in predicted.line
+    assert not predicted.line.startswith(("{", "github.com"))
 
 
 @pytest.mark.parametrize("version", sorted(VERSIONS))
@@ -142,17 +142,17 @@ def test_versions(output, version):
     ("code", "kind"), [(10, "missing"), (11, "locked"), (12, "password"), (1, "other"), (130, "other"), (-9, "other")]
 )
 def test_an_exit_code_without_words(code, kind):
-    told = judge(code, "")
-    assert told.kind == kind
-    assert str(code) in told.line
+    predicted = error_of(code, "")
+    assert predicted.kind == kind
+    assert str(code) in predicted.line
 
 
 def test_an_exit_code_counts_more_than_what_went_wrong_on_the_way():
     output = (
         "Stat(<config/>) returned error, retrying after 1s: connection refused\nFatal: wrong password or no key found\n"
     )
-    assert judge(12, output).kind == "password"
-    assert judge(10, "Load failed: permission denied\nFatal: repository does not exist: x\n").kind == "missing"
+    assert error_of(12, output).kind == "password"
+    assert error_of(10, "Load failed: permission denied\nFatal: repository does not exist: x\n").kind == "missing"
 
 
 @pytest.mark.parametrize(
@@ -166,17 +166,17 @@ def test_an_exit_code_counts_more_than_what_went_wrong_on_the_way():
     ],
 )
 def test_what_looks_like_no_repository_and_says_nothing_of_it(line):
-    assert judge(1, line).kind == "unreachable"
+    assert error_of(1, line).kind == "unreachable"
 
 
 def test_the_hint_to_exit_codes_is_not_needed_for_rest_servers():
     assert (
-        judge(1, "Fatal: unable to open config file: Stat: unexpected HTTP response (404): 404 Not Found\n").kind
+        error_of(1, "Fatal: unable to open config file: Stat: unexpected HTTP response (404): 404 Not Found\n").kind
         == "missing"
     )
 
 
-# --- what a caller is told ----------------------------------------------------------------------------------------------
+# --- what a caller is predicted ----------------------------------------------------------------------------------------------
 
 
 def told_by(
@@ -224,7 +224,7 @@ def test_a_run_out_of_time():
 
 
 @pytest.mark.parametrize(
-    ("version", "said"),
+    ("version", "reported"),
     [
         (Completed(127, "restic: not found"), "not installed"),
         (Completed(126, "restic: permission denied"), "not installed"),
@@ -232,11 +232,11 @@ def test_a_run_out_of_time():
         (Completed(0, "something else"), "something else"),
     ],
 )
-def test_a_restic_that_cannot_be_used(version, said):
+def test_a_restic_that_cannot_be_used(version, reported):
     with pytest.raises(Problem) as caught:
         Restic(Host("/", lambda *args, **options: version), REPOSITORY).snapshots()
     assert caught.value.code == "restic_missing"
-    assert said in caught.value.detected
+    assert reported in caught.value.detected
     assert ".".join(map(str, FLOOR)) in caught.value.needs
 
 
@@ -250,7 +250,7 @@ def test_no_secret_is_in_what_is_said():
 
 
 def test_a_password_that_is_a_common_word_disturbs_nothing():
-    """Masked is what is said, not what is read."""
+    """Masked is what is reported, not what is read."""
     repository = Repository("one", "/backup", "a")
     assert len(told_by(*fixture("0.14.0", "snapshots"), "", repository, "snapshots")) == 1
     with pytest.raises(Problem) as caught:

@@ -158,10 +158,10 @@ def test_the_future_stays_and_takes_nobodys_place():
 
 def test_every_reason_is_said():
     backups = [backup("2024-03-14T00:00:00", pinned=True)]
-    said = why(backups, Policy(2, 5, 1, 1, 1, 1, 2), "2024-03-14T00:00:00")
-    assert len(said.split("; ")) == 9
+    reported = why(backups, Policy(2, 5, 1, 1, 1, 1, 2), "2024-03-14T00:00:00")
+    assert len(reported.split("; ")) == 9
     for word in ("marked", "newest verified", "minimum_redundancy", *RULES, "2024-W11", "month 2024-03", "year 2024"):
-        assert word in said
+        assert word in reported
 
 
 def test_times_without_a_date():

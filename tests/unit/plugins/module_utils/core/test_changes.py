@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One list, and what is told of it."""
+"""One list, and what is predicted of it."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.drill.report import (
-    judge,
     measured_rpo,
+    missed_objectives,
     render_markdown,
 )
 
@@ -35,7 +35,7 @@ def report(rpo=100.0, rto=5.0, differences=(), **objectives):
         "files": [{"path": "data/dump.rdb", "size": 104, "sha256": "a" * 64}], "seal": "b" * 64, "differences": list(differences),
         "measured": {"rpo_seconds": rpo, "rto_seconds": rto}, "objectives": {"rpo_seconds": 0, "rto_seconds": 0, **objectives},
     }  # fmt: skip
-    return {**made, "missed": judge(made)}
+    return {**made, "missed": missed_objectives(made)}
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def report(rpo=100.0, rto=5.0, differences=(), **objectives):
 )
 def test_what_was_missed_is_said(made, words):
     assert len(made["missed"]) == len(words)
-    for said, word in zip(made["missed"], words):
-        assert word in said
+    for reported, word in zip(made["missed"], words):
+        assert word in reported
     text = render_markdown(made)
     assert ("**Passed**" in text) == (not words)
     for part in ("a" * 64, "b" * 64, "d" * 40, "Redis 7.0.15", "| load | 1.250 |", *made["missed"]):

@@ -75,7 +75,7 @@ def test_nobody_more_and_nobody_less_is_admitted(pairs, probe):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reported"),
     [
         ("10.0.0.5/24", "write 10.0.0.0/24 for the network, or 10.0.0.5 for the one address"),
         ("2001:db8::1/64", "write 2001:db8::/64 for the network, or 2001:db8::1 for the one address"),
@@ -93,11 +93,11 @@ def test_nobody_more_and_nobody_less_is_admitted(pairs, probe):
         ('x"; flush ruleset; "', "is no address"),
     ],
 )  # fmt: skip
-def test_what_is_no_source(text, said):
+def test_what_is_no_source(text, reported):
     with pytest.raises(Problem) as caught:
         declared(service(sources=["10.1.0.0/16", text]))
     assert caught.value.code == "invalid_source"
-    assert said in caught.value.detected
+    assert reported in caught.value.detected
 
 
 def test_all_that_is_wrong_is_named_at_once():

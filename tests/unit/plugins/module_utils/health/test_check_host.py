@@ -31,7 +31,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.finding i
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parser import LogEvent
 from ansible_collections.redisops.recovery.plugins.module_utils.health.log_patterns import KINDS
-from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import judge, report, title
+from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import findings_of, report, title
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.state import Known, Watched
@@ -124,7 +124,7 @@ def but(facts: Facts = HEALTHY, **changes) -> Facts:
     return dataclasses.replace(facts, **inner)
 
 
-def said(facts: Facts = HEALTHY, **changes) -> Facts:
+def reported(facts: Facts = HEALTHY, **changes) -> Facts:
     """What INFO says otherwise, in both looks."""
     return dataclasses.replace(facts, info=info_of(facts.info, **changes), later=info_of(facts.later, **changes))
 
@@ -136,7 +136,7 @@ def live(facts: Facts = HEALTHY, **changes) -> Facts:
 
 
 RDB_ONLY = live(but(disk={"manifest": None}), appendonly="no")
-REPLICA = said(
+REPLICA = reported(
     role="slave", master_host="192.0.2.9", master_port="6379", master_link_status="up", master_last_io_seconds_ago=0,
 )  # fmt: skip
 EMPTY = dataclasses.replace(BASE, keyspace={})
@@ -174,7 +174,7 @@ CASES = {
     "down, log unread": (down(log={"because": "no permission"}), NONE, "server_down", "critical", "why is not known, because no permission"),
     "silent": (down("server_not_responding"), NONE, "server_not_responding", "critical", "nothing listens"),
     "unseen": (down("server_unseen"), NONE, "server_unseen", "unknown", "not known, because"),
-    "loading": (said(loading=1, loading_loaded_perc="12.5", loading_eta_seconds=7), NONE, "server_loading", "warning", "12.5 % done, about 7 s"),
+    "loading": (reported(loading=1, loading_loaded_perc="12.5", loading_eta_seconds=7), NONE, "server_loading", "warning", "12.5 % done, about 7 s"),
     "no config get": (but(live=None, missing={"live": "NOPERM"}), NONE, "facts_missing", "unknown", "NOPERM"),
     "elsewhere": (but(local=False, missing={"host": "no process 7"}), NONE, "facts_missing", "unknown", "no process 7"),
     # what is kept
@@ -194,7 +194,7 @@ CASES = {
     "a file is gone": (but(disk={"missing": ("a.1.incr.aof",)}), NONE, "next_start", "critical", "a start would fail"),
     "manifest gone": (but(disk={"manifest": None}), NONE, "next_start", "critical", "load NOTHING"),
     "no file to compare": (but(in_file=None, missing={"in_file": "no permission"}), NONE, "next_start", "unknown", "no permission"),
-    "AOF not told": (but(live={"save": ""}), NONE, "next_start", "unknown", "whether the AOF is on"),
+    "AOF not predicted": (but(live={"save": ""}), NONE, "next_start", "unknown", "whether the AOF is on"),
     "next start": (HEALTHY, NONE, "next_start", "ok", "would load the AOF"),
     "stopped, sound": (down(), NONE, "next_start", "ok", "the AOF, if it is sound"),
     "stopped, file gone": (down(disk={"missing": ("a.1.incr.aof",)}), NONE, "next_start", "critical", "would fail"),
@@ -202,25 +202,25 @@ CASES = {
     "stopped, manifest damaged": (down(disk=None, missing={"manifest": "line 1: bad"}), NONE, "next_start", "critical", "line 1: bad"),
     "stopped, unseen": (down(disk=None, missing={"disk": "no permission"}), NONE, "next_start", "unknown", "no permission"),
     # RDB
-    "save failed": (said(rdb_last_bgsave_status="err"), NONE, "rdb_save_failed", "critical", "writes are refused (MISCONF)"),
-    "save failed, writes go on": (live(said(rdb_last_bgsave_status="err"), stop_writes_on_bgsave_error="no"), NONE, "rdb_save_failed", "critical", "is err"),
-    "save status absent": (said(rdb_last_bgsave_status=None), NONE, "rdb_save_failed", "unknown", "no rdb_last_bgsave_status"),
-    "overdue": (said(rdb_last_save_time=int(NOW - 4000)), NONE, "save_overdue", "warning", "5 changes in 1.1 h"),
-    "not overdue without changes": (said(rdb_last_save_time=int(NOW - 4000), rdb_changes_since_last_save=0), NONE, "save_overdue", "ok", ""),
-    "not overdue while it saves": (said(rdb_last_save_time=int(NOW - 4000), rdb_bgsave_in_progress=1), NONE, "save_overdue", "ok", ""),
+    "save failed": (reported(rdb_last_bgsave_status="err"), NONE, "rdb_save_failed", "critical", "writes are refused (MISCONF)"),
+    "save failed, writes go on": (live(reported(rdb_last_bgsave_status="err"), stop_writes_on_bgsave_error="no"), NONE, "rdb_save_failed", "critical", "is err"),
+    "save status absent": (reported(rdb_last_bgsave_status=None), NONE, "rdb_save_failed", "unknown", "no rdb_last_bgsave_status"),
+    "overdue": (reported(rdb_last_save_time=int(NOW - 4000)), NONE, "save_overdue", "warning", "5 changes in 1.1 h"),
+    "not overdue without changes": (reported(rdb_last_save_time=int(NOW - 4000), rdb_changes_since_last_save=0), NONE, "save_overdue", "ok", ""),
+    "not overdue while it saves": (reported(rdb_last_save_time=int(NOW - 4000), rdb_bgsave_in_progress=1), NONE, "save_overdue", "ok", ""),
     "errors ignored": (live(stop_writes_on_bgsave_error="no"), NONE, "save_errors_ignored", "warning", ""),
     "no checksum": (live(rdbchecksum="no"), NONE, "rdb_unchecked", "warning", ""),
     "RDB gone": (but(RDB_ONLY, disk={"rdb_bytes": None}), NONE, "rdb_missing", "critical", "is not there"),
-    "no RDB yet": (said(but(RDB_ONLY, disk={"rdb_bytes": None}), rdb_saves=0, rdb_last_load_keys_loaded=0), NONE, "rdb_age", "info", "no /var/lib/redis/dump.rdb yet"),
+    "no RDB yet": (reported(but(RDB_ONLY, disk={"rdb_bytes": None}), rdb_saves=0, rdb_last_load_keys_loaded=0), NONE, "rdb_age", "info", "no /var/lib/redis/dump.rdb yet"),
     "RDB replaced": (but(disk={"rdb_mtime": NOW - 90000}), NONE, "rdb_replaced", "warning", "older than the last save"),
     "RDB replaced by a newer": (but(disk={"rdb_mtime": NOW - 10}), NONE, "rdb_replaced", "warning", "newer than"),
     "never loaded": (but(never_loaded="dump.rdb holds 7 keys"), NONE, "rdb_never_loaded", "critical", "7 keys"),
-    "RDB age by the file": (said(but(disk={"rdb_mtime": NOW - 10800}), rdb_saves=0, rdb_last_save_time=int(NOW - 60)), NONE, "rdb_age", "ok", "written 3.0 h ago; INFO counts from the start, 1.0 min ago"),
+    "RDB age by the file": (reported(but(disk={"rdb_mtime": NOW - 10800}), rdb_saves=0, rdb_last_save_time=int(NOW - 60)), NONE, "rdb_age", "ok", "written 3.0 h ago; INFO counts from the start, 1.0 min ago"),
     "RDB unseen": (but(disk=None, missing={"disk": "no permission"}), NONE, "rdb_age", "unknown", "no permission"),
-    "slow fork": (said(latest_fork_usec=1_500_000), NONE, "fork_slow", "warning", "1500.0 ms"),
-    "fork worth a note": (said(latest_fork_usec=300_000), NONE, "fork_slow", "info", "300.0 ms"),
-    "no fork": (said(latest_fork_usec=0), NONE, "fork_slow", "ok", "no fork since"),
-    "fork absent": (said(latest_fork_usec=None), NONE, "fork_slow", "unknown", "no latest_fork_usec"),
+    "slow fork": (reported(latest_fork_usec=1_500_000), NONE, "fork_slow", "warning", "1500.0 ms"),
+    "fork worth a note": (reported(latest_fork_usec=300_000), NONE, "fork_slow", "info", "300.0 ms"),
+    "no fork": (reported(latest_fork_usec=0), NONE, "fork_slow", "ok", "no fork since"),
+    "fork absent": (reported(latest_fork_usec=None), NONE, "fork_slow", "unknown", "no latest_fork_usec"),
     "no memory for a save": (but(host={"memory_left": 2**19}), NONE, "memory_for_save", "critical", "512.0 KiB of memory and swap are left"),
     "little memory for a save": (but(host={"memory_left": 2**22}), NONE, "memory_for_save", "warning", "(25 %) should be left"),
     "enough, not for all": (but(host={"memory_left": 2**25}), NONE, "memory_for_save", "ok", "were every page written"),
@@ -228,34 +228,34 @@ CASES = {
     "memory not known": (but(host={"memory_left": None, "because": {"memory_left": "no /proc"}}), NONE, "memory_for_save", "unknown", "no /proc"),
     "nothing saved, nothing copied": (live(RDB_ONLY, appendonly="no", save=""), NONE, "memory_for_save", "ok", "nothing is saved"),
     # AOF
-    "AOF not written": (said(aof_last_write_status="err"), NONE, "aof_write_failing", "critical", "MISCONF"),
-    "rewrite failing": (said(aof_last_bgrewrite_status="err"), NONE, "aof_rewrite_failing", "warning", ""),
+    "AOF not written": (reported(aof_last_write_status="err"), NONE, "aof_write_failing", "critical", "MISCONF"),
+    "rewrite failing": (reported(aof_last_bgrewrite_status="err"), NONE, "aof_rewrite_failing", "warning", ""),
     "AOF file gone": (but(disk={"missing": ("a.1.incr.aof",)}), NONE, "aof_incomplete", "critical", "names a.1.incr.aof"),
     "AOF manifest gone": (but(disk={"manifest": None}), NONE, "aof_incomplete", "critical", "is not there"),
     "AOF manifest damaged": (but(disk=None, missing={"manifest": "line 1: bad", "disk": "line 1: bad"}), NONE, "aof_incomplete", "critical", "line 1"),
-    "AOF begins": (said(but(disk={"manifest": None}), aof_rewrite_in_progress=1), NONE, "aof_incomplete", "warning", "the first rewrite is under way"),
+    "AOF begins": (reported(but(disk={"manifest": None}), aof_rewrite_in_progress=1), NONE, "aof_incomplete", "warning", "the first rewrite is under way"),
     "AOF of before 7.0": (but(disk={"manifest": None, "old_style_aof": True}), NONE, "aof_incomplete", "ok", "the one file of before 7.0"),
     "AOF unseen": (but(disk=None, missing={"disk": "no permission"}), NONE, "aof_incomplete", "unknown", "no permission"),
     "sync late now": (dataclasses.replace(HEALTHY, later=info_of(BASE, aof_delayed_fsync=3)), NONE, "aof_fsync_delayed", "warning", "3 writes waited"),
-    "sync late once": (said(aof_delayed_fsync=3), NONE, "aof_fsync_delayed", "info", "none now"),
-    "sync delay absent": (said(aof_delayed_fsync=None), NONE, "aof_fsync_delayed", "unknown", "no aof_delayed_fsync"),
+    "sync late once": (reported(aof_delayed_fsync=3), NONE, "aof_fsync_delayed", "info", "none now"),
+    "sync delay absent": (reported(aof_delayed_fsync=None), NONE, "aof_fsync_delayed", "unknown", "no aof_delayed_fsync"),
     "no sync while saving": (live(no_appendfsync_on_rewrite="yes"), NONE, "aof_fsync_paused", "info", ""),
     "AOF out of use": (live(appendonly="no"), NONE, "aof_out_of_use", "info", "holds an AOF"),
     "rewrite off": (live(auto_aof_rewrite_percentage="0"), NONE, "rewrite_never_fires", "warning", "percentage is 0"),
     "rewrite too late": (but(live(auto_aof_rewrite_min_size=str(80 * GIB)), disk={"free_bytes": GIB}), NONE, "rewrite_never_fires", "warning", "full before"),
     "rewrite in time": (HEALTHY, NONE, "rewrite_never_fires", "ok", "at 64.0 MiB"),
     "full in hours": (
-        said(but(disk={"free_bytes": 9 * GIB}, base_bytes=10 * GIB), aof_base_size=GIB, aof_current_size=2 * GIB), NONE, "aof_fills_disk", "warning", "full in 9.0 h",
+        reported(but(disk={"free_bytes": 9 * GIB}, base_bytes=10 * GIB), aof_base_size=GIB, aof_current_size=2 * GIB), NONE, "aof_fills_disk", "warning", "full in 9.0 h",
     ),
     "full in minutes": (
-        said(but(disk={"free_bytes": GIB // 2}, base_bytes=GIB), aof_base_size=GIB, aof_current_size=2 * GIB), NONE, "aof_fills_disk", "critical", "full in 30.0 min",
+        reported(but(disk={"free_bytes": GIB // 2}, base_bytes=GIB), aof_base_size=GIB, aof_current_size=2 * GIB), NONE, "aof_fills_disk", "critical", "full in 30.0 min",
     ),
     "full in days": (
-        said(but(disk={"free_bytes": 9 * GIB}, base_bytes=10 * GIB), aof_base_size=GIB, aof_current_size=2 * GIB), Objectives(disk_full=3600), "aof_fills_disk", "ok",
+        reported(but(disk={"free_bytes": 9 * GIB}, base_bytes=10 * GIB), aof_base_size=GIB, aof_current_size=2 * GIB), Objectives(disk_full=3600), "aof_fills_disk", "ok",
         "full in 9.0 h",
     ),
     "a rewrite comes first": (HEALTHY, NONE, "aof_fills_disk", "ok", "comes first, and has room"),
-    "growth not known": (said(aof_base_size=None), NONE, "aof_fills_disk", "unknown", "aof_base_size"),
+    "growth not known": (reported(aof_base_size=None), NONE, "aof_fills_disk", "unknown", "aof_base_size"),
     # disk and files
     "directory gone": (but(disk=None, missing={"dir": "/var/lib/redis does not exist"}), NONE, "dir_missing", "critical", "does not exist"),
     "directory gone, down": (down(disk=None, missing={"dir": "/var/lib/redis does not exist"}), NONE, "dir_missing", "critical", "does not exist"),
@@ -303,22 +303,22 @@ CASES = {
     "steal not known": (but(host={"cpu": None, "because": {"cpu": "no /proc/stat"}}), NONE, "steal", "unknown", "no /proc/stat"),
     # the set
     "link up": (REPLICA, NONE, "replica_link", "ok", "192.0.2.9:6379 is up"),
-    "link down": (said(REPLICA, master_link_status="down", master_link_down_since_seconds=90), NONE, "replica_link", "critical", "down for 1.5 min"),
-    "copying": (said(REPLICA, master_link_status="down", master_sync_in_progress=1), NONE, "replica_link", "warning", "whole copy"),
-    "primary silent": (said(REPLICA, master_last_io_seconds_ago=30), NONE, "replica_lag", "warning", "30 s ago"),
-    "lag absent": (said(REPLICA, master_last_io_seconds_ago=None), NONE, "replica_lag", "unknown", "no master_last_io_seconds_ago"),
-    "role absent": (said(role=None), NONE, "replica_link", "unknown", "no role"),
-    "replica late": (said(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=60"), NONE, "replica_lag", "warning", "acknowledged 60 s ago"),
-    "replica copying": (said(slave0="ip=192.0.2.2,port=6379,state=wait_bgsave,offset=0,lag=0"), NONE, "replica_lag", "warning", "is not in sync"),
-    "replica in sync": (said(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=1", master_repl_offset=9), NONE, "replica_lag", "ok", "9 bytes behind"),
-    "a longer lag is allowed": (said(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=60"), Objectives(replica_lag=90), "replica_lag", "ok", ""),
-    "too few replicas": (live(said(min_slaves_good_slaves=0), min_replicas_to_write="1"), NONE, "too_few_replicas", "critical", "0 good replicas"),
-    "enough replicas": (live(said(min_slaves_good_slaves=1), min_replicas_to_write="1"), NONE, "too_few_replicas", "ok", ""),
+    "link down": (reported(REPLICA, master_link_status="down", master_link_down_since_seconds=90), NONE, "replica_link", "critical", "down for 1.5 min"),
+    "copying": (reported(REPLICA, master_link_status="down", master_sync_in_progress=1), NONE, "replica_link", "warning", "whole copy"),
+    "primary silent": (reported(REPLICA, master_last_io_seconds_ago=30), NONE, "replica_lag", "warning", "30 s ago"),
+    "lag absent": (reported(REPLICA, master_last_io_seconds_ago=None), NONE, "replica_lag", "unknown", "no master_last_io_seconds_ago"),
+    "role absent": (reported(role=None), NONE, "replica_link", "unknown", "no role"),
+    "replica late": (reported(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=60"), NONE, "replica_lag", "warning", "acknowledged 60 s ago"),
+    "replica copying": (reported(slave0="ip=192.0.2.2,port=6379,state=wait_bgsave,offset=0,lag=0"), NONE, "replica_lag", "warning", "is not in sync"),
+    "replica in sync": (reported(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=1", master_repl_offset=9), NONE, "replica_lag", "ok", "9 bytes behind"),
+    "a longer lag is allowed": (reported(slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=60"), Objectives(replica_lag=90), "replica_lag", "ok", ""),
+    "too few replicas": (live(reported(min_slaves_good_slaves=0), min_replicas_to_write="1"), NONE, "too_few_replicas", "critical", "0 good replicas"),
+    "enough replicas": (live(reported(min_slaves_good_slaves=1), min_replicas_to_write="1"), NONE, "too_few_replicas", "ok", ""),
     "events": (live(notify_keyspace_events="AKE"), NONE, "keyspace_events", "info", "AKE"),
-    "cluster fails": (said(but(cluster={"cluster_state": "fail"}), cluster_enabled=1), NONE, "cluster_state", "critical", "is fail"),
-    "cluster in doubt": (said(but(cluster={"cluster_state": "ok", "cluster_slots_pfail": "9"}), cluster_enabled=1), NONE, "cluster_state", "warning", "9 possibly"),
-    "cluster": (said(but(cluster={"cluster_state": "ok"}), cluster_enabled=1), NONE, "cluster_state", "ok", ""),
-    "cluster not shown": (said(but(missing={"cluster": "NOPERM"}), cluster_enabled=1), NONE, "cluster_state", "unknown", "NOPERM"),
+    "cluster fails": (reported(but(cluster={"cluster_state": "fail"}), cluster_enabled=1), NONE, "cluster_state", "critical", "is fail"),
+    "cluster in doubt": (reported(but(cluster={"cluster_state": "ok", "cluster_slots_pfail": "9"}), cluster_enabled=1), NONE, "cluster_state", "warning", "9 possibly"),
+    "cluster": (reported(but(cluster={"cluster_state": "ok"}), cluster_enabled=1), NONE, "cluster_state", "ok", ""),
+    "cluster not shown": (reported(but(missing={"cluster": "NOPERM"}), cluster_enabled=1), NONE, "cluster_state", "unknown", "NOPERM"),
     "Sentinel down": (but(sentinel=SentinelFacts("192.0.2.1:26379", "nothing listens")), NONE, "sentinel_down", "warning", "nothing listens"),
     "TILT": (but(sentinel={"tilt": True}), NONE, "sentinel_tilt", "warning", "in TILT"),
     "TILT absent": (but(sentinel={"tilt": None}), NONE, "sentinel_tilt", "unknown", ""),
@@ -330,7 +330,7 @@ CASES = {
     ),
     "Sentinel names a replica": (but(REPLICA), NONE, "sentinel_disagrees", "critical", "it is a replica of 192.0.2.9:6379"),
     "Sentinel names ours": (
-        said(but(sentinel={"watched": (Watched("orders", "192.0.2.2:6379", ("master",)),)}), slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=1"),
+        reported(but(sentinel={"watched": (Watched("orders", "192.0.2.2:6379", ("master",)),)}), slave0="ip=192.0.2.2,port=6379,state=online,offset=0,lag=1"),
         NONE, "sentinel_disagrees", "critical", "192.0.2.2:6379 for the primary, and it is a replica of this server",
     ),
     "Sentinel takes this primary for a replica": (
@@ -376,7 +376,7 @@ CASES = {
 
 
 def test_a_healthy_server_is_ok():
-    findings = judge(HEALTHY, Objectives(crash_loss=5, rpo=86400, drill_age=864000))
+    findings = findings_of(HEALTHY, Objectives(crash_loss=5, rpo=86400, drill_age=864000))
     assert [(one.code, one.severity, one.detected) for one in findings if one.severity != "ok"] == []
     assert status_of(findings) == 0
     assert len(findings) > 20
@@ -384,7 +384,7 @@ def test_a_healthy_server_is_ok():
 
 @pytest.mark.parametrize(("facts", "objectives", "code", "severity", "words"), CASES.values(), ids=CASES)
 def test_findings(facts, objectives, code, severity, words):
-    findings = judge(facts, objectives)
+    findings = findings_of(facts, objectives)
     mine = [one for one in findings if one.code == code and one.severity == severity]
     assert mine, [(one.code, one.severity, one.detected) for one in findings if one.code == code]
     assert any(words in one.detected for one in mine), [one.detected for one in mine]
@@ -402,23 +402,23 @@ def test_every_code_is_tested():
     "facts", [Facts(NOW, "a"), Facts(NOW, "a", "server_down", "x"), Facts(NOW, "a", local=False), RDB_ONLY, REPLICA]
 )
 def test_nothing_known_is_no_trouble_and_no_stumble(facts):
-    findings = judge(facts, NONE)
+    findings = findings_of(facts, NONE)
     assert all(one.detected and one.severity in SEVERITIES for one in findings)
-    told = report(facts, "orders", Objectives())
-    assert told["group_name"] == "orders"
+    predicted = report(facts, "orders", Objectives())
+    assert predicted["group_name"] == "orders"
     assert title(facts, "orders").startswith("orders at ")
 
 
 @pytest.mark.parametrize("name", sorted(BASE.fields))
 def test_no_field_of_info_is_needed(name):
     """An older or newer server may lack any of them: then something is not known, and nothing is made up."""
-    findings = judge(said(**{name: None}), Objectives(crash_loss=5))
+    findings = findings_of(reported(**{name: None}), Objectives(crash_loss=5))
     assert {one.code for one in findings if one.severity == "critical"} == set()
 
 
 def test_what_says_nothing_of_a_process_is_not_judged():
-    """Of a server on another host nothing is said of this one."""
-    codes = {one.code for one in judge(but(local=False), NONE)}
+    """Of a server on another host nothing is reported of this one."""
+    codes = {one.code for one in findings_of(but(local=False), NONE)}
     assert not codes & {"overcommit", "thp", "file_access", "disk_room", "swapped"}
 
 
@@ -433,20 +433,26 @@ def test_growth_is_the_mean_since_the_rewrite_or_of_two_looks():
 
 
 def test_a_report_has_what_a_fleet_needs():
-    told = report(HEALTHY, "orders", Objectives())
-    assert told["configured_durability"] == "AOF everysec + RDB (3600 1)"
-    assert told["last_save"] == {"time": "2027-01-15T07:50:00Z", "age_seconds": 600, "source": "file"}
-    assert told["last_verified_backup"] == {
+    predicted = report(HEALTHY, "orders", Objectives())
+    assert predicted["configured_durability"] == "AOF everysec + RDB (3600 1)"
+    assert predicted["last_save"] == {"time": "2027-01-15T07:50:00Z", "age_seconds": 600, "source": "file"}
+    assert predicted["last_verified_backup"] == {
         "name": "20270115T080000Z-rdb",
         "time": "2027-01-15T06:00:00Z",
         "age_seconds": 7200,
     }
-    assert told["backups"] == [{"name": "20270115T080000Z-rdb", "time": "2027-01-15T06:00:00Z", "status": "verified"}]
-    assert told["drills"] == [
+    assert predicted["backups"] == [
+        {"name": "20270115T080000Z-rdb", "time": "2027-01-15T06:00:00Z", "status": "verified"}
+    ]
+    assert predicted["drills"] == [
         {"time": "2027-01-14T08:00:00Z", "ok": True, "rpo_seconds": 7200.0, "rto_seconds": 1.5, "phases": {"load": 1.5}}
     ]
-    assert (told["role"], told["primary"], told["keys_total"]) == ("primary", "192.0.2.1:6379", BASE.keys)
-    assert told["sentinel"]["watched"][0]["name"] == "orders"
+    assert (predicted["role"], predicted["primary"], predicted["keys_total"]) == (
+        "primary",
+        "192.0.2.1:6379",
+        BASE.keys,
+    )
+    assert predicted["sentinel"]["watched"][0]["name"] == "orders"
     assert report(REPLICA, "orders", Objectives())["primary"] == "192.0.2.9:6379"
     assert report(REPLICA, "orders", Objectives())["replication"]["link"] == "up"
     by_manifest = report(but(disk={"rdb_mtime": NOW - 9000}), "orders", Objectives())
@@ -498,11 +504,11 @@ def section(text: str, code: str) -> str:
 
 @pytest.mark.parametrize("code", [*MEANINGS, *KINDS, *KERNEL_CHECKS])
 def test_every_code_has_its_paragraph_in_the_same_words(code):
-    told = section((ROOT / "docs/reference/findings.md").read_text(), code)
-    assert told, f"docs/reference/findings.md has no section {code}"
+    predicted = section((ROOT / "docs/reference/findings.md").read_text(), code)
+    assert predicted, f"docs/reference/findings.md has no section {code}"
     pairs = {**MEANINGS, **{kind.code: (kind.why, kind.do) for kind in KINDS.values()}}
     for words in pairs.get(code, ()):
-        assert words.lower() in told.lower().replace("`", "")
+        assert words.lower() in predicted.lower().replace("`", "")
 
 
 def test_no_paragraph_without_its_code():

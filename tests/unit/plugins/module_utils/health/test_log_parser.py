@@ -173,8 +173,8 @@ def test_lines_of_the_kernel(words, code):
 
 
 def test_every_kind_has_a_line():
-    told = set(" ".join(TOLD.values()).replace("(", "").replace(")", "").split())
-    assert told | set(LINES.values()) | set(KERNEL_LINES.values()) - {None} >= {
+    predicted = set(" ".join(TOLD.values()).replace("(", "").replace(")", "").split())
+    assert predicted | set(LINES.values()) | set(KERNEL_LINES.values()) - {None} >= {
         kind.code for kind in (*SERVER, *KERNEL)
     }
     assert len(KINDS) == len(SERVER) + len(KERNEL)

@@ -25,10 +25,10 @@ PORTS = tuple(range(21020, 21026))
 def recorded(case):
     kept = json.loads((FIXTURES / f"redis-7.0.15-cluster-{case}.json").read_text())
     answers = [
-        ClusterAnswer(address, parse_cluster_info(said["info"]), tuple(parse_nodes(said["nodes"])))
-        for address, said in kept.items()
+        ClusterAnswer(address, parse_cluster_info(reported["info"]), tuple(parse_nodes(reported["nodes"])))
+        for address, reported in kept.items()
     ]
-    return answers, {address: Detail(parse_info(said["server"])) for address, said in kept.items()}
+    return answers, {address: Detail(parse_info(reported["server"])) for address, reported in kept.items()}
 
 
 def by_port(found):
@@ -100,13 +100,13 @@ def test_moving_slots_and_a_node_alone():
 def test_disagreement_names_the_node_and_who_says_what():
     before, _details = recorded("healthy")
     after, _details = recorded("failed-over")
-    said = cluster_disagreement([before[0], after[0]])
-    assert said  # other identities altogether
+    reported = cluster_disagreement([before[0], after[0]])
+    assert reported  # other identities altogether
     healthy = before[0]
     nodes = tuple(node for node in healthy.nodes if not node.address.endswith(":21025"))
-    said = cluster_disagreement([ClusterAnswer("10.0.0.1:6379", healthy.info, nodes), before[1]])
-    assert said.startswith("127.0.0.1:21025 is replica of 127.0.0.1:")
-    assert said.endswith(f"to {before[1].asked}, unknown to 10.0.0.1:6379")
+    reported = cluster_disagreement([ClusterAnswer("10.0.0.1:6379", healthy.info, nodes), before[1]])
+    assert reported.startswith("127.0.0.1:21025 is replica of 127.0.0.1:")
+    assert reported.endswith(f"to {before[1].asked}, unknown to 10.0.0.1:6379")
 
 
 def test_lines_of_other_versions():

@@ -28,9 +28,11 @@ def recorded(case):
     kept = json.loads((FIXTURES / f"redis-7.0.15-sentinel-{case}.json").read_text())
     answers = [
         SentinelAnswer(
-            address, said["myid"], {NAME: set_of(said["masters"][0], said["replicas"][NAME], said["sentinels"][NAME])}
+            address,
+            reported["myid"],
+            {NAME: set_of(reported["masters"][0], reported["replicas"][NAME], reported["sentinels"][NAME])},
         )
-        for address, said in kept["sentinels"].items()
+        for address, reported in kept["sentinels"].items()
     ]
     return answers, {address: Detail(parse_info(text)) for address, text in kept["info"].items()}
 
@@ -83,7 +85,7 @@ def test_after_a_failover_the_old_primary_is_a_replica_that_is_down():
     assert (lost.variables["redis_link"], lost.variables["redis_down"]) == ("down", True)
     assert lost.variables["redis_link_down_seconds"] >= 9
     assert "s_down" in lost.variables["redis_flags"]
-    assert "redis_priority" not in lost.variables  # what nobody measured is not told
+    assert "redis_priority" not in lost.variables  # what nobody measured is not predicted
     assert lost.variables["redis_because"] == "nothing listens"
     (primary,) = (one for one in found.values() if "redis_primary" in one.groups)
     assert primary.variables["redis_config_epoch"] == 1
@@ -98,7 +100,7 @@ def test_who_does_not_listen_is_down_before_sentinel_says_so():
     assert "redis_down" in found[SECOND].groups
     assert "redis_down" not in found[THIRD].groups
     assert found[SECOND].variables["redis_link"] == "down"
-    # what its primary says of it is still told
+    # what its primary says of it is still predicted
     assert found[THIRD].variables["redis_lag_bytes"] >= 0
 
 
@@ -113,9 +115,9 @@ def changed(answer, **fields):
 def test_disagreement_says_who_says_what():
     answers, _details = recorded("healthy")
     answers[1] = changed(answers[1], port="21002", **{"config-epoch": "4"})
-    said = disagreement(answers, [NAME])
-    assert f"{FIRST} says {answers[0].asked}, {answers[2].asked} (configuration epoch 0)" in said
-    assert f"{SECOND} says {answers[1].asked} (configuration epoch 4)" in said
+    reported = disagreement(answers, [NAME])
+    assert f"{FIRST} says {answers[0].asked}, {answers[2].asked} (configuration epoch 0)" in reported
+    assert f"{SECOND} says {answers[1].asked} (configuration epoch 4)" in reported
 
 
 def test_half_of_them_decide_who_is_down():

@@ -219,6 +219,6 @@ def test_tuned(active, found):
 def test_what_is_said_of_tuned():
     assert tuned_warning(("never", "own"), "own", "never") is None
     assert tuned_warning(None, "own", "never") is None
-    told = tuned_warning(("always", "base"), "db", "never")
-    assert "by way of the profile base" in told
-    assert "tuned-adm profile redis" in told
+    predicted = tuned_warning(("always", "base"), "db", "never")
+    assert "by way of the profile base" in predicted
+    assert "tuned-adm profile redis" in predicted

@@ -62,8 +62,8 @@ def wanted(aof=True, save="900 1 300 10 60 10000", **more):
 
 def values_of(text):
     entries = expand(RedisConf(text), lambda path: [])
-    said = {entry.name: entry.text for entry in entries}
-    return entries, {name: normal(name, said.get(name, DEFAULTS.get(name, ""))) for name in PERSISTENCE}
+    reported = {entry.name: entry.text for entry in entries}
+    return entries, {name: normal(name, reported.get(name, DEFAULTS.get(name, ""))) for name in PERSISTENCE}
 
 
 def situation(file_aof=False, disk_name="rdb", live_aof=None, free=PLENTY, save="900 1", live=None, **more):
@@ -372,11 +372,11 @@ def test_no_step_of_an_accepted_plan_makes_a_start_find_less(
     ],
 )
 def test_what_a_power_cut_costs(values, seconds):
-    told = crash_loss(values, 5, 77)
-    assert told["seconds"] == seconds
-    assert told["text"]
-    assert told["how"]
-    assert (told["writes"] == 5) == (seconds == 77)
+    predicted = crash_loss(values, 5, 77)
+    assert predicted["seconds"] == seconds
+    assert predicted["text"]
+    assert predicted["how"]
+    assert (predicted["writes"] == 5) == (seconds == 77)
 
 
 def test_a_stopped_server_counts_no_writes():

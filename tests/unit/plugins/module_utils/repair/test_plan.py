@@ -183,8 +183,8 @@ def test_a_replica_of_an_empty_primary_is_told_from_one_with_data():
     empty = method(plan(facts(peers=[Peer("b:1", "replica", 0, LAST)])), "replica")
     assert (empty.possible, "empty" in empty.because) == (False, True)
     few = plan(facts(peers=[Peer("b:1", "primary", 3, None, 0)], had_keys=100))
-    told = refusal(few)
-    assert (told.code, "brought 0 keys" in told.detected, "100 keys" in told.detected) == (
+    predicted = refusal(few)
+    assert (predicted.code, "brought 0 keys" in predicted.detected, "100 keys" in predicted.detected) == (
         "doubtful_source",
         True,
         True,
@@ -207,18 +207,18 @@ def test_of_two_replicas_the_better_is_taken():
 
 def test_only_a_cut_is_left_and_it_waits_for_a_word():
     found = plan(facts(ways={**NO_WAYS, "truncation": CUT}))
-    told = refusal(found)
-    assert told.code == "truncation_not_allowed"
-    assert "31 bytes, 1 command (seconds not known)" in told.detected
-    assert "allow_truncation: true" in told.do
+    predicted = refusal(found)
+    assert predicted.code == "truncation_not_allowed"
+    assert "31 bytes, 1 command (seconds not known)" in predicted.detected
+    assert "allow_truncation: true" in predicted.do
     assert refusal(found, "truncation").code == "truncation_not_allowed"
     assert choose(found, "auto", True).method == "truncation"
 
 
 def test_an_old_backup_is_not_taken_in_silence_where_a_cut_costs_less():
     found = plan(facts(ways={**NO_WAYS, "truncation": CUT}, copies=[Copy("old", LAST - 604800)]))
-    told = refusal(found)
-    assert (told.code, "604800 s" in told.do, "old" in told.do) == ("truncation_not_allowed", True, True)
+    predicted = refusal(found)
+    assert (predicted.code, "604800 s" in predicted.do, "old" in predicted.do) == ("truncation_not_allowed", True, True)
     assert choose(found, "backup", False).method == "backup"
     assert choose(found, "auto", True).method == "truncation"
 
@@ -254,13 +254,13 @@ def test_history_that_lacks_something_is_a_cut():
 
 
 def test_where_nothing_is_left_each_reason_is_told():
-    told = refusal(plan(facts()))
-    assert told.code == "no_way_left"
+    predicted = refusal(plan(facts()))
+    assert predicted.code == "no_way_left"
     for name in METHODS:
-        assert f"{name}: " in told.detected
+        assert f"{name}: " in predicted.detected
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_is_named_and_not_possible_is_refused(name):
-    told = refusal(plan(facts()), name, True)
-    assert (told.code, name in told.detected) == ("rung_not_possible", True)
+    predicted = refusal(plan(facts()), name, True)
+    assert (predicted.code, name in predicted.detected) == ("rung_not_possible", True)

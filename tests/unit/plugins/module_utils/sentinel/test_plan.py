@@ -304,6 +304,6 @@ def test_advice_and_cautions():
     assert "even number" in advice([one], [*three, "d:26379"], {})[0]
     assert "at least 3" in advice([one], ["a:26379"], {})[0]
     assert "quorum of 1" in advice([Primary("m", 1, {})], three, {})[0]
-    told = cautions(True, {"m": {"can_fail_over": False, "usable": 1, "flags": ["s_down"], "address": "a"}}, ["x"], ["y"], False)  # fmt: skip
-    assert len(told) == 5
+    predicted = cautions(True, {"m": {"can_fail_over": False, "usable": 1, "flags": ["s_down"], "address": "a"}}, ["x"], ["y"], False)  # fmt: skip
+    assert len(predicted) == 5
     assert cautions(False, {}, ["x"], ["y"], True) == []

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def said(text, name, **included):
+def reported(text, name, **included):
     return effective(expand(RedisConf(text), lambda path: [(path, included[path])]), name)
 
 
@@ -153,19 +153,19 @@ def test_values_that_redis_refuses(name, text):
     ],
 )
 def test_save_lines_of_a_file(text, points):
-    assert said(text, "save", x="save 3 3\nsave 4 4\n") == points
+    assert reported(text, "save", x="save 3 3\nsave 4 4\n") == points
 
 
 def test_buffer_limits_of_a_file_merge_by_class():
     text = "client-output-buffer-limit normal 1 1 1\nclient-output-buffer-limit replica 2 2 2\nclient-output-buffer-limit slave 3 3 3\n"
-    assert said(text, "client-output-buffer-limit") == "normal 1 1 1 slave 3 3 3 pubsub 33554432 8388608 60"
+    assert reported(text, "client-output-buffer-limit") == "normal 1 1 1 slave 3 3 3 pubsub 33554432 8388608 60"
 
 
 def test_the_last_line_of_a_scalar_wins():
-    assert said("maxmemory 1mb\nmaxmemory 2mb\n", "maxmemory") == "2097152"
-    assert said("maxmemory 1mb\ninclude x\n", "maxmemory", x="maxmemory 3mb\n") == "3145728"
-    assert said("slave-priority 5\nreplica-priority 6\n", "replica-priority") == "6"
-    assert said("hz 10\n", "maxmemory") is None
+    assert reported("maxmemory 1mb\nmaxmemory 2mb\n", "maxmemory") == "2097152"
+    assert reported("maxmemory 1mb\ninclude x\n", "maxmemory", x="maxmemory 3mb\n") == "3145728"
+    assert reported("slave-priority 5\nreplica-priority 6\n", "replica-priority") == "6"
+    assert reported("hz 10\n", "maxmemory") is None
 
 
 def test_every_default_is_in_normal_form():
@@ -205,7 +205,7 @@ def test_written_save_points_are_read_back(points, before):
     value = " ".join(f"{seconds} {changes}" for seconds, changes in points)
     conf = RedisConf(before)
     conf.set("save", file_lines("save", value))
-    assert said(conf.render(), "save") == value
+    assert reported(conf.render(), "save") == value
 
 
 def test_secrets_are_masked():

@@ -205,7 +205,7 @@ def test_what_the_same_run_mends_is_no_refusal_in_check_mode(more, code):
 
 
 @pytest.mark.parametrize(
-    ("said", "have", "same"),
+    ("reported", "have", "same"),
     [
         ("", "", True),
         ("no one", "", True),
@@ -215,11 +215,11 @@ def test_what_the_same_run_mends_is_no_refusal_in_check_mode(more, code):
         ("a 1", "b 1", False),
     ],
 )
-def test_a_restart_does_not_change_the_role(said, have, same):
+def test_a_restart_does_not_change_the_role(reported, have, same):
     if same:
-        require_role({"replicaof": said}, {"replicaof": have})
+        require_role({"replicaof": reported}, {"replicaof": have})
     else:
-        assert code_of(require_role, {"replicaof": said}, {"replicaof": have}) == "role_differs"
+        assert code_of(require_role, {"replicaof": reported}, {"replicaof": have}) == "role_differs"
 
 
 @pytest.mark.parametrize(
