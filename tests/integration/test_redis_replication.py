@@ -254,7 +254,7 @@ def test_an_answer_that_comes_after_the_hold_changes_nothing(replicate, servers,
 
     servers[0].fill(5)
     real = act.look
-    monkeypatch.setattr(act, "_PAUSE_MS", 1000)
+    monkeypatch.setattr(act, "_PAUSE_SECONDS", 1.0)
     monkeypatch.setattr(act, "look", lambda *args: (time.sleep(0.7), real(*args))[1])
     done = replicate(servers[1])
     assert (done.failed, done.code) == (True, "primary_unreachable"), done.msg

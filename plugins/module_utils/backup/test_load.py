@@ -29,12 +29,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
-    end_with_parent,
-    reason_of_exit,
-    run_temporary_server,
+    Started,
     server_binary,
+    started,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
 
 __all__ = ["WORK_PREFIX", "Loaded", "decode", "loaded", "memory_available", "server_version"]
 
@@ -151,63 +151,27 @@ def loaded(
             "install redis (role redis_install)",
         )
     work = _room(near)
-    meeting = tempfile.mkdtemp(prefix="redisops-work-")  # the path of a socket has to be short
     try:
         try:
-            arguments = _lay_out(data, work)
+            data_arguments = _lay_out(data, work)
         except OSError as error:
             raise _no_room(work, error) from None
-        identity: dict[str, t.Any] = {}
+        nobody = pwd.getpwnam(_NOBODY)
+        # Root's group is no group for a temporary server: a backup that was brought from another host may have it.
+        group = (os.stat(data).st_gid if gid is None else gid) or nobody.pw_gid
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam(_NOBODY)
-            # Root's group is no group for a temporary server: a backup that was brought from another host may have it.
-            group = (os.stat(data).st_gid if gid is None else gid) or nobody.pw_gid
             _hand_over(work, group)
-            identity = {"user": nobody.pw_uid, "group": group, "extra_groups": []}
-            os.chown(meeting, nobody.pw_uid, 0)
-        listening = os.path.join(meeting, "s")
-        command = [
-            "/bin/sh",
-            "-c",
-            _MEEK,
-            program,
-            *arguments,
-            "--port",
-            "0",
-            "--unixsocket",
-            listening,
-            "--unixsocketperm",
-            "700",
-            "--dir",
-            ".",
-            "--save",
-            "",
-            "--databases",
-            databases,
-            "--replicaof",
-            "127.0.0.1",
-            "0",
-            "--replica-read-only",
-            "no",
-            "--enable-debug-command",
-            "local",
-            "--auto-aof-rewrite-percentage",
-            "0",
-            "--daemonize",
-            "no",
-            "--logfile",
-            "",
-            "--proto-max-bulk-len",
-            "4gb",
-        ]
+        arguments = [
+            *data_arguments, "--dir", ".", "--save", "", "--databases", databases, "--replicaof", "127.0.0.1", "0", "--replica-read-only", "no",
+            "--enable-debug-command", "local", "--auto-aof-rewrite-percentage", "0", "--proto-max-bulk-len", "4gb",
+        ]  # fmt: skip
         began = time.monotonic()
-        with tempfile.TemporaryFile() as output:
-            with run_temporary_server(command, listening, output, identity, end_with_parent, timeout, work) as process:
-                if process.poll() is None:
-                    yield dataclasses.replace(_loaded(listening, began, timeout, output), directory=work)
-                    return
-            words = reason_of_exit(_text(output))
-            code = process.returncode
+        user = User(nobody.pw_uid, group, ())
+        with started(lambda _home: ["/bin/sh", "-c", _MEEK, program, *arguments], user, timeout, work) as server:
+            if server.code is None:
+                yield dataclasses.replace(_loaded(server, began, timeout), directory=work)
+                return
+            words, code = server.words, server.code
         raise Problem(
             "does_not_load",
             f"a temporary server does not load {os.path.basename(data)}: {words} (it ended with {code})",
@@ -216,16 +180,10 @@ def loaded(
         )
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(meeting, ignore_errors=True)
 
 
-def _text(output: t.BinaryIO) -> str:
-    output.seek(0)
-    return output.read().decode("utf-8", "replace")
-
-
-def _loaded(listening: str, began: float, timeout: float, output: t.BinaryIO) -> Loaded:
-    server = connect(Login(unix_socket=listening), max(timeout, 30.0))
+def _loaded(process: Started, began: float, timeout: float) -> Loaded:
+    server = connect(Login(unix_socket=process.socket), max(timeout, 30.0))
     latest: list[Info] = []
 
     def done() -> bool:
@@ -242,4 +200,4 @@ def _loaded(listening: str, began: float, timeout: float, output: t.BinaryIO) ->
     seconds = time.monotonic() - began
     # From here on it writes nothing to disk: a full one says nothing about the copy.
     server.config_set({"appendonly": "no"})
-    return Loaded(server, latest[0], seconds, str(server.command("DEBUG", "DIGEST")), _text(output))
+    return Loaded(server, latest[0], seconds, str(server.command("DEBUG", "DIGEST")), process.text)

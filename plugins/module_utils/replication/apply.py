@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import time
-
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
     GroupHosts,
@@ -21,11 +19,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     Server,
     wait_for,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.server.pause import WritePause
 
 __all__ = ["follow", "wait_for_replicas"]
 
 #: Longer than one question to the primary takes; short for clients, should the run be cut off meanwhile.
-_PAUSE_MS = 15000
+_PAUSE_SECONDS = 15.0
 
 
 def follow(server: Server, group_hosts: GroupHosts, primary: str, timeout: float) -> None:
@@ -35,19 +34,19 @@ def follow(server: Server, group_hosts: GroupHosts, primary: str, timeout: float
     a replica that goes on trying.
     """
     host, port = split_endpoint(primary)
-    began = time.monotonic()
-    server.command("CLIENT", "PAUSE", _PAUSE_MS, "WRITE")
+    pause = WritePause(server.command, _PAUSE_SECONDS)
+    pause.renew()
     try:
         there_now = look(group_hosts, primary, server.login)
         require_joinable(group_hosts.spelled(view_of(server.info(), group_hosts.own)), there_now)
-        if time.monotonic() - began > _PAUSE_MS / 2000:
+        if pause.lasted > _PAUSE_SECONDS / 2:
             raise Problem(
-                "primary_unreachable", f"{primary} took {time.monotonic() - began:.0f} seconds to answer; writes could not be paused for so long, "
+                "primary_unreachable", f"{primary} took {pause.lasted:.0f} seconds to answer; writes could not be paused for so long, "
                 "and nothing has been changed", "an answer while writes are paused", "look at the network and at DNS, then run again",
             )  # fmt: skip
         server.command("REPLICAOF", host, port)
     finally:
-        server.command("CLIENT", "UNPAUSE")
+        pause.end()
     last: list[str] = [""]
 
     def up() -> bool:

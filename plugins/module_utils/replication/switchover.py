@@ -9,7 +9,7 @@ So no write that was acknowledged is missing afterwards; clients wait, or are to
 
 from __future__ import annotations
 
-import time
+import functools
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
@@ -34,10 +34,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     wait_for,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.pause import WritePause
 
 __all__ = ["Switch", "read_sentinels", "wait_for_priority"]
 
-#: How long the old primary goes on holding if this run is cut off; while it runs it holds anew.
+#: Seconds for which writes stay paused if this run is cut off; while it runs the pause is renewed.
 PAUSE_SECONDS = 60
 CATCH_UP_SECONDS = 10.0
 PROMOTE_SECONDS = 45.0
@@ -123,7 +124,7 @@ class Switch:
         self.primary, self.target = primary.address, target.view.address
         self._linked = [self.target, *(one for one in linked if one != self.target)]
         self._history, self._paused_at = primary.id, primary.offset
-        self._paused_until, self._lapsed = 0.0, False
+        self._pause = WritePause(functools.partial(self.command, self.primary), PAUSE_SECONDS)
         self.gap_ms = 0
         self.warnings: list[str] = []
 
@@ -141,13 +142,6 @@ class Switch:
     def _view(self, address: str) -> View:
         return self._members.spelled(view_of(self._info(address), address))
 
-    def _hold(self) -> None:
-        """Hold writes from now on, anew at every look: what takes long must not outlast it."""
-        now = time.monotonic()
-        self._lapsed = self._lapsed or bool(self._paused_until and now > self._paused_until)
-        self.command(self.primary, "CLIENT", "PAUSE", PAUSE_SECONDS * 1000, "WRITE")
-        self._paused_until = now + PAUSE_SECONDS
-
     def _behind(self) -> list[str]:
         """Who does not have every byte yet."""
         views = [self._view(address) for address in self._linked]
@@ -156,10 +150,9 @@ class Switch:
         return [view.address for view in views if view.offset < now.offset or view.id != now.id or not view.link_up]
 
     def pause_until_caught_up(self) -> None:
-        """Hold writes until the target, and whoever else may be promoted, has every byte. Raises Problem; then writes go on."""
-        self._began = time.monotonic()
+        """Pause writes until the target, and whoever else may be promoted, has every byte. Raises Problem; then writes go on."""
         try:
-            self._hold()
+            self._pause.renew()
             if wait_for(lambda: not self._behind(), CATCH_UP_SECONDS):
                 return
             raise Problem(
@@ -168,15 +161,12 @@ class Switch:
                 "look at disk and network, then run again",
             )  # fmt: skip
         except BaseException:
-            self.release()
+            self.end_pause()
             raise
 
-    def release(self) -> None:
+    def end_pause(self) -> None:
         """Let writes go on."""
-        try:
-            self.command(self.primary, "CLIENT", "UNPAUSE")
-        except Problem:
-            pass  # gone, or no primary any more
+        self._pause.end()
 
     def by_sentinel(self, sentinel: Server, name: str) -> None:
         """Sentinel promotes and tells everybody. Raises Problem."""
@@ -223,7 +213,7 @@ class Switch:
         return info.text("role") == "master" and info.text("master_failover_state", "no-failover") == "no-failover"
 
     def _refused(self, who: str, error: CommandError) -> t.NoReturn:
-        self.release()
+        self.end_pause()
         raise Problem(
             "failover_refused", f"{who} refuses the failover: {error.text}; writes go on, and the primary is the same", "",
             "see SENTINEL MASTER and SENTINEL REPLICAS, or INFO replication, then run again",
@@ -234,8 +224,8 @@ class Switch:
         try:
             old = self._view(self.primary)
             if old.role == "primary":
-                self._hold()
-            end = old.offset if self._lapsed and old.role == "primary" else self._paused_at
+                self._pause.renew(always=True)
+            end = old.offset if self._pause.lapsed and old.role == "primary" else self._paused_at
             known = View("", "primary", id=self._history, offset=end)
             views = (self._view(address) for address in self._linked)
             new = next((view for view in views if view.role == "primary" and contains(view, known)), None)
@@ -251,9 +241,9 @@ class Switch:
 
     def _finish(self, who: str, stopped: t.Callable[[], bool]) -> None:
         if wait_for(self._moved, PROMOTE_SECONDS):
-            self.release()
+            self.end_pause()
             wait_for(self._takes_writes, CATCH_UP_SECONDS)
-            self.gap_ms = int((time.monotonic() - self._began) * 1000)
+            self.gap_ms = int(self._pause.lasted * 1000)
             chosen = self._linked[0]
             if chosen != self.target:
                 raise Problem(
@@ -267,7 +257,7 @@ class Switch:
         except Problem:
             same = False
         if same:
-            self.release()
+            self.end_pause()
         ends = "writes go on, and the primary is the same" if same else (
             f"somebody may have been promoted, so {self.primary} pauses writes for {PAUSE_SECONDS} seconds more"
         )  # fmt: skip

@@ -37,7 +37,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     wait_for,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf
-from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import temporary_server
+from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
+    Candidate,
+    temporary_server,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
@@ -93,7 +96,7 @@ def require_file_accepted(sentinel: Sentinel, text: str) -> None:
         binary = os.path.join(folder, "redis-sentinel")  # its name makes it one
         os.symlink(os.path.realpath(program), binary)
         user = user or sentinel.host.user_of_file(sentinel.path)
-        with temporary_server(binary, conf.render(), sentinel.path, conf.directives(), "/", user):
+        with temporary_server(binary, Candidate(conf.render(), sentinel.path, conf.directives()), user):
             pass
     finally:
         shutil.rmtree(folder, ignore_errors=True)

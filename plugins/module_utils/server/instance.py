@@ -24,6 +24,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive, RedisConf, expand
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
+    Candidate,
     server_binary,
     temporary_server,
 )
@@ -266,7 +267,7 @@ def temporarily_loaded(
     if user is None:  # whoever owns the data is whom the server will run as
         user = instance.host.user_of_file(data_dir if data_dir and os.path.isdir(data_dir) else instance.path)
     place = instance.value("dir") or "/"
-    with temporary_server(binary, text, instance.path, directives, place, user, acl_text) as socket:
+    with temporary_server(binary, Candidate(text, instance.path, directives, place, acl_text), user) as socket:
         yield connect(Login(unix_socket=socket)) if acl_text == OPEN_ACL else None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import re
 import shutil
@@ -27,11 +28,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
 
 __all__ = [
-    "end_with_parent",
-    "reason_of_exit",
+    "Candidate",
+    "Started",
     "require_bindable",
-    "run_temporary_server",
     "server_binary",
+    "started",
     "temporary_server",
 ]
 
@@ -49,8 +50,8 @@ def server_binary(executable: str = "") -> t.Optional[str]:
 
 def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str) -> list[str]:
     overrides: list[tuple[str, ...]] = [
-        ("port", "0"), ("unixsocket", os.path.join(directory, "s")), ("unixsocketperm", "700"), ("dir", directory),
-        ("dbfilename", "probe.rdb"), ("appendonly", "no"), ("save", ""), ("logfile", ""), ("daemonize", "no"),
+        ("dir", directory),
+        ("dbfilename", "probe.rdb"), ("appendonly", "no"), ("save", ""),
         ("supervised", "no"), ("pidfile", ""), ("syslog-enabled", "no"), ("bind", "127.0.0.1"), ("cluster-enabled", "no"),
         ("oom-score-adj", "no"), ("set-proc-title", "no"),
     ]  # fmt: skip
@@ -66,7 +67,7 @@ def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str)
     return [part for name, *values in overrides for part in ("--" + name, *values)]
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """In the child: be killed when the run ends before it could do so itself (PR_SET_PDEATHSIG is 1)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -82,7 +83,7 @@ def _answers(path: str) -> bool:
         return False
 
 
-def reason_of_exit(output: str) -> str:
+def _reason_of_exit(output: str) -> str:
     """Redis' own words for what is wrong, with the line; secrets are left out."""
     # Redis 8 says in its log what 7.0 prints: without the stamps they read alike.
     lines = [re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", line) for line in output.strip().splitlines()]
@@ -102,87 +103,125 @@ def reason_of_exit(output: str) -> str:
     return (telling or lines or ["it ended without a word"])[0]
 
 
-@contextlib.contextmanager
-def run_temporary_server(
-    command: t.Sequence[str],
-    listening: str,
-    output: t.Any,
-    identity: t.Mapping[str, t.Any],
-    prepare: t.Callable[[], None],
-    timeout: float,
-    directory: str = "/",
-) -> t.Iterator[subprocess.Popen]:
-    """A server process that listens on one Unix socket; it answers, has ended, or has had ``timeout`` seconds. Killed at the end.
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A temporary server. ``socket``: where it listens; empty where it ended or never answered, and ``words`` then says why."""
 
-    ``identity`` is whom it runs as, ``prepare`` runs in the child before the server does, ``directory`` is where it starts.
-    """
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=directory,
-        preexec_fn=prepare, **identity,  # noqa: PLW1509, a module has one thread
-    )  # fmt: skip
-    try:
-        wait_for(lambda: process.poll() is not None or _answers(listening), timeout)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    socket: str
+    code: t.Optional[int]
+    output: t.BinaryIO
 
+    @property
+    def words(self) -> str:
+        """Redis' own reason."""
+        return _reason_of_exit(self.text)
 
-@contextlib.contextmanager
-def temporary_server(
-    binary: str,
-    text: str,
-    path: str,
-    directives: t.Sequence[Directive],
-    data_dir: str,
-    user: User,
-    acl_text: t.Optional[str] = None,
-) -> t.Iterator[str]:
-    """A server of ``binary`` that has read ``text`` as its configuration; gives the path of its Unix socket.
-
-    ``path`` is the file that ``text`` is meant for, ``directives`` what it holds with its includes, ``acl_text`` what its ACL file
-    should hold in place of what it does. Where we are root the temporary server runs as ``user``, who may read what the server may read
-    (keys for TLS by a further group, say). Raises Problem, with Redis' words, if it refuses to start.
-    """
-    directory = tempfile.mkdtemp(prefix="redisops-probe-")
-    identity: dict[str, t.Any] = {}
-    try:
-        candidate, listening, acl = (os.path.join(directory, name) for name in ("redis.conf", "s", "users.acl"))
-        arguments = _arguments(directives, directory, data_dir)
-        owned = [candidate]
-        _write(candidate, text)
-        if acl_text is not None:
-            _write(acl, acl_text)
-            arguments += ["--aclfile", acl]
-            owned.append(acl)
-        if os.geteuid() == 0 and user.uid:
-            identity = {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
-            for name in [*owned, directory]:  # the directory last: from then on that user may put links into it
-                os.chown(name, user.uid, user.gid, follow_symlinks=False)
-        with tempfile.TemporaryFile() as output:
-            command = [binary, candidate, *arguments]
-            with run_temporary_server(
-                command, listening, output, identity, end_with_parent, _TIMEOUT_SECONDS
-            ) as process:
-                if process.poll() is None and _answers(listening):
-                    yield listening
-                    return
-            output.seek(0)
-            why = reason_of_exit(output.read().decode("utf-8", "replace")).replace(acl, "the ACL file")
-        raise Problem(
-            "conf_rejected",
-            f"{os.path.basename(binary)} does not accept the resulting {path}: {why}; the file is unchanged",
-            "directives and values that this server version knows",
-            "correct the setting named above (or that line of the file, if it stood there before)",
-        )
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    @property
+    def text(self) -> str:
+        """All that it has printed so far."""
+        self.output.seek(0)
+        return self.output.read().decode("utf-8", "replace")
 
 
 def _write(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
         handle.write(text)
+
+
+def _run_as(user: User, paths: t.Sequence[str]) -> dict[str, t.Any]:
+    """Whom the process runs as, and ``paths`` given to that user: only root can, and root's own server stays root's."""
+    if os.geteuid() != 0 or not user.uid:
+        return {}
+    for path in paths:
+        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+    return {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
+
+
+@contextlib.contextmanager
+def started(
+    command: t.Callable[[str], t.Sequence[str]],
+    user: User,
+    timeout: float,
+    directory: str = "",
+    files: t.Optional[t.Mapping[str, str]] = None,
+) -> t.Iterator[Started]:
+    """A server that listens on a Unix socket and nowhere else, once it answers, has ended, or has had ``timeout`` seconds. Killed at the end.
+
+    It has a short directory of its own (the path of a socket has to be short), with ``files``, name → text; ``command`` gives program and
+    arguments from that directory's path. ``directory`` is where it starts instead. As root it runs as ``user``.
+    """
+    home = tempfile.mkdtemp(prefix="redisops-temporary-")
+    try:
+        paths = [os.path.join(home, name) for name in files or {}]
+        for path, text in zip(paths, (files or {}).values()):
+            _write(path, text)
+        listening = os.path.join(home, "s")
+        words = [
+            *command(home), "--port", "0", "--unixsocket", listening, "--unixsocketperm", "700", "--daemonize", "no", "--logfile", "",
+        ]  # fmt: skip
+        identity = _run_as(user, [*paths, home])  # the directory last: from then on that user may put links into it
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=directory or "/",
+                preexec_fn=_end_with_parent, **identity,  # noqa: PLW1509, a module has one thread
+            )  # fmt: skip
+            try:
+                wait_for(lambda: process.poll() is not None or _answers(listening), timeout)
+                answers = process.poll() is None and _answers(listening)
+                yield Started(listening if answers else "", process.returncode, output)
+            finally:
+                process.kill()
+                process.wait()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A configuration that nobody uses yet: ``text`` for the file ``path``, ``directives`` that it holds with its includes.
+
+    ``acl_text`` is what its ACL file should hold in place of what it does. Relative names are of ``data_dir``.
+    """
+
+    text: str
+    path: str
+    directives: t.Sequence[Directive]
+    data_dir: str = "/"
+    acl_text: t.Optional[str] = None
+
+    def arguments(self, home: str) -> list[str]:
+        """The candidate's file, and what a server in ``home`` has to do otherwise."""
+        acl = ["--aclfile", os.path.join(home, "users.acl")] if self.acl_text is not None else []
+        return [os.path.join(home, "redis.conf"), *_arguments(self.directives, home, self.data_dir), *acl]
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {"redis.conf": self.text, **({"users.acl": self.acl_text} if self.acl_text is not None else {})}
+
+
+@contextlib.contextmanager
+def temporary_server(binary: str, candidate: Candidate, user: User) -> t.Iterator[str]:
+    """A server of ``binary`` that has read the candidate as its configuration; gives the path of its Unix socket.
+
+    Where we are root it runs as ``user``, who may read what the server may read (keys for TLS by a further group, say). Raises Problem,
+    with Redis' words, if it refuses to start.
+    """
+    with started(
+        lambda home: [binary, *candidate.arguments(home)], user, _TIMEOUT_SECONDS, files=candidate.files
+    ) as server:
+        if server.socket:
+            yield server.socket
+            return
+        why = (
+            re.sub(r"\S*/users\.acl", "the ACL file", server.words) if candidate.acl_text is not None else server.words
+        )
+    raise Problem(
+        "conf_rejected",
+        f"{os.path.basename(binary)} does not accept the resulting {candidate.path}: {why}; the file is unchanged",
+        "directives and values that this server version knows",
+        "correct the setting named above (or that line of the file, if it stood there before)",
+    )
 
 
 def require_bindable(addresses: t.Sequence[str]) -> None:

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import os
-import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import verified_save
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
-    CommandError,
     Login,
     Server,
     ServerDown,
@@ -21,6 +19,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import wait_until_loaded
+from ansible_collections.redisops.recovery.plugins.module_utils.server.pause import WritePause
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import TIMED_OUT, Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
@@ -76,28 +75,9 @@ def save_before_restart(server: Server, require_safe: t.Callable[[Info], None], 
     require_safe(verified_save(server, timeout))
 
 
-class _Pause:
-    """Writes are not acknowledged while this is renewed; the pause ends by itself soon after a run that was cut off."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._renew_at = 0.0
-
-    def renew(self) -> None:
-        if time.monotonic() >= self._renew_at:
-            self._server.command("CLIENT", "PAUSE", _PAUSE_SECONDS * 1000, "WRITE")
-            self._renew_at = time.monotonic() + _PAUSE_SECONDS / 3
-
-    def end(self) -> None:
-        try:
-            self._server.command("CLIENT", "UNPAUSE")
-        except (CommandError, ServerDown):
-            pass
-
-
-def pause_writes(server: Server, require_safe: t.Callable[[Info], None], timeout: float) -> tuple[_Pause, Info]:
+def pause_writes(server: Server, require_safe: t.Callable[[Info], None], timeout: float) -> tuple[WritePause, Info]:
     """Stop acknowledging writes, and require_safe again: what is verified from here on is what there is. Raises Problem."""
-    pause = _Pause(server)
+    pause = WritePause(server.command, _PAUSE_SECONDS)
     pause.renew()
     try:
         info = server.info()

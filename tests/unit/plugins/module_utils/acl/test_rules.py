@@ -154,7 +154,7 @@ def test_this_collection_asks_for_all_that_it_sends():
         if "/".join(path.parts[-2:]) in scratch:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "command":
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("command", "_command"):
                 words = [
                     arg.value.lower()
                     for arg in node.args
