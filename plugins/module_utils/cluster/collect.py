@@ -145,25 +145,9 @@ class Nodes:
             )  # fmt: skip
         found = _without_memories(found)
         rows = {node.id: node for member in found for node in member.nodes if not node.joining}
-        ids = {member.id for member in found if member.id}
-        for number, member in enumerate(found):
-            if not member.reached:
-                twin = next(
-                    (row for row in rows.values() if row.id not in ids and self._same(row.address, member.address)),
-                    None,
-                )
-                if twin:
-                    found[number] = dataclasses.replace(member, id=twin.id)
-                    ids.add(twin.id)
-        rest = [row for row in rows.values() if row.id not in ids]
-        places = ["leaving" if row.id in self.leaving_ids else "known" for row in rest]
-        asked = [(row.address, place) for row, place in zip(rest, places) if usable(row.address)]
-        answers = {member.address: member for member in self._ask_all(asked)}
-        for row, place in zip(rest, places):
-            member = answers.get(row.address, Member(row.address, place, because="it has no address"))
-            if member.reached and member.id != row.id:
-                member = Member(row.address, place, because="another node answers there")
-            found.append(dataclasses.replace(member, id=row.id))
+        found = self._identified(found, rows)
+        ids = {member.id for member in found}
+        found += self._others([row for row in rows.values() if row.id not in ids])
         found = [member for member in found if member.id or member.place == "declared"]
         self.by_id = {
             member.id: self._servers[member.address]
@@ -171,6 +155,35 @@ class Nodes:
             if member.reached and member.address in self._servers
         }
         return Picture(found)
+
+    def _identified(self, found: t.Sequence[Member], rows: t.Mapping[str, Node]) -> list[Member]:
+        """Members with the id that others know them by, where they do not answer themselves."""
+        ids = {member.id for member in found if member.id}
+        named = []
+        for member in found:
+            twin = None
+            if not member.reached:
+                twin = next(
+                    (row for row in rows.values() if row.id not in ids and self._same(row.address, member.address)),
+                    None,
+                )
+            if twin:
+                ids.add(twin.id)
+            named.append(dataclasses.replace(member, id=twin.id) if twin else member)
+        return named
+
+    def _others(self, rows: t.Sequence[Node]) -> list[Member]:
+        """Nodes that are neither declared nor named as leaving by their address, asked where others know them."""
+        places = {row.id: "leaving" if row.id in self.leaving_ids else "known" for row in rows}
+        asked = self._ask_all([(row.address, places[row.id]) for row in rows if usable(row.address)])
+        answers = {member.address: member for member in asked}
+        found = []
+        for row in rows:
+            member = answers.get(row.address, Member(row.address, places[row.id], because="it has no address"))
+            if member.reached and member.id != row.id:
+                member = Member(row.address, places[row.id], because="another node answers there")
+            found.append(dataclasses.replace(member, id=row.id))
+        return found
 
     def _same(self, reported: str, address: str) -> bool:
         return reported == address or (

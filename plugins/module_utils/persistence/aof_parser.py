@@ -164,6 +164,70 @@ def _quick(block: bytes, at: int) -> t.Optional[tuple[bytes, tuple[bytes, ...], 
     return name, tuple(kept), at + 2
 
 
+_Entry = tuple[int, int, t.Optional[bytes], tuple[bytes, ...], t.Optional[int], t.Optional[int]]
+
+
+def _entry_by_entry(handle: t.BinaryIO) -> t.Iterator[_Entry]:
+    """(begin, end, name, first arguments, time, since) of each entry: a command has a name, a ``#`` line none. Raises _Stop."""
+    block, origin, at = b"", handle.tell(), 0  # origin: where in the file the block begins
+    while True:
+        begin = origin + at
+        quick = _quick(block, at)
+        if quick is not None:
+            word, args, at = quick
+            yield begin, origin + at, word, args, None, None
+            continue
+        stamp = _STAMP.match(block, at)
+        if stamp:
+            at = stamp.end()
+            yield begin, origin + at, None, (), int(stamp[1]), None
+            continue
+        handle.seek(begin)
+        mark = handle.read(1)
+        if not mark:
+            return
+        handle.seek(begin)
+        word, args, time, since = (None, (), *_annotation(handle)) if mark == b"#" else (*_whole(handle), None, None)
+        origin, at = handle.tell(), 0
+        block = handle.read(_STEP)
+        yield begin, origin, word, args, time, since
+
+
+class _Progress:
+    """What is known of the commands so far. Only what is not within an open MULTI counts: a server runs no more."""
+
+    def __init__(self, at: int) -> None:
+        self.good = at
+        self.total = self.unstamped = self._waiting = 0
+        self.timestamp: t.Optional[int] = None
+        self.first: t.Optional[int] = None
+        self.latest: t.Optional[int] = None
+        self.multi: t.Optional[int] = None
+        self._database: t.Optional[int] = None
+
+    def begins(self, name: str, args: tuple[bytes, ...], begin: int, seen: t.Optional[int]) -> t.Optional[int]:
+        """A command begins; gives the database that it is for."""
+        if name == "SELECT" and args:
+            self._database = int(args[0]) if args[0].isdigit() else self._database
+        elif name == "MULTI":
+            self.multi = begin
+        self._waiting += 1
+        if seen is None:
+            self.unstamped += 1
+        return self._database
+
+    def ended(self, name: str, end: int, seen: t.Optional[int]) -> None:
+        """A command is whole."""
+        if name == "EXEC":
+            self.multi = None
+        if self.multi is not None:
+            return
+        self.good, self.total, self._waiting = end, self.total + self._waiting, 0
+        if seen is not None and seen != self.timestamp:
+            self.first = seen if self.first is None else self.first
+            self.latest, self.timestamp = max(seen, self.latest or 0), seen
+
+
 class AofCommands:
     """The commands of a file from where it stands, one by one, in constant memory; ``scan`` says at the end how it ended.
 
@@ -182,62 +246,34 @@ class AofCommands:
         return self.scan
 
     def __iter__(self) -> t.Iterator[Command]:
-        handle = self._handle
-        block, origin, at = b"", handle.tell(), 0  # origin: where in the file the block begins
-        good = origin
-        start = -1  # where the # lines before the next command begin
-        total = waiting = unstamped = 0
-        timestamp = seen = first = latest = database = multi = since = None
+        end = self._handle.tell()
+        so_far = _Progress(end)
+        start = -1  # where the # lines before the next command begin: they belong to it, and Redis cuts before them
+        seen = since = None
         try:
-            while True:
-                quick = _quick(block, at)
-                begin = origin + at
-                if quick is None:
-                    stamp = _STAMP.match(block, at)
-                    if not stamp:
-                        handle.seek(begin)
-                        mark = handle.read(1)
-                        if not mark:
-                            break
-                        handle.seek(begin)
-                    if stamp or mark == b"#":  # it belongs to the command behind it: Redis cuts before it
-                        start = begin if start < 0 else start
-                        time, brought = (int(stamp[1]), None) if stamp else _annotation(handle)
-                        seen, since = seen if time is None else time, since if brought is None else brought
-                    else:
-                        quick = (*_whole(handle), 0)
-                    if stamp:
-                        at = stamp.end()
-                    else:
-                        origin, at = handle.tell(), 0
-                        block = handle.read(_STEP)
-                    if quick is None:
-                        continue
-                word, args, at = quick
-                begin, start, end = (begin if start < 0 else start), -1, origin + at
+            for begin, end, word, args, time, brought in _entry_by_entry(self._handle):
+                start = begin if start < 0 else start
+                if word is None:
+                    seen, since = seen if time is None else time, since if brought is None else brought
+                    continue
                 name = word.decode("latin-1").upper()
-                if name == "SELECT" and args:
-                    database = int(args[0]) if args[0].isdigit() else database
-                elif name == "MULTI":
-                    multi = begin
-                waiting += 1
-                if seen is None:
-                    unstamped += 1
-                yield _COMMAND(Command, (name, database, begin, end, seen, args, multi))
-                if name == "EXEC":
-                    multi = None
-                if multi is None:
-                    good, total, waiting = end, total + waiting, 0
-                    if seen != timestamp:
-                        first = seen if first is None else first
-                        latest, timestamp = max(seen, latest or 0), seen
-            if multi is not None:
-                raise _Stop("truncated", begin, "the file ends between MULTI and EXEC")
-            self.scan = AofScan(begin, total, "clean", begin, "", timestamp, first, latest, unstamped, good, since)
+                database = so_far.begins(name, args, start, seen)
+                yield _COMMAND(Command, (name, database, start, end, seen, args, so_far.multi))
+                so_far.ended(name, end, seen)
+                start = -1
+            if so_far.multi is not None:
+                raise _Stop("truncated", end, "the file ends between MULTI and EXEC")
+            self.scan = self._scan(so_far, since, "clean", end, "")
         except _Stop as stop:
-            self.scan = AofScan(
-                good, total, stop.ends, stop.at, stop.why, timestamp, first, latest, min(unstamped, total), good, since
-            )
+            self.scan = self._scan(so_far, since, stop.ends, stop.at, stop.why)
+
+    @staticmethod
+    def _scan(so_far: _Progress, since: t.Optional[int], ends: str, at: int, why: str) -> AofScan:
+        whole = ends == "clean"
+        return AofScan(
+            at if whole else so_far.good, so_far.total, ends, at, why, so_far.timestamp, so_far.first, so_far.latest,
+            so_far.unstamped if whole else min(so_far.unstamped, so_far.total), so_far.good, since,
+        )  # fmt: skip
 
 
 def commands(handle: t.BinaryIO) -> AofCommands:

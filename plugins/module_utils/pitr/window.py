@@ -124,6 +124,45 @@ def _predecessor(sets: t.Sequence[AofSet], later: AofSet) -> t.Optional[AofSet]:
     return found[-1] if len({one.identity for one in found}) == 1 or len(held) == 1 else None
 
 
+def _grown(increments: list[Increment], later: AofSet) -> tuple[list[Increment], bool]:
+    """The increments with what a later look at the same log has more of, and whether nothing is missing up to its end."""
+    for entry in later.increments:  # the same file, looked at later
+        if increments and entry.seq == increments[-1].seq and entry.bytes > increments[-1].bytes:
+            increments = [*increments[:-1], entry]
+    tail = increments[-1] if increments else None
+    more = [entry for entry in later.increments if tail is None or entry.seq > tail.seq]
+    if tail and tail.ends != "clean":
+        return increments, not more
+    added, whole = _usable(more, tail.seq if tail else None)
+    return increments + added, whole
+
+
+def _stamp_before(ordered: t.Sequence[AofSet], origin: AofSet) -> t.Optional[int]:
+    """The timestamp in force where the first increment begins: Redis writes one only when the second is another."""
+    before = _predecessor(ordered, origin)
+    if not before:
+        return None
+    stamps = (one.last_ts for one in before.increments if one.seq < origin.increments[0].seq and one.last_ts)
+    return max(stamps, default=None)
+
+
+def _known_range(
+    increments: t.Sequence[Increment], base_at: int, stamp: t.Optional[int]
+) -> tuple[t.Optional[int], int]:
+    """From and up to which second the times of commands are known; from None: there are later ones without a time."""
+    begins, last, unknown = base_at, base_at, False
+    for entry in increments:
+        unknown = unknown or bool(entry.unstamped and stamp is None)
+        if entry.first_ts is not None and entry.last_ts is not None:
+            begins = max(begins, entry.first_ts) if unknown else begins
+            stamp, last, unknown = entry.last_ts, max(last, entry.last_ts), False
+    return None if unknown else begins, last
+
+
+def _latest(*seconds: t.Optional[int]) -> int:
+    return max(one for one in seconds if one is not None)
+
+
 def _chain(ordered: t.Sequence[AofSet], index: int) -> Chain:
     origin = ordered[index]
     if origin.base_bytes is None:
@@ -132,34 +171,12 @@ def _chain(ordered: t.Sequence[AofSet], index: int) -> Chain:
     current, seen = origin, origin.seen
     for later in ordered[index + 1 :]:
         before = _predecessor(ordered, later)
-        if not whole or not before or before.identity != current.identity:
-            continue
-        for entry in later.increments:  # the same file, looked at later
-            if increments and entry.seq == increments[-1].seq and entry.bytes > increments[-1].bytes:
-                increments[-1] = entry
-        more = [entry for entry in later.increments if not increments or entry.seq > increments[-1].seq]
-        tail = increments[-1] if increments else None
-        added, whole = ([], not more) if tail and tail.ends != "clean" else _usable(more, tail.seq if tail else None)
-        increments += added
-        current, seen = later, max(one for one in (seen, later.seen, later.base_at) if one is not None)
-    before = _predecessor(ordered, origin)
-    stamps = (
-        [one.last_ts for one in before.increments if one.seq < origin.increments[0].seq and one.last_ts]
-        if before
-        else []
-    )
-    stamp = max(
-        stamps, default=None
-    )  # in force where the first increment begins: Redis writes one only when the second is another
-    begins, last, unknown = origin.base_at, origin.base_at, False
-    for entry in increments:
-        unknown = unknown or bool(entry.unstamped and stamp is None)
-        if entry.first_ts is not None and entry.last_ts is not None:
-            begins = max(begins, entry.first_ts) if unknown else begins
-            stamp, last, unknown = entry.last_ts, max(last, entry.last_ts), False
+        if whole and before and before.identity == current.identity:
+            increments, whole = _grown(increments, later)
+            current, seen = later, _latest(seen, later.seen, later.base_at)
+    begins, last = _known_range(increments, origin.base_at, _stamp_before(ordered, origin))
     # what is missing may begin in the second in which the rest ends
-    ends = max(last, seen or 0) if whole else last - 1
-    return Chain(origin, tuple(increments), None if unknown else begins, ends, whole)
+    return Chain(origin, tuple(increments), begins, max(last, seen or 0) if whole else last - 1, whole)
 
 
 def chains(sets: t.Iterable[AofSet]) -> list[Chain]:
@@ -188,6 +205,37 @@ def window(sets: t.Iterable[AofSet]) -> list[tuple[int, int]]:
     return _joined(one.range for one in chains(sets) if one.range)
 
 
+def _needed_second(ranges: t.Sequence[tuple[int, int]]) -> str:
+    stated = ", ".join(f"{begins} to {ends}" for begins, ends in ranges)
+    if not stated:
+        return "an AOF with timestamps; no second can be recovered"
+    return f"a second within what exists (seconds since 1970): {stated}"
+
+
+def _why_none(sets: t.Sequence[AofSet], known: t.Sequence[Chain], at: int) -> Refusal:
+    """Why no chain leads to second ``at``, with the ranges that exist."""
+    ranges = _joined(one.range for one in known if one.range)
+    needs = _needed_second(ranges)
+    details = {"ranges": [list(one) for one in ranges]}
+    if not known:
+        return Refusal("no_aof_history", f"there is no AOF to recover second {at} from", "an archive of the AOF, or its directory",
+                       "name the directory in which the archive is kept", **details)  # fmt: skip
+    usable = [one for one in known if one.origin.base_bytes is not None]
+    below = [one for one in usable if one.origin.base_at <= at]
+    if usable and not below:
+        return Refusal("before_history", f"second {at} is before everything that was kept: the oldest base is of {usable[0].origin.base_at}", needs,
+                       "name a later second, or use a backup from before it", **details)  # fmt: skip
+    if below and (below[-1].begins is None or at < below[-1].begins):
+        return Refusal("aof_without_timestamps", f"when the commands before second {at} were run is not known: they have no timestamps", needs,
+                       "set aof_timestamp_enabled: true for the time to come; for this time use a backup", **details)  # fmt: skip
+    if below and below[-1].whole and at > ranges[-1][1]:
+        return Refusal("after_history", f"nothing newer than second {below[-1].ends} was kept, and {at} is asked for", needs,
+                       f"name {below[-1].ends}, or the directory of the live AOF as well", **details)  # fmt: skip
+    gaps = "; ".join(gap for one in sets for gap in one.gaps)
+    return Refusal("history_gap", f"second {at} is in a gap of the archive: {gaps or 'a rewrite was not kept'}", needs,
+                   "name a second outside of the gap, or find the files that are missing", **details)  # fmt: skip
+
+
 def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
     """The chain that leads to second ``at``: the newest base not younger. Raises Refusal with the ranges that exist.
 
@@ -195,31 +243,6 @@ def choose(sets: t.Sequence[AofSet], at: int) -> Chain:
     """
     known = chains(sets)
     fitting = [one for one in known if one.range and one.range[0] <= at <= one.range[1]]
-    if fitting:
-        return min(fitting, key=lambda one: (-one.origin.base_at, one.ends))
-    ranges = _joined(one.range for one in known if one.range)
-    stated = ", ".join(f"{begins} to {ends}" for begins, ends in ranges)
-    needs = (
-        f"a second within what exists (seconds since 1970): {stated}"
-        if stated
-        else "an AOF with timestamps; no second can be recovered"
-    )
-    details = {"ranges": [list(one) for one in ranges]}
-    if not known:
-        raise Refusal("no_aof_history", f"there is no AOF to recover second {at} from", "an archive of the AOF, or its directory",
-                      "name the directory in which the archive is kept", **details)  # fmt: skip
-    usable = [one for one in known if one.origin.base_bytes is not None]
-    below = [one for one in usable if one.origin.base_at <= at]
-    if usable and not below:
-        raise Refusal("before_history", f"second {at} is before everything that was kept: the oldest base is of {usable[0].origin.base_at}", needs,
-                      "name a later second, or use a backup from before it", **details)  # fmt: skip
-    newest = below[-1] if below else None
-    if newest and (newest.begins is None or at < newest.begins):
-        raise Refusal("aof_without_timestamps", f"when the commands before second {at} were run is not known: they have no timestamps", needs,
-                      "set aof_timestamp_enabled: true for the time to come; for this time use a backup", **details)  # fmt: skip
-    if newest and newest.whole and at > ranges[-1][1]:
-        raise Refusal("after_history", f"nothing newer than second {newest.ends} was kept, and {at} is asked for", needs,
-                      f"name {newest.ends}, or the directory of the live AOF as well", **details)  # fmt: skip
-    gaps = "; ".join(gap for one in sets for gap in one.gaps)
-    raise Refusal("history_gap", f"second {at} is in a gap of the archive: {gaps or 'a rewrite was not kept'}", needs,
-                  "name a second outside of the gap, or find the files that are missing", **details)  # fmt: skip
+    if not fitting:
+        raise _why_none(sets, known, at)
+    return min(fitting, key=lambda one: (-one.origin.base_at, one.ends))

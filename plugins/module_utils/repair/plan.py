@@ -338,6 +338,74 @@ def _methods_text(methods: t.Iterable[Method]) -> str:
     return "; ".join(f"{one.method}: {one.because}" for one in methods)
 
 
+def _named(found: Plan, wanted: str, files: str, allow_truncation: bool) -> Method:
+    """The method that the operator named. Raises Refusal where it is not possible, or needs a word that was not given."""
+    method = next(one for one in found.methods if one.method == wanted)
+    if not method.possible:
+        raise Refusal(
+            "rung_not_possible",
+            f"damaged: {files}. method {wanted} was named, and it is not possible: {method.because}",
+            "another method",
+            f"possible are: {', '.join(one.method for one in found.methods if one.possible) or 'none'}",
+        )
+    if method.needs == "allow_truncation" and not allow_truncation:
+        raise _truncation(files, method, None)
+    return method
+
+
+def _require_undoubted(found: Plan, files: str, best: t.Optional[Method], doubtful: t.Optional[Method]) -> None:
+    """The server's memory, or what would lose least, is not in doubt. Raises Refusal."""
+    memory = next(one for one in found.methods if one.method == "memory")
+    if best and memory.needs and not memory.possible:
+        raise Refusal(
+            "doubtful_source",
+            f"damaged: {files}. The server runs, and its memory is in doubt: {memory.because}. To repair it by {best.method} ends it, and what only "
+            "its memory holds is gone then",
+            "your word on which one is the data",
+            f"save what it holds first (redis-cli --rdb FILE, on a disk with room), then name method: {best.method} ({best.because}), which loses "
+            f"{best.loses.loss_text}",
+        )
+    if doubtful:
+        other = f"; or name method: {best.method} ({best.because}), which loses {best.loses.loss_text}" if best else ""
+        raise Refusal(
+            "doubtful_source",
+            f"damaged: {files}. What would lose least is in doubt: {doubtful.method}: {doubtful.because}",
+            "your word on which one is the data",
+            doubtful.do + other,
+        )
+
+
+def _least(methods: t.Iterable[Method]) -> t.Optional[Method]:
+    return min(methods, key=lambda one: one.weight, default=None)
+
+
+def _lighter(one: t.Optional[Method], other: t.Optional[Method], equal: bool = False) -> bool:
+    """Whether ``one`` loses less than ``other``, which may be none; with ``equal`` also where they lose the same."""
+    return one is not None and (other is None or one.weight < other.weight or (equal and one.weight == other.weight))
+
+
+def _by_loss(found: Plan, files: str, allow_truncation: bool) -> Method:
+    """The possible method that loses least, of those that need nobody's word. Raises Refusal where one that needs it would lose less."""
+    possible = [one for one in found.methods if one.possible]
+    free = [one for one in possible if not one.needs or (one.needs == "allow_truncation" and allow_truncation)]
+    asking = [one for one in possible if one not in free]
+    best = _least(free)
+    cut = _least(one for one in asking if one.needs == "allow_truncation")
+    doubtful = next((one for one in asking if one.needs == "method" and _lighter(one, best)), None)
+    _require_undoubted(found, files, best, None)
+    if cut and _lighter(cut, best) and _lighter(cut, doubtful, equal=True):
+        raise _truncation(files, cut, best)
+    _require_undoubted(found, files, best, doubtful)
+    if best is None:
+        raise Refusal(
+            "no_way_left",
+            f"damaged: {files}. {_methods_text(found.methods)}",
+            "an intact copy of the data",
+            "find one: a backup on another host or in a repository, a replica, a disk image; name it, and run again",
+        )
+    return best
+
+
 def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Method]:
     """The way that is taken; None where nothing is to be repaired. ``wanted`` is ``auto`` or a method's name. Raises Refusal."""
     if found.state == "newer":
@@ -350,53 +418,9 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Metho
     if found.state != "damaged":
         return None
     files = ", ".join(f"{row['path']} ({row['verdict']})" for row in found.damaged)
-    given = {"method": wanted != "auto", "allow_truncation": allow_truncation}
     if wanted != "auto":
-        method = next(one for one in found.methods if one.method == wanted)
-        if not method.possible:
-            raise Refusal(
-                "rung_not_possible",
-                f"damaged: {files}. method {wanted} was named, and it is not possible: {method.because}",
-                "another method",
-                f"possible are: {', '.join(one.method for one in found.methods if one.possible) or 'none'}",
-            )
-        if method.needs and not given[method.needs]:
-            raise _truncation(files, method, None)
-        return method
-    possible = [one for one in found.methods if one.possible]
-    free = [one for one in possible if not one.needs or (given[one.needs] and one.needs != "method")]
-    held = [one for one in possible if one not in free]
-    best = min(free, key=lambda one: one.weight, default=None)
-    cut = min((one for one in held if one.needs == "allow_truncation"), key=lambda one: one.weight, default=None)
-    doubtful = next((one for one in held if one.needs == "method" and (best is None or one.weight < best.weight)), None)
-    memory = next(one for one in found.methods if one.method == "memory")
-    if best and memory.needs and not memory.possible:
-        raise Refusal(
-            "doubtful_source",
-            f"damaged: {files}. The server runs, and its memory is in doubt: {memory.because}. To repair it by {best.method} ends it, and what only "
-            "its memory holds is gone then",
-            "your word on which one is the data",
-            f"save what it holds first (redis-cli --rdb FILE, on a disk with room), then name method: {best.method} ({best.because}), which loses "
-            f"{best.loses.loss_text}",
-        )
-    if cut and (best is None or cut.weight < best.weight) and (doubtful is None or cut.weight <= doubtful.weight):
-        raise _truncation(files, cut, best)
-    if doubtful:
-        raise Refusal(
-            "doubtful_source",
-            f"damaged: {files}. What would lose least is in doubt: {doubtful.method}: {doubtful.because}",
-            "your word on which one is the data",
-            doubtful.do
-            + (f"; or name method: {best.method} ({best.because}), which loses {best.loses.loss_text}" if best else ""),
-        )
-    if best is None:
-        raise Refusal(
-            "no_way_left",
-            f"damaged: {files}. {_methods_text(found.methods)}",
-            "an intact copy of the data",
-            "find one: a backup on another host or in a repository, a replica, a disk image; name it, and run again",
-        )
-    return best
+        return _named(found, wanted, files, allow_truncation)
+    return _by_loss(found, files, allow_truncation)
 
 
 def _truncation(files: str, cut: Method, best: t.Optional[Method]) -> Refusal:
