@@ -149,6 +149,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.kernel.apply imp
     boot_file,
     is_writable,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.state import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_conf import dotted, same_value
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_plan import BootFiles, plan, wanted_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
@@ -192,7 +193,7 @@ def body(module):
     files = boot_file(host, "sysctl.d", params["sysctl_file"], "sysctl_file")
     boot = BootFiles(params["sysctl_file"], [(one.path, one.text) for one in files], unread_files(host, files))
     read_only = [one.path for one in wanted if not is_writable(host.path(f"/proc/sys/{one.path}"))]
-    found = plan(boot, live, wanted, read_only, params["on_read_only"], os.geteuid() == 0)
+    found = plan(boot, live, wanted, Access(read_only, params["on_read_only"], os.geteuid() == 0))
     if not module.check_mode:
         writes = [
             LiveWrite(

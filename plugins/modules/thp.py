@@ -154,6 +154,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.kernel.apply imp
     boot_file,
     is_writable,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.state import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.thp_plan import (
     BASE,
     command_line_value,
@@ -204,7 +205,7 @@ def body(module):
     live = {name: read_live(host, name) for name in wanted}
     files = [(one.path, one.text) for one in boot_file(host, "tmpfiles.d", params["boot_file"], "boot_file")]
     read_only = [name for name in wanted if not is_writable(host.path(f"{BASE}/{name}"))]
-    found = plan(params["boot_file"], files, live, wanted, read_only, params["on_read_only"], os.geteuid() == 0)
+    found = plan(params["boot_file"], files, live, wanted, Access(read_only, params["on_read_only"], os.geteuid() == 0))
     if not module.check_mode:
         writes = [
             LiveWrite(host.path(path), before, value, lambda path=path: selected(host.read(path) or ""))

@@ -12,6 +12,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.state import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_conf import (
     Assignment,
     SysctlConf,
@@ -132,23 +133,11 @@ def _ours_is_needed(
     return decides is not None and decides.file == ours
 
 
-def plan(
-    boot: BootFiles,
-    live: t.Mapping[str, str],
-    wanted: t.Sequence[Wanted],
-    read_only: t.Collection[str] = (),
-    on_read_only: str = "fail",
-    root: bool = True,
-) -> Plan:
-    """Compare ``live`` (path → text of the kernel's file) and the boot files with what is wanted. Raises Problem.
-
-    ``read_only`` are the paths that cannot be written; where this user is not ``root``, that is no wonder.
-    """
-    result = Plan()
+def _plan_file(boot: BootFiles, live: t.Mapping[str, str], wanted: t.Sequence[Wanted], result: Plan) -> dict[str, str]:
+    """Put what our file lacks into ``result``; gives the value that each path is to have."""
     before = boot.confs()
-    ours = next(conf for conf in before if conf.file == boot.ours)
     others = [conf for conf in before if conf.file != boot.ours]
-    untouched = ours.render()
+    untouched = next(conf for conf in before if conf.file == boot.ours).render()
     ours = SysctlConf(untouched, boot.ours)  # to be edited
     if not untouched:
         ours.append(HEADER)
@@ -162,14 +151,23 @@ def plan(
         if not one.minimum or _ours_is_needed(before, boot.ours, one, now, target):
             ours.set(one.path, target)
             stated = (own[-1].value or "excluded") if own else None
-            action = f"set {one.name} = {target} in {boot.ours}"
-            result.changes.append(Change("file", one.name, stated, target, action))
-    new_text = ours.render() if result.changes else untouched
-    result.new_text = new_text if result.changes else None
-    after = boot.confs(new_text)
+            result.changes.append(Change("file", one.name, stated, target, f"set {one.name} = {target} in {boot.ours}"))
+    result.new_text = ours.render() if result.changes else None
+    return targets
+
+
+def plan(
+    boot: BootFiles, live: t.Mapping[str, str], wanted: t.Sequence[Wanted], access: t.Optional[Access] = None
+) -> Plan:
+    """Compare ``live`` (path → text of the kernel's file) and the boot files with what is wanted. Raises Problem."""
+    result, access = Plan(), access or Access()
+    before = boot.confs()
+    targets = _plan_file(boot, live, wanted, result)
+    untouched = next(conf for conf in before if conf.file == boot.ours).render()
+    after = boot.confs(untouched if result.new_text is None else result.new_text)
     for one in wanted:
         _check_boot(boot, one, targets[one.path], effective(after, one.path))
-        _plan_live(result, one, targets[one.path], live[one.path], one.path in read_only, on_read_only, root)
+        _plan_live(result, one, targets[one.path], live[one.path], access)
         lines = [effective(confs, one.path) for confs in (before, after)]
         result.values[one.name]["boot"] = {
             side: line.value if line else None for side, line in zip(("before", "after"), lines)
@@ -178,15 +176,13 @@ def plan(
     return result
 
 
-def _plan_live(
-    result: Plan, one: Wanted, target: str, text: str, read_only: bool, on_read_only: str, root: bool
-) -> None:
-    live = normal_value(text)
+def _plan_live(result: Plan, one: Wanted, target: str, text: str, access: Access) -> None:
+    live, read_only = normal_value(text), one.path in access.read_only
     holds = same_value(live, target) or (read_only and one.met_by(live))
     result.values[one.name] = {"live": {"before": live, "after": live if holds or read_only else target}}
     if holds:
         return
-    if read_only and not root:
+    if read_only and not access.root:
         raise Problem("not_root", f"{one.name} is {live}, and this user may not write /proc/sys/{one.path}",
                       "the rights of root", "run with become: true")  # fmt: skip
     if read_only:
@@ -198,7 +194,7 @@ def _plan_live(
             f"on the container host run: sysctl -w {shlex.quote(one.name + '=' + one.value)} (and keep it in /etc/sysctl.d there),"
             " or set on_read_only: warn",
         )
-        if on_read_only == "fail":
+        if access.on_read_only == "fail":
             raise problem
         result.warnings.append(problem.message())
         return

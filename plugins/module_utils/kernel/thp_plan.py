@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.state import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.tmpfiles_conf import (
     TmpfilesConf,
     effective,
@@ -44,13 +45,11 @@ def plan(
     files: t.Sequence[tuple[str, str]],
     live: t.Mapping[str, str],
     wanted: t.Mapping[str, str],
-    read_only: t.Collection[str] = (),
-    on_read_only: str = "fail",
-    root: bool = True,
+    access: t.Optional[Access] = None,
 ) -> Plan:
     """Compare the kernel's files (``live``: name → text) and tmpfiles.d with ``wanted``. ``files``, ours among them, in the
-    order in which they are read; ``read_only`` names what cannot be written. Raises Problem."""
-    result = Plan()
+    order in which they are read. Raises Problem."""
+    result, access = Plan(), access or Access()
     before = [TmpfilesConf(text, name) for name, text in files]
     ours = TmpfilesConf(dict(files)[boot_file], boot_file)
     if not ours.render():
@@ -71,7 +70,7 @@ def plan(
         lines = [effective(confs, f"{BASE}/{name}") for confs in (before, after)]
         at_boot = {side: line.value if line else None for side, line in zip(("before", "after"), lines)}
         result.values[name] = {
-            "live": _plan_live(result, name, live[name], value, name in read_only, on_read_only, root),
+            "live": _plan_live(result, name, live[name], value, access),
             "boot": at_boot,
         }
         result.duplicates += _duplicates(after, f"{BASE}/{name}")
@@ -85,17 +84,15 @@ def _check_choice(path: str, text: str, value: str) -> None:
                       "a value that this kernel knows", "choose one of those")  # fmt: skip
 
 
-def _plan_live(
-    result: Plan, name: str, text: str, value: str, read_only: bool, on_read_only: str, root: bool
-) -> dict[str, t.Any]:
+def _plan_live(result: Plan, name: str, text: str, value: str, access: Access) -> dict[str, t.Any]:
     path, live = f"{BASE}/{name}", selected(text) or ""
     if live == value:
         return {"before": live, "after": live}
-    if not read_only:
+    if name not in access.read_only:
         result.writes.append((path, live, value))
         result.changes.append(Change("live", name, live, value, f"write {value} to {path}"))
         return {"before": live, "after": value}
-    if not root:
+    if not access.root:
         raise Problem("not_root", f"{path} is {live}, and this user may not write it", "the rights of root",
                       "run with become: true")  # fmt: skip
     problem = Problem(
@@ -105,7 +102,7 @@ def _plan_live(
         f"{value} in {path}",
         f"on the container host run: echo {value} > {path} (and keep it in /etc/tmpfiles.d there), or set on_read_only: warn",
     )
-    if on_read_only == "fail":
+    if access.on_read_only == "fail":
         raise problem
     result.warnings.append(problem.message())
     return {"before": live, "after": live}

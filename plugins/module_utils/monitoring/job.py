@@ -20,7 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.collect i
 from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure import crash_loss_now
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.summary import findings_of, report
-from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import render
+from ansible_collections.redisops.recovery.plugins.module_utils.monitoring.metrics import Look, render
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile
@@ -70,10 +70,14 @@ def run(metrics: Metrics, host: Host, now: float) -> str:
     """Write the file; its text. Raises Problem."""
     question = dataclasses.replace(metrics.question, since=now - metrics.log_hours * 3600)
     facts = read_facts(question, host)
-    text = render(
-        facts, findings_of(facts, metrics.objectives), crash_loss_now(facts), report(facts, question.group_name, metrics.objectives), metrics.objectives,
-        _failed(host, question.group_name), socket.gethostname(),
-    )  # fmt: skip
+    seen = Look(
+        facts=facts,
+        findings=findings_of(facts, metrics.objectives),
+        crash_loss=crash_loss_now(facts),
+        report=report(facts, question.group_name, metrics.objectives),
+        objectives=metrics.objectives,
+    )
+    text = render(seen, _failed(host, question.group_name), socket.gethostname())
     StagedFile(metrics.file, text, access=(os.geteuid(), os.getegid(), 0o644), follow=False).commit()
     return text
 

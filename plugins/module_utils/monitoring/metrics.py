@@ -9,6 +9,7 @@ not known is left out: no number is better than a wrong one.
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import status_of as backup_status
@@ -16,7 +17,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.check_rep
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Backups, Facts, Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import SEVERITIES, Finding
 
-__all__ = ["HELP", "backup_group_of", "render"]
+__all__ = ["HELP", "Look", "backup_group_of", "render"]
 
 #: Every metric with what it says; the alert rules use these names. All are gauges, and have the labels ``set`` and ``group``.
 HELP = {
@@ -44,7 +45,7 @@ HELP = {
     "redisops_drill_rpo_seconds": "RPO that the last drill measured",
     "redisops_drill_rto_seconds": "RTO that the last drill measured",
     "redisops_drill_phase_seconds": "Seconds of each phase of the last drill",
-    "redisops_objective_seconds": "The objectives, in seconds: kind is crash_loss, rpo or drill_age; left out where there is none",
+    "redisops_objective_seconds": "The objectives, in seconds: kind is crash_loss, rpo, rto or drill_age; left out where there is none",
     "redisops_run_failed": "1 if the last run of this program's service failed, else 0",
     "redisops_replica_link_up": "On a replica, 1 if it hears its primary, else 0",
 }
@@ -58,67 +59,102 @@ def _sample_text(value: t.Any) -> str:
     return f"{float(value):.17g}"
 
 
-def _of_backups(facts: Facts) -> t.Iterator[tuple[str, dict[str, str], t.Any]]:
-    backups = facts.backups
-    if backups is None or backups.because:
-        return
-    yield "redisops_backup_expected", {}, int(backups.expected)
-    rows, verified = backups.rows, last_verified(backups)
-    for name in backups.repositories or ():
-        yield "redisops_backup_repository_expected", {"repository": name}, 1
+#: Name, labels, value.
+_Sample = tuple[str, dict[str, str], t.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One look at a server: what is known, what is wrong, what a crash now would cost, the report's values, and what it is held to."""
+
+    facts: Facts
+    findings: t.Sequence[Finding]
+    crash_loss: t.Mapping[str, t.Any]
+    report: t.Mapping[str, t.Any]
+    objectives: Objectives
+
+
+def _of_copies(backups: Backups, now: float) -> t.Iterator[_Sample]:
+    """Of what lies on this host."""
+    rows = backups.rows
     if rows:
-        yield "redisops_backup_status", {}, backup_status(rows, 0, facts.now)
+        yield "redisops_backup_status", {}, backup_status(rows, 0, now)
         if rows[-1]["state"] in ("failed", "damaged"):
             yield "redisops_backup_last_failed_timestamp_seconds", {}, rows[-1]["at"]
-        whole = [row for row in rows if row["state"] != "damaged"]
-        if whole:
-            yield "redisops_backup_last_taken_timestamp_seconds", {}, whole[-1]["at"]
-    sent_to = {name for row in rows for name in row["repositories"]}
-    # One that nothing is sent to any more lags for ever, and lacks nothing that was objectives.
-    for name in sorted(sent_to if backups.repositories is None else sent_to & set(backups.repositories)):
-        newest = max(row["at"] for row in rows if name in row["repositories"])
-        yield "redisops_backup_last_offsite_timestamp_seconds", {"repository": name}, newest
+    whole = [row for row in rows if row["state"] != "damaged"]
+    if whole:
+        yield "redisops_backup_last_taken_timestamp_seconds", {}, whole[-1]["at"]
+    verified = last_verified(backups)
     if verified:
         yield "redisops_backup_last_verified_timestamp_seconds", {}, verified["at"]
         for name in ("bytes", "keys", "load_seconds"):
             if verified[name] is not None:
                 yield f"redisops_backup_{name}", {}, verified[name]
-    if backups.drills:
-        last = backups.drills[-1]
-        yield "redisops_drill_last_timestamp_seconds", {}, last["time"]
-        yield "redisops_drill_success", {}, int(last["ok"])
-        for name in ("rpo_seconds", "rto_seconds"):
-            if last[name] is not None:
-                yield f"redisops_drill_{name}", {}, last[name]
-        for phase, seconds in last["phases"].items():
-            yield "redisops_drill_phase_seconds", {"phase": phase}, seconds
 
 
-def _of_server(
-    facts: Facts,
-    findings: t.Sequence[Finding],
-    crash_loss: t.Mapping[str, t.Any],
-    report: t.Mapping[str, t.Any],
-    cache: bool,
-) -> t.Iterator[tuple[str, dict[str, str], t.Any]]:
-    if facts.refused or facts.trouble != "server_unseen":
-        yield "redisops_up", {}, int(facts.answers or facts.trouble == "server_unseen")
-    if report["keys_total"] is not None:
-        yield "redisops_keys", {}, report["keys_total"]
-    for kind, name, off in (("aof", "appendonly", "no"), ("rdb", "save", "")):
-        stated = facts.setting(name)
-        if stated is not None:
-            yield "redisops_configured_durability", {"kind": kind}, int(stated != off)
-    if crash_loss["known"]:
-        if not cache:
-            yield "redisops_crash_loss_unbounded", {}, int(crash_loss["seconds"] is None)
-        if crash_loss["seconds"] is not None:
-            yield "redisops_crash_loss_seconds", {}, crash_loss["seconds"]
+def _of_repositories(backups: Backups) -> t.Iterator[_Sample]:
+    """Of what lies elsewhere. A repository that nothing is sent to any more lags for ever, and misses no objective."""
+    for name in backups.repositories or ():
+        yield "redisops_backup_repository_expected", {"repository": name}, 1
+    sent_to = {name for row in backups.rows for name in row["repositories"]}
+    for name in sorted(sent_to if backups.repositories is None else sent_to & set(backups.repositories)):
+        newest = max(row["at"] for row in backups.rows if name in row["repositories"])
+        yield "redisops_backup_last_offsite_timestamp_seconds", {"repository": name}, newest
+
+
+def _of_drills(backups: Backups) -> t.Iterator[_Sample]:
+    """Of the last restore drill on this host."""
+    if not backups.drills:
+        return
+    last = backups.drills[-1]
+    yield "redisops_drill_last_timestamp_seconds", {}, last["time"]
+    yield "redisops_drill_success", {}, int(last["ok"])
+    for name in ("rpo_seconds", "rto_seconds"):
+        if last[name] is not None:
+            yield f"redisops_drill_{name}", {}, last[name]
+    for phase, seconds in last["phases"].items():
+        yield "redisops_drill_phase_seconds", {"phase": phase}, seconds
+
+
+def _of_backups(facts: Facts) -> t.Iterator[_Sample]:
+    backups = facts.backups
+    if backups is None or backups.because:
+        return
+    yield "redisops_backup_expected", {}, int(backups.expected)
+    yield from _of_copies(backups, facts.now)
+    yield from _of_repositories(backups)
+    yield from _of_drills(backups)
+
+
+def _of_crash_loss(crash_loss: t.Mapping[str, t.Any], cache: bool) -> t.Iterator[_Sample]:
+    if not crash_loss["known"]:
+        return
+    if not cache:
+        yield "redisops_crash_loss_unbounded", {}, int(crash_loss["seconds"] is None)
+    if crash_loss["seconds"] is not None:
+        yield "redisops_crash_loss_seconds", {}, crash_loss["seconds"]
+
+
+def _of_findings(findings: t.Sequence[Finding]) -> t.Iterator[_Sample]:
     for severity in SEVERITIES:
         yield "redisops_findings", {"severity": severity}, sum(1 for one in findings if one.severity == severity)
     for code, severity in dict.fromkeys((one.code, one.severity) for one in findings):
         if severity in ("critical", "warning", "unknown"):
             yield "redisops_finding", {"code": code, "severity": severity}, 1
+
+
+def _of_server(look: Look) -> t.Iterator[_Sample]:
+    facts, report = look.facts, look.report
+    if facts.refused or facts.trouble != "server_unseen":
+        yield "redisops_up", {}, int(facts.answers or facts.trouble == "server_unseen")
+    if report["keys_total"] is not None:
+        yield "redisops_keys", {}, report["keys_total"]
+    for kind, name, off in (("aof", "appendonly", "no"), ("rdb", "save", "")):
+        value = facts.setting(name)
+        if value is not None:
+            yield "redisops_configured_durability", {"kind": kind}, int(value != off)
+    yield from _of_crash_loss(look.crash_loss, look.objectives.no_persistence)
+    yield from _of_findings(look.findings)
     if report["last_save"] and facts.setting("save"):
         yield "redisops_last_save_timestamp_seconds", {}, facts.now - report["last_save"]["age_seconds"]
     link = (report["replication"] or {}).get("link")
@@ -132,28 +168,19 @@ def backup_group_of(backups: t.Optional[Backups], group_name: str, hostname: str
     return name if backups and backups.elsewhere else f"{name}@{hostname}"
 
 
-def render(
-    facts: Facts,
-    findings: t.Sequence[Finding],
-    crash_loss: t.Mapping[str, t.Any],
-    report: t.Mapping[str, t.Any],
-    objectives: Objectives,
-    failed: t.Mapping[str, bool],
-    hostname: str,
-) -> str:
+def render(look: Look, failed: t.Mapping[str, bool], hostname: str) -> str:
     """The text of the file. ``failed``: program → whether its last run failed."""
-    samples = [
+    facts, wanted, name_of_group = look.facts, look.objectives, look.report["group_name"]
+    objectives = {"crash_loss": wanted.crash_loss, "rpo": wanted.rpo, "rto": wanted.rto, "drill_age": wanted.drill_age}
+    samples: list[_Sample] = [
         ("redisops_metrics_timestamp_seconds", {}, facts.now),
-        *_of_server(facts, findings, crash_loss, report, objectives.no_persistence),
+        *_of_server(look),
         *_of_backups(facts),
+        *(("redisops_objective_seconds", {"kind": kind}, value) for kind, value in objectives.items() if value),
+        *(("redisops_run_failed", {"program": name}, int(value)) for name, value in failed.items()),
     ]
-    objectives = {"crash_loss": objectives.crash_loss, "rpo": objectives.rpo, "drill_age": objectives.drill_age}
-    samples += [("redisops_objective_seconds", {"kind": kind}, value) for kind, value in objectives.items() if value]
-    samples += [("redisops_run_failed", {"program": name}, int(value)) for name, value in failed.items()]
-    lines, common = (
-        [],
-        {"group": report["group_name"], "backup_group": backup_group_of(facts.backups, report["group_name"], hostname)},
-    )
+    common = {"group": name_of_group, "backup_group": backup_group_of(facts.backups, name_of_group, hostname)}
+    lines: list[str] = []
     for name, words in HELP.items():
         mine = [(labels, value) for one, labels, value in samples if one == name]
         if mine:

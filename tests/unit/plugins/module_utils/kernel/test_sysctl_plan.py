@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import render_diff
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.state import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.sysctl_plan import (
     HEADER,
     BootFiles,
@@ -28,12 +29,12 @@ def boot(ours: str = "", early: str = "", late: str = "", unread=()) -> BootFile
 
 def minimum(live: str, at_least: int = 511, read_only=(), on_read_only="fail", **files: str):
     wanted = wanted_of({}, {"net.core.somaxconn": at_least})
-    return plan(boot(**files), {SOMAXCONN: live}, wanted, read_only, on_read_only)
+    return plan(boot(**files), {SOMAXCONN: live}, wanted, Access(read_only, on_read_only))
 
 
 def exact(live: str, value="1", read_only=(), on_read_only="fail", **files: str):
     return plan(
-        boot(**files), {OVERCOMMIT: live}, wanted_of({"vm.overcommit_memory": value}, {}), read_only, on_read_only
+        boot(**files), {OVERCOMMIT: live}, wanted_of({"vm.overcommit_memory": value}, {}), Access(read_only, on_read_only)
     )
 
 
@@ -206,7 +207,12 @@ def test_read_only():
 
 def test_a_user_that_is_not_root():
     with pytest.raises(Problem) as caught:
-        plan(boot(), {OVERCOMMIT: "0"}, wanted_of({"vm.overcommit_memory": 1}, {}), [OVERCOMMIT], "warn", root=False)
+        plan(
+            boot(),
+            {OVERCOMMIT: "0"},
+            wanted_of({"vm.overcommit_memory": 1}, {}),
+            Access([OVERCOMMIT], "warn", root=False),
+        )
     assert (caught.value.code, caught.value.do) == ("not_root", "run with become: true")
 
 

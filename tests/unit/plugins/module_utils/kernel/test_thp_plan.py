@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import render_diff
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.kernel.state import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.kernel.thp_plan import (
     BASE,
     HEADER,
@@ -174,17 +175,17 @@ def test_lines_without_effect_are_duplicates():
 
 def test_read_only():
     with pytest.raises(Problem) as caught:
-        plan(OURS, files(), LIVE, WANTED, ["enabled"])
+        plan(OURS, files(), LIVE, WANTED, Access(["enabled"]))
     assert caught.value.code == "live_read_only"
     assert f"on the container host run: echo never > {ENABLED}" in caught.value.do
-    found = plan(OURS, files(), LIVE, WANTED, list(WANTED), "warn")
+    found = plan(OURS, files(), LIVE, WANTED, Access(list(WANTED), "warn"))
     assert (found.writes, len(found.warnings), found.new_text) == ([], 3, FILE)
-    assert not plan(OURS, files(FILE), RIGHT, WANTED, list(WANTED)).warnings
+    assert not plan(OURS, files(FILE), RIGHT, WANTED, Access(list(WANTED))).warnings
 
 
 def test_a_user_that_is_not_root():
     with pytest.raises(Problem) as caught:
-        plan(OURS, files(), LIVE, WANTED, ["enabled"], "warn", root=False)
+        plan(OURS, files(), LIVE, WANTED, Access(["enabled"], "warn", root=False))
     assert (caught.value.code, caught.value.do) == ("not_root", "run with become: true")
 
 
