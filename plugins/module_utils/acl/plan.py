@@ -54,16 +54,20 @@ def _rule(name: str, detected: str, do: str) -> Problem:
     return Problem("acl_rule", f"user {name}: {detected}", "rules as ACL SETUSER takes them", do)
 
 
-def _words(user: t.Mapping[str, t.Any]) -> tuple[str, ...]:
-    """One declared user as the words of an ACL line. Raises Problem."""
-    name, passwords = user["name"], user["passwords"] or []
-    if words_of(name) != [name] or "\0" in name:
-        raise _rule(name, "a user's name is one word", "correct name")
-    rules = split_rules(" ".join(user["rules"] or []))
+def _require_rules(name: str, rules: t.Sequence[str], preset: t.Optional[str]) -> None:
+    """Rules say what a user may, and nothing that an option of its own says. Raises Problem."""
     for word in rules:
         if word.lower() in _NOT_RULES or word[0] in "#><!":
             what = f"{word[0]}…" if word[0] in "#><!" else word
             raise _rule(name, f"rules holds {what}", "say enabled, passwords and nopass by their own options")
+    if preset == "application" and not any("~" in word or word.lower() == "allkeys" for word in rules):
+        raise _rule(
+            name, "the preset application leaves the keys to you, and rules names none", 'add rules: ["~app:*"], or ["~*"] for every key',
+        )  # fmt: skip
+
+
+def _require_way_in(name: str, user: t.Mapping[str, t.Any], passwords: t.Sequence[str]) -> None:
+    """Who is enabled can log in, in one way. Raises Problem."""
     if user["nopass"] and passwords:
         raise Problem("contradiction", f"user {name} has passwords, and nopass", "one of them", f"correct user {name}")
     if user["enabled"] and not user["nopass"] and not passwords:
@@ -71,14 +75,20 @@ def _words(user: t.Mapping[str, t.Any]) -> tuple[str, ...]:
             "acl_no_password", f"user {name} is enabled and has no password: nobody could log in as {name}", "a way in",
             "set passwords, or nopass: true, or enabled: false",
         )  # fmt: skip
-    if any(not password for password in passwords):
+    if not all(passwords):
         raise Problem(
             "acl_no_password", f"user {name} has an empty password", "passwords that are not empty", "correct passwords"
         )
-    if user["preset"] == "application" and not any("~" in word or word.lower() == "allkeys" for word in rules):
-        raise _rule(
-            name, "the preset application leaves the keys to you, and rules names none", 'add rules: ["~app:*"], or ["~*"] for every key',
-        )  # fmt: skip
+
+
+def _words(user: t.Mapping[str, t.Any]) -> tuple[str, ...]:
+    """One declared user as the words of an ACL line. Raises Problem."""
+    name, passwords = user["name"], user["passwords"] or []
+    if words_of(name) != [name] or "\0" in name:
+        raise _rule(name, "a user's name is one word", "correct name")
+    rules = split_rules(" ".join(user["rules"] or []))
+    _require_way_in(name, user, passwords)
+    _require_rules(name, rules, user["preset"])
     secret = ("nopass",) if user["nopass"] else tuple(dict.fromkeys("#" + hash_of(password) for password in passwords))
     # acl-pubsub-default may give new users and selectors all channels: say that they begin with none.
     spelled = tuple(f"(resetchannels {word[1:].lstrip()}" if word.startswith("(") else word for word in rules)

@@ -99,6 +99,39 @@ def _of_periods(past: t.Sequence[Candidate], rule: str, count: int) -> t.Iterato
         yield (verified or group_hosts)[0], f"the {kind} of {word} {period} ({rule} {count})"
 
 
+_Reason = tuple[Candidate, str]
+
+
+def _regardless(
+    order: t.Sequence[Candidate], past: t.Sequence[Candidate], policy: Policy, now: int
+) -> t.Iterator[_Reason]:
+    """What stays whatever the rules say."""
+    for one in order:
+        if one.pinned:
+            yield one, "marked to be kept"
+        if one.at > now:
+            yield one, f"dated {one.at - now} seconds in the future: a clock is or was wrong, so its age is unknown"
+    verified = [one for one in past if one.verified]
+    yield from ((one, "the newest verified backup") for one in verified[:1])
+    if policy.minimum_redundancy > 1:
+        words = f"one of the newest {policy.minimum_redundancy} verified backups (minimum_redundancy)"
+        yield from ((one, words) for one in verified[: policy.minimum_redundancy])
+
+
+def _by_rule(
+    order: t.Sequence[Candidate], past: t.Sequence[Candidate], policy: Policy, now: int
+) -> t.Iterator[_Reason]:
+    """What the rules of the policy keep."""
+    if not any(getattr(policy, rule) for rule in _RULES):
+        yield from ((one, "every rule of the policy is off") for one in order)
+    yield from ((one, f"one of the newest {policy.keep_last} (keep_last)") for one in past[: policy.keep_last])
+    if policy.keep_within_days:
+        words = f"not older than {policy.keep_within_days} days (keep_within_days)"
+        yield from ((one, words) for one in past if one.at >= now - policy.keep_within_days * _DAY)
+    for rule in _PERIODS:
+        yield from _of_periods(past, rule, getattr(policy, rule))
+
+
 def decide(backups: t.Sequence[Candidate], policy: Policy, now: int) -> list[Decision]:
     """What becomes of each backup, newest first. Raises Problem for a policy that require_policy does not pass.
 
@@ -107,34 +140,10 @@ def decide(backups: t.Sequence[Candidate], policy: Policy, now: int) -> list[Dec
     """
     require_policy(policy)
     order = sorted(backups, key=lambda one: (one.at, one.label), reverse=True)
-    reasons: dict[int, list[str]] = {id(one): [] for one in order}
-
-    def say(one: Candidate, why: str) -> None:
-        reasons[id(one)].append(why)
-
     past = [one for one in order if one.at <= now]
-    for one in order:
-        if one.pinned:
-            say(one, "marked to be kept")
-        if one.at > now:
-            say(one, f"dated {one.at - now} seconds in the future: a clock is or was wrong, so its age is unknown")
-    verified = [one for one in past if one.verified]
-    for one in verified[:1]:
-        say(one, "the newest verified backup")
-    if policy.minimum_redundancy > 1:
-        for one in verified[: policy.minimum_redundancy]:
-            say(one, f"one of the newest {policy.minimum_redundancy} verified backups (minimum_redundancy)")
-    if not any(getattr(policy, rule) for rule in _RULES):
-        for one in order:
-            say(one, "every rule of the policy is off")
-    for one in past[: policy.keep_last]:
-        say(one, f"one of the newest {policy.keep_last} (keep_last)")
-    for one in past:
-        if policy.keep_within_days and one.at >= now - policy.keep_within_days * _DAY:
-            say(one, f"not older than {policy.keep_within_days} days (keep_within_days)")
-    for rule in _PERIODS:
-        for one, why in _of_periods(past, rule, getattr(policy, rule)):
-            say(one, why)
+    reasons: dict[int, list[str]] = {id(one): [] for one in order}
+    for one, why in (*_regardless(order, past, policy, now), *_by_rule(order, past, policy, now)):
+        reasons[id(one)].append(why)
     return [
         Decision(one.label, bool(reasons[id(one)]), "; ".join(reasons[id(one)]) or "no rule keeps it") for one in order
     ]

@@ -262,25 +262,32 @@ def _may(entry: FileAccess, user: tuple[int, frozenset[int]], bits: int) -> bool
     return (entry.mode >> shift) & bits == bits
 
 
+def _for_everybody(entry: FileAccess, reachable: bool) -> str:
+    """What every user of the host may do with a file or directory; empty for nothing. ``reachable``: others may enter its directory."""
+    if not reachable:
+        return ""
+    if entry.mode & 0o002 and not entry.mode & 0o1000:
+        return "may be written by everybody"
+    return "may be read by everybody" if entry.mode & 0o004 and not entry.directory else ""
+
+
 def _access(facts: Facts) -> Findings:
     if facts.disk is None:
         yield unknown("file_access", facts.missing.get("disk", "the files were not looked at"))
         return
     if facts.user is None:
         yield unknown("file_access", facts.missing.get("user", "whom the server runs as is not known"))
-    closed, open_to_all, foreign = [], [], []
-    directory_open = all(entry.mode & 0o001 for entry in facts.access if entry.path == facts.disk.place.dir)
+    closed, open_to_all, foreign, top = [], [], [], facts.disk.place.dir
+    # What lies in a directory that others may not enter is closed to them, whatever its own mode.
+    entered = all(entry.mode & 0o001 for entry in facts.access if entry.path == top)
     for entry in facts.access:
-        stated = f"{entry.path} ({entry.uid}:{entry.gid} {entry.mode:04o})"
+        spelled = f"{entry.path} ({entry.uid}:{entry.gid} {entry.mode:04o})"
         if facts.user is not None and not _may(entry, facts.user, 7 if entry.directory else 6):
-            closed.append(stated)
+            closed.append(spelled)
         elif facts.user is not None and facts.user[0] not in (0, entry.uid):
-            foreign.append(stated)
-        # What lies in a directory that others may not enter is closed to them, whatever its own mode.
-        if entry.mode & 0o002 and not entry.mode & 0o1000 and (directory_open or entry.path == facts.disk.place.dir):
-            open_to_all.append(f"{stated} may be written by everybody")
-        elif not entry.directory and entry.mode & 0o004 and directory_open:
-            open_to_all.append(f"{stated} may be read by everybody")
+            foreign.append(spelled)
+        words = _for_everybody(entry, entered or entry.path == top)
+        open_to_all += [f"{spelled} {words}"] if words else []
     if closed and facts.user is not None:
         yield found(
             "file_access", "critical", f"the server (user {facts.user[0]}) may not read and write {', '.join(closed)}"
@@ -288,7 +295,7 @@ def _access(facts: Facts) -> Findings:
     for words in (", ".join(open_to_all), f"of another owner than the server: {', '.join(foreign)}" if foreign else ""):
         if words:
             yield found("file_access", "warning", words)
-    if facts.user is not None and not closed and not open_to_all and not foreign:
+    if facts.user is not None and not (closed or open_to_all or foreign):
         yield found(
             "file_access", "ok", f"{len(facts.access)} files and directories are the server's, and closed to others"
         )

@@ -14,6 +14,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.exposure 
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts, Objectives
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import Finding, ago, found, unknown
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE, start_loads
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import save_points
 
@@ -71,48 +72,43 @@ def _crash_loss(facts: Facts, objectives: Objectives) -> Findings:
         yield found("crash_loss_too_large", "ok", f"{seen}; the objective is {objectives.crash_loss} s")
 
 
+_WOULD_LOAD = {
+    "nothing": "load NOTHING", "rdb": "load the RDB file, and not the AOF", "aof": "load the AOF that is out of use",
+}  # fmt: skip
+_LOADS = {"aof": "the AOF", "rdb": "the RDB file", "nothing": "nothing, as there is no file yet"}
+
+
 def _next_start(facts: Facts) -> Findings:
     """The one question behind everything: what would a start load?"""
     if facts.in_file is None or facts.disk is None or facts.live is None:
-        names = [
-            name
-            for name, value in (("in_file", facts.in_file), ("disk", facts.disk), ("live", facts.live))
-            if value is None
-        ]
-        yield unknown(
-            "next_start", "; ".join(dict.fromkeys(facts.missing.get(name, f"{name} was not read") for name in names))
-        )
-        return
-    live, file = facts.live, facts.in_file
-    if live.get("appendonly") is None:
+        looks = (("in_file", facts.in_file), ("disk", facts.disk), ("live", facts.live))
+        because = (facts.missing.get(name, f"{name} was not read") for name, value in looks if value is None)
+        yield unknown("next_start", "; ".join(dict.fromkeys(because)))
+    elif facts.live.get("appendonly") is None:
         yield unknown("next_start", "CONFIG GET does not say whether the AOF is on")
-        return
-    loads, source = start_loads(file, facts.disk), "aof" if live.get("appendonly") == "yes" else "rdb"
+    else:
+        trouble = _start_trouble(facts, facts.disk, facts.live, facts.in_file)
+        loads = start_loads(facts.in_file, facts.disk)
+        yield found("next_start", *(trouble or ("ok", f"a start would load {_LOADS[loads]}")))
+
+
+def _start_trouble(
+    facts: Facts, disk: DataFiles, live: t.Mapping[str, str], file: t.Mapping[str, str]
+) -> t.Optional[tuple[str, str]]:
+    """How bad, and in what way, a start would load something else than the process has; None where it would not."""
+    loads, on = start_loads(file, disk), live.get("appendonly")
     moved = [name for name in PLACE if name in live and file.get(name) is not None and file[name] != live[name]]
     if moved:
         words = ", ".join(f"{name} is {live[name]} and the file says {file[name]}" for name in moved)
-        yield found("next_start", "critical", f"a start would look elsewhere for the data: {words}")
-    elif loads == "fails":
-        yield found(
-            "next_start",
-            "critical",
-            f"a start would fail: {', '.join(facts.disk.missing)} is named by the manifest and is not there",
-        )
-    elif file.get("appendonly") != live.get("appendonly"):
-        what = {
-            "nothing": "load NOTHING",
-            "rdb": "load the RDB file, and not the AOF",
-            "aof": "load the AOF that is out of use",
-        }[loads]
-        yield found(
-            "next_start", "critical" if facts.info.keys else "warning",
-            f"appendonly is {live.get('appendonly')}, and {facts.config_file} says {file.get('appendonly')}: a start would {what}",
-        )  # fmt: skip
-    elif loads == "nothing" and source == "aof" and facts.info.keys and not facts.info.flag("aof_rewrite_in_progress"):
-        yield found("next_start", "critical", f"a start would load NOTHING: {facts.disk.place.manifest} is not there")
-    else:
-        what = {"aof": "the AOF", "rdb": "the RDB file", "nothing": "nothing, as there is no file yet"}[loads]
-        yield found("next_start", "ok", f"a start would load {what}")
+        return "critical", f"a start would look elsewhere for the data: {words}"
+    if loads == "fails":
+        return "critical", f"a start would fail: {', '.join(disk.missing)} is named by the manifest and is not there"
+    if file.get("appendonly") != on:
+        words = f"appendonly is {on}, and {facts.config_file} says {file.get('appendonly')}: a start would {_WOULD_LOAD[loads]}"
+        return "critical" if facts.info.keys else "warning", words
+    if loads == "nothing" and on == "yes" and facts.info.keys and not facts.info.flag("aof_rewrite_in_progress"):
+        return "critical", f"a start would load NOTHING: {disk.place.manifest} is not there"
+    return None
 
 
 def _rdb_saves(facts: Facts) -> Findings:
@@ -191,7 +187,6 @@ def _rdb_file(facts: Facts) -> Findings:
 
 
 def _aof(facts: Facts) -> Findings:
-    info, later = facts.info, facts.later if facts.later.fields else facts.info
     on = facts.setting("appendonly")
     if on is None:
         yield unknown("aof_incomplete", facts.missing.get("live", "CONFIG GET does not say whether the AOF is on"))
@@ -200,57 +195,53 @@ def _aof(facts: Facts) -> Findings:
         if facts.disk is not None and facts.disk.manifest:
             yield found("aof_out_of_use", "info", f"appendonly is no, and {facts.disk.place.aof_dir} holds an AOF")
         return
-    yield from _flag(
-        facts,
-        "aof_write_failing",
-        "aof_last_write_status",
-        "critical",
-        "; writes are refused (MISCONF)",
-        "the AOF takes writes",
-    )
+    refused = "; writes are refused (MISCONF)"
+    yield from _flag(facts, "aof_write_failing", "aof_last_write_status", "critical", refused, "the AOF takes writes")
     yield from _flag(
         facts, "aof_rewrite_failing", "aof_last_bgrewrite_status", "warning", "", "the last rewrite went well"
     )
-    if "manifest" in facts.missing:
-        yield found("aof_incomplete", "critical", f"a start would fail: {facts.missing['manifest']}")
-    elif facts.disk is None:
-        yield unknown("aof_incomplete", facts.missing.get("disk", "the files were not looked at"))
-    elif facts.disk.missing:
-        yield found(
-            "aof_incomplete",
-            "critical",
-            f"{facts.disk.place.manifest} names {', '.join(facts.disk.missing)}, which is not there",
-        )
-    elif facts.disk.manifest is None and facts.disk.old_style_aof:
-        yield found("aof_incomplete", "ok", f"{facts.disk.place.old_style_aof} is there, the one file of before 7.0")
-    elif facts.disk.manifest is None:
-        busy = info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled")
-        words = "; the first rewrite is under way: until it ends, only the RDB file counts" if busy else ""
-        yield found(
-            "aof_incomplete", "warning" if busy else "critical", f"{facts.disk.place.manifest} is not there{words}"
-        )
-    else:
-        yield found("aof_incomplete", "ok", f"the manifest and all {len(facts.disk.manifest.needed)} files are there")
-    delayed = info.fields.get("aof_delayed_fsync")
-    if delayed is None:
-        yield _no_field("aof_fsync_delayed", "aof_delayed_fsync")
-    elif later.number("aof_delayed_fsync") > int(delayed):
-        more = later.number("aof_delayed_fsync") - int(delayed)
-        yield found(
-            "aof_fsync_delayed",
-            "warning",
-            f"{more} writes waited for a sync in the last {facts.apart:.1f} s, {delayed} before that",
-        )
-    elif int(delayed):
-        yield found(
-            "aof_fsync_delayed",
-            "info",
-            f"{delayed} writes waited for a sync since the start, {ago(info.number('uptime_in_seconds'))} ago; none now",
-        )
-    else:
-        yield found("aof_fsync_delayed", "ok", "no write waited for a sync since the start")
+    yield _aof_files(facts)
+    yield _aof_fsync(facts)
     if facts.setting("no-appendfsync-on-rewrite") == "yes":
         yield found("aof_fsync_paused", "info", "no-appendfsync-on-rewrite is yes")
+
+
+def _aof_files(facts: Facts) -> Finding:
+    """Whether the files of the AOF are those that a start needs."""
+    disk = facts.disk
+    if "manifest" in facts.missing:
+        return found("aof_incomplete", "critical", f"a start would fail: {facts.missing['manifest']}")
+    if disk is None:
+        return unknown("aof_incomplete", facts.missing.get("disk", "the files were not looked at"))
+    if disk.missing:
+        return found(
+            "aof_incomplete", "critical", f"{disk.place.manifest} names {', '.join(disk.missing)}, which is not there"
+        )
+    if disk.manifest is not None:
+        return found("aof_incomplete", "ok", f"the manifest and all {len(disk.manifest.needed)} files are there")
+    if disk.old_style_aof:
+        return found("aof_incomplete", "ok", f"{disk.place.old_style_aof} is there, the one file of before 7.0")
+    busy = facts.info.flag("aof_rewrite_in_progress") or facts.info.flag("aof_rewrite_scheduled")
+    words = "; the first rewrite is under way: until it ends, only the RDB file counts" if busy else ""
+    return found("aof_incomplete", "warning" if busy else "critical", f"{disk.place.manifest} is not there{words}")
+
+
+def _aof_fsync(facts: Facts) -> Finding:
+    """Whether writes wait for the disk."""
+    info, later = facts.info, facts.later if facts.later.fields else facts.info
+    delayed = info.fields.get("aof_delayed_fsync")
+    if delayed is None:
+        return _no_field("aof_fsync_delayed", "aof_delayed_fsync")
+    more = later.number("aof_delayed_fsync") - int(delayed)
+    if more > 0:
+        words = f"{more} writes waited for a sync in the last {facts.apart:.1f} s, {delayed} before that"
+        return found("aof_fsync_delayed", "warning", words)
+    if int(delayed):
+        since = ago(info.number("uptime_in_seconds"))
+        return found(
+            "aof_fsync_delayed", "info", f"{delayed} writes waited for a sync since the start, {since} ago; none now"
+        )
+    return found("aof_fsync_delayed", "ok", "no write waited for a sync since the start")
 
 
 def _fork(facts: Facts) -> Findings:

@@ -143,18 +143,24 @@ def cluster_disagreement(answers: t.Sequence[ClusterAnswer]) -> str:
     return "; ".join(lines[:_LISTED]) + more
 
 
+def _described(rows: t.Sequence[Node], down: bool, address: str) -> Node:
+    """One node, as it says itself, else as one of those who agree on it says."""
+    agreeing = [row for row in rows if row.down == down] or rows
+    own = next((row for row in rows if row.itself), agreeing[0])
+    return dataclasses.replace(own, address=address)
+
+
 def _verdicts(answers: t.Sequence[ClusterAnswer]) -> dict[str, tuple[Node, bool]]:
     """Each node with a description, and whether half or more of those who were asked call it down (what it says itself beats that)."""
-    addresses = {node.id: node.address for answer in answers for node in answer.nodes if usable(node.address)}
+    nodes = [node for answer in answers for node in answer.nodes]
+    addresses = {node.id: node.address for node in nodes if usable(node.address)}
     asked = {answer.own_id: answer.asked for answer in answers}
     found = {}
-    for node_id in dict.fromkeys(node.id for answer in answers for node in answer.nodes if not node.joining):
-        rows = [node for answer in answers for node in answer.nodes if node.id == node_id]
+    for node_id in dict.fromkeys(node.id for node in nodes if not node.joining):
+        rows = [node for node in nodes if node.id == node_id]
         down = node_id not in asked and 2 * sum(row.down for row in rows) >= len(rows)
-        others = [row for row in rows if row.down == down] or rows
-        own = next((row for row in rows if row.itself), None)
         address = addresses.get(node_id) or asked.get(node_id, "")
-        found[node_id] = (dataclasses.replace(own or others[0], address=address), down)
+        found[node_id] = (_described(rows, down, address), down)
     return found
 
 

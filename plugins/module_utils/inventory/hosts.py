@@ -154,15 +154,10 @@ def _named(one: Endpoint, named: t.Mapping[str, str]) -> t.Optional[str]:
     return None
 
 
-def assign(
-    endpoints: t.Sequence[Endpoint], existing: t.Sequence[Existing], named: t.Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """The host's name for each endpoint, and what could not be told apart.
-
-    In this order: ``named``, a host of the inventory with that address, the address itself. Where several servers, or several Sentinels,
-    have one address, a name of their own holds the port.
-    """
-    warnings: list[str] = []
+def _by_inventory(
+    endpoints: t.Sequence[Endpoint], existing: t.Sequence[Existing], named: t.Mapping[str, str], warnings: list[str]
+) -> tuple[list[t.Optional[str]], set[int]]:
+    """The name that each endpoint has in the inventory, and the numbers of those of which that is not clear."""
     names: list[t.Optional[str]] = []
     unclear: set[int] = set()
     for number, one in enumerate(endpoints):
@@ -174,27 +169,52 @@ def assign(
                 f"{one.addresses[0]} is more than one host of the inventory: {', '.join(sorted(candidates))}"
             )
         names.append(name or (candidates[0] if len(candidates) == 1 else None))
+    return names, unclear
+
+
+def _claimed_twice(
+    endpoints: t.Sequence[Endpoint], names: t.Sequence[t.Optional[str]], warnings: list[str]
+) -> set[int]:
+    """The numbers of endpoints of one kind that would have one name."""
     claims: dict[tuple[str, str], list[int]] = {}
     for number, name in enumerate(names):
         if name:
             claims.setdefault((endpoints[number].kind, name), []).append(number)
-    for (kind, name), numbers in claims.items():
-        if len(numbers) > 1:
-            warnings.append(
-                f"{name} would be several {kind}s ({', '.join(endpoints[number].addresses[0] for number in numbers)}); "
-                "tell them apart by host_names, or by a port in the inventory"
-            )
-            unclear.update(numbers)
-            for number in numbers:
-                names[number] = None
-    crowded = set()
+    twice = {key: numbers for key, numbers in claims.items() if len(numbers) > 1}
+    for (kind, name), numbers in twice.items():
+        warnings.append(
+            f"{name} would be several {kind}s ({', '.join(endpoints[number].addresses[0] for number in numbers)}); "
+            "tell them apart by host_names, or by a port in the inventory"
+        )
+    return {number for numbers in twice.values() for number in numbers}
+
+
+def _crowded(endpoints: t.Sequence[Endpoint]) -> set[str]:
+    """Addresses that several endpoints of one kind have."""
+    found = set()
     for kind in (SERVER, SENTINEL):
         hosts = [normal(one.addresses[0])[0] for one in endpoints if one.kind == kind]
-        crowded |= {host for host in hosts if hosts.count(host) > 1}
+        found |= {host for host in hosts if hosts.count(host) > 1}
+    return found
+
+
+def assign(
+    endpoints: t.Sequence[Endpoint], existing: t.Sequence[Existing], named: t.Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """The host's name for each endpoint, and what could not be told apart.
+
+    In this order: ``named``, a host of the inventory with that address, the address itself. Where several servers, or several Sentinels,
+    have one address, a name of their own holds the port.
+    """
+    warnings: list[str] = []
+    names, unclear = _by_inventory(endpoints, existing, named, warnings)
+    twice = _claimed_twice(endpoints, names, warnings)
+    crowded = _crowded(endpoints)
     final = []
     for number, one in enumerate(endpoints):
-        own = f"{one.host}_{one.port}" if number in unclear or normal(one.addresses[0])[0] in crowded else one.host
-        final.append(names[number] or own)
+        with_port = number in unclear | twice or normal(one.addresses[0])[0] in crowded
+        own = f"{one.host}_{one.port}" if with_port else one.host
+        final.append((None if number in twice else names[number]) or own)
     return final, warnings
 
 

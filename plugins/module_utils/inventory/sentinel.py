@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 import typing as t
@@ -182,41 +183,53 @@ def _server(
     )  # fmt: skip
 
 
-def _sentinels(answers: t.Sequence[SentinelAnswer], groups: t.Mapping[str, str]) -> list[Endpoint]:
-    seen: dict[str, list[Seen]] = {}
-    watches: dict[str, set[str]] = {}
-    asked: dict[str, list[str]] = {}
-    for answer in answers:
-        key = answer.id or answer.asked
-        asked.setdefault(key, []).append(answer.asked)
-        watches.setdefault(key, set()).update(name for name in groups if name in answer.sets)
-        for name in groups:
-            for other in answer.sets[name].sentinels if name in answer.sets else ():
-                if usable(other.address):
-                    seen.setdefault(other.id or other.address, []).append(other)
-                    watches.setdefault(other.id or other.address, set()).add(name)
-    found = []
-    for key in sorted({*seen, *asked}):
-        rows = seen.get(key, [])
-        one = _verdict(rows) if rows else None
+@dataclasses.dataclass
+class _Heard:
+    """Of one Sentinel: how others see it, the primaries that it watches, and the addresses at which it answered itself."""
+
+    seen: list[Seen] = dataclasses.field(default_factory=list)
+    watches: set[str] = dataclasses.field(default_factory=set)
+    asked: list[str] = dataclasses.field(default_factory=list)
+    own_id: str = ""
+
+    def endpoint(self, groups: t.Mapping[str, str]) -> Endpoint:
+        """The Sentinel as a host of the inventory."""
+        one = _verdict(self.seen) if self.seen else None
         # Who answers is up, whatever the others say of it.
-        down = one is not None and one.down and key not in asked
-        addresses = tuple(dict.fromkeys([*(row.address for row in rows), *asked.get(key, [])]))
-        sentinel_id = one.id if one else next(answer.id for answer in answers if answer.asked in asked[key])
-        names = sorted(watches[key])
+        down = one is not None and one.down and not self.asked
+        addresses = tuple(dict.fromkeys([*(row.address for row in self.seen), *self.asked]))
+        names = sorted(self.watches)
         variables = {
             "redis_role": "sentinel",
             "redis_down": down,
-            "redis_sentinel_myid": sentinel_id,
+            "redis_sentinel_myid": one.id if one else self.own_id,
             "redis_sentinel_address": addresses[0],
             "redis_sentinel_flags": one.flags if one else ["sentinel"],
             "redis_sentinel_watches": names,
         }
         member_of = [f"{groups[name]}_sentinel" for name in names]
-        found.append(
-            Endpoint(SENTINEL, addresses, ("redis_sentinel", *member_of, *(["redis_sentinel_down", DOWN] if down else [])), variables)
-        )  # fmt: skip
-    return found
+        return Endpoint(
+            SENTINEL,
+            addresses,
+            ("redis_sentinel", *member_of, *(["redis_sentinel_down", DOWN] if down else [])),
+            variables,
+        )
+
+
+def _sentinels(answers: t.Sequence[SentinelAnswer], groups: t.Mapping[str, str]) -> list[Endpoint]:
+    heard: dict[str, _Heard] = collections.defaultdict(_Heard)
+    for answer in answers:
+        own = heard[answer.id or answer.asked]
+        own.asked.append(answer.asked)
+        own.own_id = own.own_id or answer.id
+        watched = [name for name in groups if name in answer.sets]
+        own.watches.update(watched)
+        for name in watched:
+            for other in answer.sets[name].sentinels:
+                if usable(other.address):
+                    heard[other.id or other.address].seen.append(other)
+                    heard[other.id or other.address].watches.add(name)
+    return [heard[key].endpoint(groups) for key in sorted(heard)]
 
 
 def endpoints_of(

@@ -34,7 +34,10 @@ def minimum(live: str, at_least: int = 511, read_only=(), on_read_only="fail", *
 
 def exact(live: str, value="1", read_only=(), on_read_only="fail", **files: str):
     return plan(
-        boot(**files), {OVERCOMMIT: live}, wanted_of({"vm.overcommit_memory": value}, {}), Access(read_only, on_read_only)
+        boot(**files),
+        {OVERCOMMIT: live},
+        wanted_of({"vm.overcommit_memory": value}, {}),
+        Access(read_only, on_read_only),
     )
 
 
