@@ -230,44 +230,75 @@ class _Building:
         return Selector(keys, frozenset(self.channels), frozenset(self.commands), self.future, first)
 
 
+class _UserBuilding:
+    """A new user, while its rules are applied in order."""
+
+    def __init__(self, table: CommandTable) -> None:
+        self._table = table
+        self.unknown: list[str] = []
+        self.reset()
+
+    def reset(self) -> None:
+        self.enabled, self.sanitize = False, True
+        self.root: _Building = _Building(self._table)
+        self.selectors: set[t.Any] = set()
+        self.reset_passwords()
+
+    def reset_passwords(self, nopass: bool = False) -> None:
+        self.nopass: bool = nopass
+        self.passwords: set[str] = set()
+
+    def _password(self, word: str) -> bool:
+        if word[0] in "#>":
+            self.nopass = False
+            self.passwords.add(word[1:] if word[0] == "#" else _sha256(word[1:]))
+        elif word[0] in "!<":
+            self.passwords.discard(word[1:] if word[0] == "!" else _sha256(word[1:]))
+        else:
+            return False
+        return True
+
+    def _selector(self, word: str) -> bool:
+        if word[0] != "(" or word[-1] != ")":
+            return False
+        inner = _Building(self._table)
+        self.unknown += [rule for rule in word[1:-1].split() if not inner.apply(rule)] + inner.unknown
+        self.selectors.add(inner.done())
+        return True
+
+    def _flag(self, low: str) -> bool:
+        if low in ("on", "off"):
+            self.enabled = low == "on"
+        elif low in ("nopass", "resetpass"):
+            self.reset_passwords(nopass=low == "nopass")
+        elif low == "reset":
+            self.reset()
+        elif low in ("sanitize-payload", "skip-sanitize-payload"):
+            self.sanitize = low == "sanitize-payload"
+        elif low == "clearselectors":
+            self.selectors = set()
+        else:
+            return False
+        return True
+
+    def apply(self, word: str) -> None:
+        if not (self._flag(word.lower()) or self._password(word) or self._selector(word) or self.root.apply(word)):
+            self.unknown.append(word)
+
+
 def user_of(words: t.Iterable[str], table: CommandTable) -> User:
     """What the rules, applied in order to a new user, add up to."""
-    enabled = nopass = False
-    sanitize, passwords = True, set()
-    root, selectors, unknown = _Building(table), set(), []
+    user = _UserBuilding(table)
     for word in words:
-        low = word.lower()
-        if low in ("on", "off"):
-            enabled = low == "on"
-        elif low == "nopass":
-            nopass, passwords = True, set()
-        elif low in ("resetpass", "reset"):
-            nopass, passwords = False, set()
-            if low == "reset":
-                enabled, sanitize, root, selectors = False, True, _Building(table), set()
-        elif low in ("sanitize-payload", "skip-sanitize-payload"):
-            sanitize = low == "sanitize-payload"
-        elif low == "clearselectors":
-            selectors = set()
-        elif word[0] in "#>":
-            nopass = False
-            passwords.add(word[1:] if word[0] == "#" else _sha256(word[1:]))
-        elif word[0] in "!<":
-            passwords.discard(word[1:] if word[0] == "!" else _sha256(word[1:]))
-        elif word[0] == "(" and word[-1] == ")":
-            inner = _Building(table)
-            unknown += [rule for rule in word[1:-1].split() if not inner.apply(rule)] + inner.unknown
-            selectors.add(inner.done())
-        elif not root.apply(word):
-            unknown.append(word)
+        user.apply(word)
     return User(
-        enabled,
-        nopass,
-        frozenset(passwords),
-        sanitize,
-        root.done(),
-        frozenset(selectors),
-        tuple(unknown + root.unknown),
+        user.enabled,
+        user.nopass,
+        frozenset(user.passwords),
+        user.sanitize,
+        user.root.done(),
+        frozenset(user.selectors),
+        tuple(user.unknown + user.root.unknown),
     )
 
 

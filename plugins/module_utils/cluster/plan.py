@@ -172,10 +172,9 @@ class _Planner:
         group = next((group for group in self.picture.groups() if seed in group), frozenset([seed]))
         return [Step("meet", one, seed) for one in self.staying if one not in group]
 
-    def _replicate(self, primaries: list[str]) -> tuple[list[Step], list[Step]]:
-        """Before slots are moved, and those after it whose primary still serves slots until then."""
-        free = [one for one in self._free() if one not in primaries and head(self.picture, one) not in primaries]
-        heirs = {old: heir.node for heir in self._heirs() for old in [heir.other]}
+    def _shards(self, primaries: list[str], free: list[str]) -> dict[str, list[str]]:
+        """Primary → the replicas that stay its own, or its heir's."""
+        heirs = {heir.other: heir.node for heir in self._heirs()}
         shards: dict[str, list[str]] = {one: [] for one in primaries}
         for one in self.picture.ids:
             if one in self.leaving or one in free or one in primaries:
@@ -184,13 +183,23 @@ class _Planner:
             primary = heirs.get(primary, primary)
             if primary in shards:
                 shards[primary].append(one)
-        everybody = all(member.reached for member in self.picture.members if member.place == "declared")
+        return shards
+
+    def _spare(self, shards: t.Mapping[str, list[str]], short: int) -> list[str]:
+        """Replicas of those who have more than they need, where ``short`` are missing elsewhere; they are taken out of their shards."""
+        spare = []
+        for shard in sorted(shards.values(), key=len, reverse=True):
+            while len(spare) < short and len(shard) > self.wish.replicas:
+                spare.append(shard.pop())
+        return spare
+
+    def _replicate(self, primaries: list[str]) -> tuple[list[Step], list[Step]]:
+        """Before slots are moved, and those after it whose primary still serves slots until then."""
+        free = [one for one in self._free() if one not in primaries and head(self.picture, one) not in primaries]
+        shards = self._shards(primaries, free)
         short = sum(max(self.wish.replicas - len(shard), 0) for shard in shards.values()) - len(free)
-        if everybody and short > 0:  # one has too few and another more than it needs
-            for shard in sorted(shards.values(), key=len, reverse=True):
-                while short > 0 and len(shard) > self.wish.replicas:
-                    free.append(shard.pop())
-                    short -= 1
+        if all(member.reached for member in self.picture.members if member.place == "declared"):
+            free += self._spare(shards, short)
         chosen = attach(shards, free, self.picture.domain)
         steps = [Step("replicate", one, primary) for one, primary in chosen.items()]
         served = {one for one in self.leaving if self.owned.get(one)}

@@ -10,7 +10,6 @@ import dataclasses
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.cluster.state import (
-    SLOTS,
     OpenSlot,
     Picture,
     spelled,
@@ -59,30 +58,33 @@ def require_size(picture: Picture, primaries: int, replicas: int) -> None:
     )
 
 
+def _slots_of(picture: Picture, groups: t.Iterable[frozenset[str]]) -> set[int]:
+    return {slot for group in groups for one in group for slot in picture.owned.get(one, ())}
+
+
+def _why_foreign(picture: Picture, group: frozenset[str], groups: t.Sequence[frozenset[str]], known: set[str]) -> str:
+    """Why a group of nodes is another cluster than the one that most declared nodes are in; empty where it is not. ``groups``: that one first."""
+    declared, undeclared = group & known, group - known
+    is_main = group is groups[0]
+    if undeclared and (not is_main or len(undeclared) >= len(declared)):
+        return f"knows {_list(picture, sorted(undeclared, key=picture.name))}"
+    both = _slots_of(picture, [group]) & _slots_of(picture, (other for other in groups if other is not group))
+    if is_main or not both:
+        return ""
+    return f"serves {spelled(both)} as others do"
+
+
 def require_one_cluster(picture: Picture) -> frozenset[str]:
     """The ids of the cluster that the declared nodes are in; empty where there is none yet. Raises Refusal."""
     declared = {member.id for member in picture.members if member.place == "declared" and member.id}
     leaving = {member.id for member in picture.members if member.place == "leaving" and member.id}
-    groups = [group for group in picture.groups() if group & declared]
-    if not groups:
-        return frozenset()
-    main = max(groups, key=lambda group: len(group & declared))
+    groups = sorted((group for group in picture.groups() if group & declared), key=lambda group: -len(group & declared))
     for group in groups:
-        undeclared = group - declared - leaving
-        served = {slot for one in group for slot in picture.owned.get(one, ())}
-        others = {
-            slot for other in groups if other is not group for one in other for slot in picture.owned.get(one, ())
-        }
-        foreign = undeclared and (group is not main or len(undeclared) >= len(group & declared))
-        if foreign or (group is not main and served & others):
-            with_whom = (
-                f"knows {_list(picture, sorted(undeclared, key=picture.name))}"
-                if undeclared
-                else f"serves {spelled(served & others)} as others do"
-            )
+        why = _why_foreign(picture, group, groups, declared | leaving)
+        if why:
             raise Refusal(
                 "other_cluster",
-                f"{_list(picture, sorted(group & declared, key=picture.ids.index))} belongs to another cluster: it {with_whom}",
+                f"{_list(picture, sorted(group & declared, key=picture.ids.index))} belongs to another cluster: it {why}",
                 "nodes of one cluster, and new ones",
                 "correct nodes; a node that shall change its cluster is removed from the one it is in first (remove), with its slots",
             )
@@ -101,27 +103,29 @@ def require_agreed(picture: Picture) -> None:
         )
 
 
-def require_startable(picture: Picture, ours: frozenset[str]) -> None:
-    """No node brings keys that would be lost or hidden, and all slots are served, or nothing is there yet. Raises Refusal."""
-    uncovered = picture.uncovered
+def _require_no_stray_keys(picture: Picture, ours: frozenset[str]) -> None:
+    """No declared node holds keys that its cluster does not serve. Raises Refusal."""
     receiving = {mark.node for mark in picture.open_slots if not mark.migrating}
     for member in picture.members:
-        lonely = member.id not in ours or (not member.knows and uncovered)
+        lonely = member.id not in ours or (not member.knows and picture.uncovered)
         idle = not picture.owned.get(member.id) and picture.is_primary(member.id) and member.id not in receiving
-        stray = lonely or idle
-        if member.place == "declared" and member.keys and stray:
+        if member.place == "declared" and member.keys and (lonely or idle):
             raise Refusal(
                 "node_has_data",
                 f"{member.address} holds {member.keys} keys and is in no cluster that serves them",
                 "an empty node: its keys would be hidden, or thrown away",
                 "correct nodes, or move its data to where it belongs; if nobody needs it: redis-cli -h HOST FLUSHALL",
             )
-    silent: dict[str, list[int]] = collections.defaultdict(list)
+
+
+def _require_owners_up(picture: Picture) -> None:
+    """Who has slots is up. Raises Refusal."""
+    down: dict[str, list[int]] = collections.defaultdict(list)
     for slot, owner in picture.owners.items():
         if picture.down(owner):
-            silent[owner].append(slot)
-    if silent:
-        words = "; ".join(f"{picture.name(owner)} is down and has {spelled(slots)}" for owner, slots in silent.items())
+            down[owner].append(slot)
+    if down:
+        words = "; ".join(f"{picture.name(owner)} is down and has {spelled(slots)}" for owner, slots in down.items())
         raise Refusal(
             "slots_uncovered",
             f"nobody serves some slots: {words}",
@@ -129,13 +133,19 @@ def require_startable(picture: Picture, ours: frozenset[str]) -> None:
             "start that node: its data is there. If a replica of it runs, it takes over within seconds (cluster-node-timeout), or by hand: "
             "redis-cli -h REPLICA CLUSTER FAILOVER FORCE. If its data is gone, restore a backup of that shard",
         )
+
+
+def require_startable(picture: Picture, ours: frozenset[str]) -> None:
+    """No node brings keys that would be lost or hidden, and all slots are served, or nothing is there yet. Raises Refusal."""
+    _require_no_stray_keys(picture, ours)
+    _require_owners_up(picture)
     keys = [member.address for member in picture.members if member.id in ours and member.keys]
     absent = [one for one in ours if not picture.reached(one)]
-    if ours and uncovered and (keys or absent):
+    if ours and picture.uncovered and (keys or absent):
         why = f"{', '.join(keys)} hold keys" if keys else f"{_list(picture, absent)} cannot be asked"
         raise Refusal(
             "slots_uncovered",
-            f"{spelled(uncovered)} belong to nobody, and {why}",
+            f"{spelled(picture.uncovered)} belong to nobody, and {why}",
             "every slot served: to give them away could hide the keys of one who had them",
             "find who had them (CLUSTER NODES on every node, nodes.conf in backups) and give them back: redis-cli -h HOST CLUSTER ADDSLOTSRANGE "
             "FIRST LAST; only where their keys are known to be gone, redis-cli --cluster fix",
@@ -215,41 +225,41 @@ def _target_of(picture: Picture, marks: t.Sequence[OpenSlot], owner: str) -> str
     return target if fit else ""
 
 
+def _marks_text(picture: Picture, marks: t.Iterable[OpenSlot], owner: str) -> str:
+    words = ", ".join(
+        f"{picture.name(mark.node)} {'migrating to' if mark.migrating else 'importing from'} {picture.name(mark.other)}"
+        for mark in marks
+    )
+    return f"{words}; owned by {picture.name(owner) if owner else 'nobody'}"
+
+
 def sort_open_slots(picture: Picture) -> Moves:
     """What can be finished: a move whose two ends agree, and marks that a finished one left behind. Raises Refusal for all else."""
-    owners, marks = picture.owners, collections.defaultdict(list)
+    marks: dict[int, list[OpenSlot]] = collections.defaultdict(list)
     for mark in picture.open_slots:
         if picture.is_primary(mark.node):  # a replica's are no more than memories
             marks[mark.slot].append(mark)
-    resumed: dict[tuple[str, str], list[int]] = {}
-    closed: dict[tuple[str, str], list[int]] = {}
-    wrong: dict[str, list[int]] = {}
-    for slot in range(SLOTS):
-        if slot not in marks:
-            continue
-        owner = owners.get(slot, "")
-        over = [
-            mark for mark in marks[slot] if mark.migrating and mark.node != owner and head(picture, mark.other) == owner
-        ]
+    resumed: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    closed: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    wrong: dict[str, list[int]] = collections.defaultdict(list)
+    for slot in sorted(marks):
+        owner = picture.owners.get(slot, "")
+        over = [one for one in marks[slot] if one.migrating and one.node != owner and head(picture, one.other) == owner]
         for mark in over:
-            closed.setdefault((mark.node, owner), []).append(slot)
+            closed[mark.node, owner].append(slot)
         left = [mark for mark in marks[slot] if mark not in over]
         target = _target_of(picture, left, owner) if left and owner else ""
         if target:
-            resumed.setdefault((owner, target), []).append(slot)
+            resumed[owner, target].append(slot)
         elif left:
-            words = ", ".join(
-                f"{picture.name(mark.node)} {'migrating to' if mark.migrating else 'importing from'} {picture.name(mark.other)}"
-                for mark in left
-            )
-            wrong.setdefault(f"{words}; owned by {picture.name(owner) if owner else 'nobody'}", []).append(slot)
+            wrong[_marks_text(picture, left, owner)].append(slot)
     if wrong:
-        stated = " | ".join(f"{text_of_slots(slots)}: {words}" for words, slots in wrong.items())
+        listed = " | ".join(f"{text_of_slots(slots)}: {words}" for words, slots in wrong.items())
         raise Refusal(
             "open_slots",
-            f"slots were left open in a way that cannot be finished: {stated}",
+            f"slots were left open in a way that cannot be finished: {listed}",
             "at most moves whose two ends agree",
             "see which node has the keys (CLUSTER COUNTKEYSINSLOT SLOT on both), then on each: CLUSTER SETSLOT SLOT STABLE where it has none "
             "and does not own it; redis-cli --cluster fix does the rest",
         )
-    return Moves(resumed, closed)
+    return Moves(dict(resumed), dict(closed))

@@ -73,10 +73,7 @@ def _with_server_named(problem: Problem, who: str, tls: bool = False) -> Problem
     return problem
 
 
-def ask_each(
-    addresses: t.Sequence[str], login: Login, timeout: float, who: str, question: t.Callable[[Server], _T]
-) -> tuple[dict[str, _T], dict[str, Problem]]:
-    """``question``'s answer from each address, or what kept it from being given. Raises Problem where redis-py or a file is missing."""
+def _require_readable_certificates(login: Login) -> None:
     for option in ("ca_certs", "client_cert_file", "client_key_file"):
         path = getattr(login, option)
         if login.tls and path and not os.access(path, os.R_OK):
@@ -84,37 +81,42 @@ def ask_each(
                 "tls_failed", f"{option}: {path} cannot be read", "a PEM file on the controller", f"correct {option}"
             )
 
-    def ask(address: str) -> t.Union[_T, Problem]:
-        host, port = split_endpoint(address)
-        try:
-            server = connect_as(dataclasses.replace(login, host=host, port=port, unix_socket=None), timeout)
-        except Problem as problem:
-            return _with_server_named(problem, who, login.tls)
-        except (OSError, ValueError) as error:  # a certificate file that cannot be read, an authority that is none
-            return Problem("tls_failed", f"TLS fails: {error}")
-        try:
-            return question(server)
-        except CommandError as error:
-            if error.prefix in ("NOAUTH", "NOPERM"):
-                return _with_server_named(Problem("login_failed", f": {error.text}"), who)
-            return error
-        except Problem as problem:
-            return problem
-        finally:
-            server.close()
 
-    answers: dict[str, _T] = {}
-    failed: dict[str, Problem] = {}
+def _ask(
+    address: str, login: Login, timeout: float, who: str, question: t.Callable[[Server], _T]
+) -> t.Union[_T, Problem]:
+    """One server's answer, or what kept it from being given."""
+    host, port = split_endpoint(address)
+    try:
+        server = connect_as(dataclasses.replace(login, host=host, port=port, unix_socket=None), timeout)
+    except Problem as problem:
+        return _with_server_named(problem, who, login.tls)
+    except (OSError, ValueError) as error:  # a certificate file that cannot be read, an authority that is none
+        return Problem("tls_failed", f"TLS fails: {error}")
+    try:
+        return question(server)
+    except CommandError as error:
+        if error.prefix in ("NOAUTH", "NOPERM"):
+            return _with_server_named(Problem("login_failed", f": {error.text}"), who)
+        return error
+    except Problem as problem:
+        return problem
+    finally:
+        server.close()
+
+
+def ask_each(
+    addresses: t.Sequence[str], login: Login, timeout: float, who: str, question: t.Callable[[Server], _T]
+) -> tuple[dict[str, _T], dict[str, Problem]]:
+    """``question``'s answer from each address, or what kept it from being given. Raises Problem where redis-py or a file is missing."""
+    _require_readable_certificates(login)
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        for address, answer in zip(addresses, pool.map(ask, addresses)):
-            if isinstance(answer, Problem):
-                failed[address] = answer
-            else:
-                answers[address] = answer
+        found = dict(zip(addresses, pool.map(lambda address: _ask(address, login, timeout, who, question), addresses)))
+    failed = {address: answer for address, answer in found.items() if isinstance(answer, Problem)}
     for problem in failed.values():
         if problem.code == "redis_py_missing":
             raise problem
-    return answers, failed
+    return {address: answer for address, answer in found.items() if not isinstance(answer, Problem)}, failed
 
 
 _NEEDS = {

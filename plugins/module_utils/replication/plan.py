@@ -57,28 +57,20 @@ def _server_text(view: View) -> str:
     return f"{view.address} ({view.keys} keys, offset {view.offset} of history {view.id[:8]}, {len(view.replicas)} replicas)"
 
 
-def decide(me: View, peers: t.Sequence[View], sentinel: t.Optional[str], declared: t.Optional[str]) -> Decision:
-    """The set's primary, seen from ``me``. Addresses are in one spelling throughout. Raises Refusal where it is not known."""
-    everybody = [me, *peers]
-    if sentinel:
-        if sentinel not in {view.address for view in everybody}:
-            raise Refusal(
-                "unknown_primary", f"Sentinel names {sentinel} as primary, which is none of this group's hosts", "a declaration of all hosts of the group",
-                f"add {sentinel} to group_hosts, or correct sentinels and primary_name",
-            )  # fmt: skip
-        return Decision(sentinel, "Sentinel says so")
-    if me.role == "replica":
-        return Decision(me.upstream, "it replicates it")
-    others = [view for view in peers if view.role == "primary" and _in_use(view, everybody)]
-    # A peer that follows somebody who does not answer names a primary, too.
-    roots = {
-        view.address: _root(view, {one.address: one for one in everybody}) for view in peers if view.role == "replica"
-    }
+def _by_sentinel(sentinel: str, everybody: t.Sequence[View]) -> Decision:
+    if sentinel not in {view.address for view in everybody}:
+        raise Refusal(
+            "unknown_primary", f"Sentinel names {sentinel} as primary, which is none of this group's hosts", "a declaration of all hosts of the group",
+            f"add {sentinel} to group_hosts, or correct sentinels and primary_name",
+        )  # fmt: skip
+    return Decision(sentinel, "Sentinel says so")
+
+
+def _require_primaries_answer(everybody: t.Sequence[View], peers: t.Sequence[View]) -> None:
+    """A peer that follows somebody who does not answer names a primary, too. Raises Refusal."""
+    by_address = {one.address: one for one in everybody}
+    roots = {view.address: _root(view, by_address) for view in peers if view.role == "replica"}
     lost = set(roots.values()) - {view.address for view in everybody if view.role == "primary"}
-    if not others and not lost:
-        if _in_use(me, everybody):
-            return Decision(me.address, "it is the only primary that holds data or has replicas")
-        return _from_declaration(me, peers, declared)
     if lost:
         raise Refusal(
             "primary_unreachable",
@@ -87,18 +79,41 @@ def decide(me: View, peers: t.Sequence[View], sentinel: t.Optional[str], declare
             "a primary that can be asked: this server could otherwise be made a replica of the wrong one",
             "start it, or promote the replica that is right by hand (REPLICAOF NO ONE), then run again",
         )
-    if len(others) > 1 or (_in_use(me, everybody) and not me.empty and not contains(others[0], me)) or me.replicas:
-        everyone = [me, *others] if _in_use(me, everybody) else others
+
+
+def _require_one_primary(me: View, others: t.Sequence[View], used: bool) -> None:
+    """``me``, a primary that is ``used``, may become a replica of the one other that is. Raises Refusal."""
+    apart = used and not me.empty and not contains(others[0], me)
+    if len(others) > 1 or apart or me.replicas:
+        everyone = [me, *others] if used else list(others)
         raise Refusal(
             "two_primaries",
-            f"the set has {len(everyone)} primaries that each hold data or have replicas: {'; '.join(map(_server_text, everyone))}. "
+            f"the group has {len(everyone)} primaries that each hold data or have replicas: {'; '.join(map(_server_text, everyone))}. "
             f"{_what_differs(everyone)}",
             "one primary: whoever becomes a replica throws its own data away",
             "compare their data, decide which is right, save what the other has alone, then on the other: redis-cli REPLICAOF HOST PORT",
         )
-    return Decision(
-        others[0].address, "it is the only primary that holds data" if me.empty else "it has all that this server has"
-    )
+
+
+def decide(me: View, peers: t.Sequence[View], sentinel: t.Optional[str], declared: t.Optional[str]) -> Decision:
+    """The group's primary, seen from ``me``. Addresses are in one spelling throughout. Raises Refusal where it is not known."""
+    everybody = [me, *peers]
+    if sentinel:
+        return _by_sentinel(sentinel, everybody)
+    if me.role == "replica":
+        return Decision(me.upstream, "it replicates it")
+    others = [view for view in peers if view.role == "primary" and _in_use(view, everybody)]
+    _require_primaries_answer(everybody, peers)
+    used = _in_use(me, everybody)
+    if others:
+        _require_one_primary(me, others, used)
+        return Decision(
+            others[0].address,
+            "it is the only primary that holds data" if me.empty else "it has all that this server has",
+        )
+    if used:
+        return Decision(me.address, "it is the only primary that holds data or has replicas")
+    return _from_declaration(me, peers, declared)
 
 
 def _what_differs(views: t.Sequence[View]) -> str:

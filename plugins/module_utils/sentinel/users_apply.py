@@ -100,6 +100,30 @@ def require_peers(server: Server, plan: AclPlan) -> None:
         )
 
 
+def _set_user(server: Server, name: str, words: t.Optional[t.Sequence[str]]) -> None:
+    if words is None:
+        server.command("ACL", "DELUSER", name)
+    else:
+        server.command("ACL", "SETUSER", name, "reset", *words)
+
+
+def _require_own_login(login: Login) -> None:
+    """The collection itself can still log in. Raises Refusal."""
+    try:
+        connect_as(login, ASK_SECONDS).command("SENTINEL", "MASTERS")
+    except Problem as problem:
+        raise Refusal(
+            "sentinel_self_lockout", f"with the users as declared this collection cannot log in: {problem.detected}; the users are as they were",
+            "a login for the runs to come", "correct login_user and login_password, or the user of that name",
+        ) from None  # fmt: skip
+
+
+def _order(entry: tuple[str, t.Any, t.Any]) -> tuple[bool, bool]:
+    """New users first, the default user last."""
+    name, _words, before = entry
+    return before is not None, before is not None and name == "default"
+
+
 def set_users(server: Server, login: Login, plan: AclPlan) -> t.Callable[[], None]:
     """New users first, then what takes away; gives the way back.
 
@@ -107,45 +131,27 @@ def set_users(server: Server, login: Login, plan: AclPlan) -> t.Callable[[], Non
     """
     done: list[tuple[str, t.Optional[tuple[str, ...]]]] = []
 
-    def send(name: str, words: t.Optional[t.Sequence[str]]) -> None:
-        if words is None:
-            server.command("ACL", "DELUSER", name)
-        else:
-            server.command("ACL", "SETUSER", name, "reset", *words)
-
-    def change(name: str, words: t.Optional[tuple[str, ...]], before: t.Optional[tuple[str, ...]]) -> None:
-        send(name, words)
-        done.insert(0, (name, before))
-
     def back() -> None:
         for name, words in done:
-            send(name, words)
+            _set_user(server, name, words)
         server.command("SENTINEL", "FLUSHCONFIG")
 
     try:
-        for name, words, before in plan.live:
-            if before is None:
-                change(name, words, before)
-        for name, words, before in sorted(plan.live, key=lambda entry: entry[0] == "default"):
-            if before is not None:
-                change(name, words, before)
-        try:
-            connect_as(login, ASK_SECONDS).command("SENTINEL", "MASTERS")
-        except Problem as problem:
-            raise Refusal(
-                "sentinel_self_lockout", f"with the users as declared this collection cannot log in: {problem.detected}; the users are as they were",
-                "a login for the runs to come", "correct login_user and login_password, or the user of that name",
-            ) from None  # fmt: skip
-    except Problem as problem:
+        for name, words, before in sorted(plan.live, key=_order):
+            _set_user(server, name, words)
+            done.insert(0, (name, before))
+        _require_own_login(login)
+    except CommandError as error:
         back()
-        if isinstance(problem, CommandError):
-            text = " ".join("#…" if word.startswith("'#") else word for word in problem.text.split())
-            raise Problem(
-                "acl_rejected",
-                f"Sentinel does not accept a user: {text}; the users are as they were",
-                "rules that it knows",
-                "correct rules",
-            ) from None
+        text = " ".join("#…" if word.startswith("'#") else word for word in error.text.split())
+        raise Problem(
+            "acl_rejected",
+            f"Sentinel does not accept a user: {text}; the users are as they were",
+            "rules that it knows",
+            "correct rules",
+        ) from None
+    except Problem:
+        back()
         raise
     server.command("SENTINEL", "FLUSHCONFIG")
     return back

@@ -233,6 +233,21 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
         raise
 
 
+def _not_connected(login: Login, error: Exception) -> Problem:
+    """What a connection that was not made means to an operator."""
+    text = _first_line(error)
+    if any(word in text for word in ("refused", "Error 111", "No such file", "Error 2 ")):
+        return ServerDown(
+            "server_down",
+            f"nothing listens at {login.address}",
+            "a running Redis server",
+            "start it, or set login_host, login_port or login_unix_socket",
+        )
+    if type(error).__name__ in _PREFIXES or "WRONGPASS" in text or "without any password configured" in text:
+        return _denied(login, text)
+    return _no_redis(login.address, text)
+
+
 def connect_as(login: Login, timeout: float = 30.0) -> Server:
     """As connect(), with this very login or not at all."""
     if redis is None:
@@ -244,35 +259,23 @@ def connect_as(login: Login, timeout: float = 30.0) -> Server:
         )
     connection = _connection(login, timeout)
     server = Server(login, connection)
-    where = login.address
     try:
         connection.connect()
         server.command("PING")
     except CommandError as error:
-        if error.prefix == "LOADING":
+        # LOADING: it will answer. The others answer PING so when they cannot persist: it lives, and may well be why we are here.
+        if error.prefix in ("LOADING", "MISCONF", "MASTERDOWN"):
             return server
-        if error.prefix in ("MISCONF", "MASTERDOWN"):
-            return server  # it answers PING so when it cannot persist: it lives, and may well be why we are here
         connection.disconnect()
         raise _denied(login, error.text) from None
     except ServerDown as error:
-        raise _no_redis(where, error.detected.rsplit(": ", 1)[-1]) from None
+        raise _no_redis(login.address, error.detected.rsplit(": ", 1)[-1]) from None
     except redis.exceptions.InvalidResponse as error:
-        raise _no_redis(where, _first_line(error)) from None
+        raise _no_redis(login.address, _first_line(error)) from None
     except redis.exceptions.ResponseError as error:
         raise _denied(login, _reply_text(error)) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        text = _first_line(error)
-        if any(word in text for word in ("refused", "Error 111", "No such file", "Error 2 ")):
-            raise ServerDown(
-                "server_down",
-                f"nothing listens at {where}",
-                "a running Redis server",
-                "start it, or set login_host, login_port or login_unix_socket",
-            ) from None
-        if type(error).__name__ in _PREFIXES or "WRONGPASS" in text or "without any password configured" in text:
-            raise _denied(login, text) from None
-        raise _no_redis(where, text) from None
+        raise _not_connected(login, error) from None
     return server
 
 

@@ -32,52 +32,58 @@ class ConfSyntaxError(Problem):
     """A line that Redis itself would refuse to read."""
 
 
+def _escaped(text: str, pos: int, quote: str) -> t.Optional[tuple[str, int]]:
+    """What the escape at ``pos``, within ``quote``, stands for, and how long it is; None where there is none."""
+    if quote == "'":
+        return ("'", 2) if text[pos : pos + 2] == "\\'" else None
+    if text[pos] != "\\" or pos + 1 >= len(text):
+        return None
+    if text[pos + 1] == "x" and _is_hex(text[pos + 2 : pos + 4]):
+        return _byte_to_text(int(text[pos + 2 : pos + 4], 16)), 4
+    return _ESCAPES.get(text[pos + 1], text[pos + 1]), 2
+
+
+def _quoted(text: str, pos: int) -> tuple[str, int]:
+    """What stands between the quote at ``pos`` and the next one, and where it ends. Raises ValueError."""
+    quote, parts = text[pos], []
+    pos += 1
+    while pos < len(text):
+        escape = _escaped(text, pos, quote)
+        if escape:
+            parts.append(escape[0])
+            pos += escape[1]
+        elif text[pos] != quote:
+            parts.append(text[pos])
+            pos += 1
+        elif pos + 1 < len(text) and text[pos + 1] not in _SPACE:
+            raise ValueError("a closing quote must be followed by a space or by nothing")
+        else:
+            return "".join(parts), pos + 1
+    raise ValueError("unbalanced quotes")
+
+
+def _word(text: str, pos: int) -> tuple[str, int]:
+    """One argument, which begins at ``pos``, and where it ends. Raises ValueError."""
+    begin = pos
+    while pos < len(text) and text[pos] not in _SPACE:
+        if text[pos] in "\"'":
+            inner, end = _quoted(text, pos)
+            return text[begin:pos] + inner, end
+        pos += 1
+    return text[begin:pos], pos
+
+
 def split_args(text: str) -> tuple[str, ...]:
     """Split one line as Redis does. Raises ValueError where Redis says "Unbalanced quotes"."""
     args: list[str] = []
-    pos, end = 0, len(text)
+    pos = 0
     while True:
-        while pos < end and text[pos] in _SPACE:
+        while pos < len(text) and text[pos] in _SPACE:
             pos += 1
-        if pos >= end:
+        if pos >= len(text):
             return tuple(args)
-        current: list[str] = []
-        quoted = ""
-        while True:
-            char = text[pos] if pos < end else ""
-            if quoted:
-                if not char:
-                    raise ValueError("unbalanced quotes")
-                if (
-                    quoted == '"'
-                    and char == "\\"
-                    and text[pos + 1 : pos + 2] == "x"
-                    and _is_hex(text[pos + 2 : pos + 4])
-                ):
-                    current.append(_byte_to_text(int(text[pos + 2 : pos + 4], 16)))
-                    pos += 3
-                elif quoted == '"' and char == "\\" and pos + 1 < end:
-                    pos += 1
-                    current.append(_ESCAPES.get(text[pos], text[pos]))
-                elif quoted == "'" and text[pos : pos + 2] == "\\'":
-                    pos += 1
-                    current.append("'")
-                elif char == quoted:
-                    if pos + 1 < end and text[pos + 1] not in _SPACE:
-                        raise ValueError("a closing quote must be followed by a space or by nothing")
-                    quoted = ""
-                    pos += 1
-                    break
-                else:
-                    current.append(char)
-            elif not char or char in _SPACE:
-                break
-            elif char in "\"'":
-                quoted = char
-            else:
-                current.append(char)
-            pos += 1
-        args.append("".join(current))
+        word, pos = _word(text, pos)
+        args.append(word)
 
 
 def _is_hex(pair: str) -> bool:
