@@ -15,7 +15,7 @@ description:
   - Where there is none, RV(_value.refusal) says so, and which ones there are; nothing is raised.
 options:
   _input:
-    description: RV(redisops.recovery.redis_backup_info#module:sets) of each host, host → list.
+    description: RV(redisops.recovery.redis_backup_info#module:groups) of each host, host → list.
     type: dict
     required: true
   wanted:
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 - name: Say which one a restore would take
   ansible.builtin.debug:
-    msg: "{{ {inventory_hostname: found.sets} | redisops.recovery.backup_choice(wanted='latest_verified', here=inventory_hostname) }}"
+    msg: "{{ {inventory_hostname: found.groups} | redisops.recovery.backup_choice(wanted='latest_verified', here=inventory_hostname) }}"
 """
 
 RETURN = r"""
@@ -68,7 +68,7 @@ _value:
       description: When it was taken, in seconds since 1970; null where there is none.
       type: float
     state:
-      description: As in RV(redisops.recovery.redis_backup_info#module:sets).
+      description: As in RV(redisops.recovery.redis_backup_info#module:groups).
       type: str
     refusal:
       description: Why there is none; empty where there is one.
@@ -85,7 +85,7 @@ _BY_AGE = ("latest_verified", "latest", "oldest")
 
 
 def backup_choice(
-    sets: t.Mapping[str, t.Any],
+    groups: t.Mapping[str, t.Any],
     wanted: str = "latest_verified",
     here: str = "",
     group_name: str = "",
@@ -105,7 +105,7 @@ def backup_choice(
             "at": row["at"],
             "bytes": row.get("bytes"),
         }
-        for host, found in sets.items()
+        for host, found in groups.items()
         for one in found
         for row in one["backups"]
         if (row["state"] != "damaged" or row["label"] == wanted)
@@ -119,7 +119,7 @@ def backup_choice(
         there = ", ".join(sorted({row["label"] for row in rows})) or "none"
         refusal = (
             f"Refused; this task changed nothing. There is no backup {wanted}{f' of {group_name}' if group_name else ''}"
-            f"{f' from {not_after} or before' if not_after else ''} on {', '.join(sets)}; there are: {there}. "
+            f"{f' from {not_after} or before' if not_after else ''} on {', '.join(groups)}; there are: {there}. "
             "Do: take one (playbook backup), or set redisops_backup."
         )
         return {**_NONE, "refusal": refusal}

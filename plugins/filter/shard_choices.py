@@ -18,8 +18,8 @@ options:
     description: RV(redisops.recovery.redis_restore#module:target) of each node, host → dict.
     type: dict
     required: true
-  sets:
-    description: RV(redisops.recovery.redis_backup_info#module:sets) of each node, host → list.
+  groups:
+    description: RV(redisops.recovery.redis_backup_info#module:groups) of each node, host → list.
     type: dict
   wanted:
     description: V(latest_verified), V(latest) or V(oldest) for all of them, or a label for each primary, host → label.
@@ -50,7 +50,7 @@ EXAMPLES = r"""
 
 - name: Say what would be restored
   ansible.builtin.debug:
-    msg: "{{ {inventory_hostname: node.target} | redisops.recovery.shard_choices(sets={inventory_hostname: found.sets}) }}"
+    msg: "{{ {inventory_hostname: node.target} | redisops.recovery.shard_choices(groups={inventory_hostname: found.groups}) }}"
 """
 
 RETURN = r"""
@@ -94,7 +94,7 @@ def _refusal(detected: str, do: str) -> dict[str, t.Any]:
 
 def shard_choices(
     targets: t.Mapping[str, t.Any],
-    sets: t.Optional[t.Mapping[str, t.Any]] = None,
+    groups: t.Optional[t.Mapping[str, t.Any]] = None,
     wanted: t.Union[str, t.Mapping[str, str]] = "latest_verified",
     not_after: str = "",
     max_spread: int = 3600,
@@ -111,7 +111,7 @@ def shard_choices(
     choices = {}
     for host, target in primaries.items():
         name = wanted if isinstance(wanted, str) else wanted.get(host, "")
-        choices[host] = backup_choice(sets or {}, name, host, target["group_name"], not_after)
+        choices[host] = backup_choice(groups or {}, name, host, target["group_name"], not_after)
         if choices[host]["refusal"]:
             return {**_refusal("", ""), "refusal": choices[host]["refusal"]}
     times = [choice["at"] for choice in choices.values()]

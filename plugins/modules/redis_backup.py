@@ -90,7 +90,7 @@ changes:
       description: Seconds since 1970.
       type: float
 backup:
-  description: The backup, as a row of RV(redisops.recovery.redis_backup_info#module:sets[].backups); null where none was taken.
+  description: The backup, as a row of RV(redisops.recovery.redis_backup_info#module:groups[].backups); null where none was taken.
   returned: success
   type: dict
 code:

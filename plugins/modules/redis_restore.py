@@ -268,7 +268,7 @@ def brought(module: AnsibleModule, target: Target) -> dict:
     words = [
         f"verify {backup.label} and copy it next to the data",
         *(["load the copy and compare it"] if params["test_load"] else []),
-        f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back",
+        f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back",
     ]
     changes = [
         Change("data", target.place.dir, target.keys_text, f"{backup.label}: {plan['keys']} keys", word)
@@ -305,7 +305,7 @@ def rewound(module: AnsibleModule) -> dict:
         words = [
             f"put the AOF together as it was: {point.label}",
             "load it next to the server",
-            f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back",
+            f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back",
         ]
         changes = [Change("data", target.place.dir, target.keys_text, point.label, words[0])]
         changes += [Change("data", target.place.dir, None, None, word) for word in words[1:]]

@@ -74,7 +74,7 @@ def test_every_set_and_host_is_there_and_nothing_goes_wrong(page, size):
     browser = page(size)
     assert browser.get_log("browser") == []  # neither an error of script nor anything that the page may not load
     assert len(rows(browser, "hosts-table")) == size
-    assert len(rows(browser, "sets-table")) == -(-size // 3)
+    assert len(rows(browser, "groups-table")) == -(-size // 3)
     requests = browser.execute_script(
         "return performance.getEntriesByType('resource').map(one => one.name).filter(one => !one.startsWith('data:'))"
     )
@@ -90,15 +90,15 @@ def test_every_set_and_host_is_there_and_nothing_goes_wrong(page, size):
 
 def test_the_filter_leaves_what_was_asked_for(page):
     browser = page(50)
-    type_into(browser, "sets-table", "set-002")
-    assert [row[1] for row in rows(browser, "sets-table")] == ["set-002"]
-    assert browser.find_element(By.ID, "sets-table-count").text == "1 of 17"
-    type_into(browser, "sets-table", "redis-001")  # a host finds its set
-    assert [row[1] for row in rows(browser, "sets-table")] == ["set-001"]
+    type_into(browser, "groups-table", "set-002")
+    assert [row[1] for row in rows(browser, "groups-table")] == ["set-002"]
+    assert browser.find_element(By.ID, "groups-table-count").text == "1 of 17"
+    type_into(browser, "groups-table", "redis-001")  # a host finds its set
+    assert [row[1] for row in rows(browser, "groups-table")] == ["set-001"]
     type_into(browser, "hosts-table", "set-001 replica")
     assert [row[1] for row in rows(browser, "hosts-table")] == ["redis-002", "redis-003"]
-    type_into(browser, "sets-table", "no such thing")
-    assert rows(browser, "sets-table") == []
+    type_into(browser, "groups-table", "no such thing")
+    assert rows(browser, "groups-table") == []
 
 
 def test_findings_are_shown_by_severity(page):
@@ -129,10 +129,10 @@ def test_a_click_sorts_and_a_second_one_turns_it(page):
 
 def test_a_set_opens_from_its_line_with_topology_and_timeline(page):
     browser = page(50)
-    assert not browser.find_element(By.ID, "set-1").get_attribute("open")
-    browser.find_element(By.CSS_SELECTOR, '#sets-table a[href="#set-1"]').click()
-    assert browser.find_element(By.ID, "set-1").get_attribute("open")
-    inside = browser.find_element(By.ID, "set-1")
+    assert not browser.find_element(By.ID, "group-1").get_attribute("open")
+    browser.find_element(By.CSS_SELECTOR, '#groups-table a[href="#group-1"]').click()
+    assert browser.find_element(By.ID, "group-1").get_attribute("open")
+    inside = browser.find_element(By.ID, "group-1")
     assert len(inside.find_elements(By.CSS_SELECTOR, "rect.node")) == 3
     assert len(inside.find_elements(By.CSS_SELECTOR, "line.link.down")) == 1
     states = [point.get_attribute("class").split()[1] for point in inside.find_elements(By.CSS_SELECTOR, ".point")]

@@ -52,7 +52,7 @@ def test_where_backups_are_kept(redis_server, call_module, tmp_path, unseen, met
     ended = set()
 
     def rows():
-        found = call_module("redis_backup_info", directory=str(disk / "backups"), group_name="orders").sets
+        found = call_module("redis_backup_info", directory=str(disk / "backups"), group_name="orders").groups
         return {row["label"]: row["state"] for one in found for row in one["backups"]}
 
     with small_disk(disk, 8 * MIB):
@@ -98,7 +98,7 @@ def test_where_redis_saves(redis_server, call_module, tmp_path, unseen):
         done = call_module("redis_backup", **wanted)
         assert (done.failed, done.code) == (True, "save_failed"), done.msg
         assert (
-            call_module("redis_backup_info", directory=str(tmp_path / "backups"), group_name="orders").sets[0][
+            call_module("redis_backup_info", directory=str(tmp_path / "backups"), group_name="orders").groups[0][
                 "backups"
             ]
             == []
@@ -170,7 +170,7 @@ def test_a_clock_that_was_wrong(redis_server, call_module, tmp_path, monkeypatch
     pruned = call_module("redis_backup", **wanted, state="expired", retention={"keep_within_days": 1})
     assert not pruned.failed
     info = call_module("redis_backup_info", directory=str(tmp_path / "backups"), group_name="orders", max_age=3600)
-    labels = [row["label"] for row in info.sets[0]["backups"]]
+    labels = [row["label"] for row in info.groups[0]["backups"]]
     assert second.backup["label"] in labels  # the newest by a right clock is not what goes
     if skew > 0:
         assert first.backup["label"] in labels  # from the future: it is left to a person

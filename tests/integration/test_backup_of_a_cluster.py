@@ -122,7 +122,7 @@ def test_each_shard_is_backed_up_by_its_own_and_kept_apart(cluster, back_up, sto
     newer = back_up(high, nodes, retention={"keep_last": 1})
     found = {
         one["group"]: [row["label"] for row in one["backups"]]
-        for one in call_module("redis_backup_info", directory=str(store), group_name="shop").sets
+        for one in call_module("redis_backup_info", directory=str(store), group_name="shop").groups
     }
     assert found == {f"shop.{LOW}": [given.backup["label"]], f"shop.{HIGH}": [newer.backup["label"]]}
 

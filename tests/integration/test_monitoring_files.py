@@ -53,7 +53,7 @@ def test_rules_and_dashboard_name_metrics_that_there_are():
 
 #: What the general rules leave out → the rule that tells it.
 OWN = {
-    "server_down": "RedisDown", "server_not_responding": "RedisDown", "no_persistence": "RedisAtRiskUnbounded", "crash_loss_too_large": "RedisAtRiskTooMuch",
+    "server_down": "RedisDown", "server_not_responding": "RedisDown", "no_persistence": "RedisCrashLossUnbounded", "crash_loss_too_large": "RedisCrashLossTooLarge",
     "backup_none": "RedisNoVerifiedBackup", "backup_unverified": "RedisNoVerifiedBackup", "backup_old": "RedisBackupTooOld",
     "backup_failed": "RedisBackupFailed", "drill_none": "RedisNeverDrilled", "drill_old": "RedisDrillTooOld", "drill_failed": "RedisDrillFailed",
 }  # fmt: skip
@@ -78,12 +78,12 @@ def test_what_is_joined_over_hosts_is_joined_by_who_shares_backups():
         for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression)
     ]
     assert joins
-    assert all({"set", "group"} <= set(labels) for labels in joins), joins
+    assert all({"group", "backup_group"} <= set(labels) for labels in joins), joins
 
 
 @pytest.mark.parametrize("expression", expressions())
 def test_prometheus_can_read_what_the_dashboard_asks(expression, tmp_path):
     file = tmp_path / "rule.yml"
-    asked = expression.replace("$set", "orders")
+    asked = expression.replace("$group", "orders")
     file.write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": [{"record": "asked", "expr": asked}]}]}))
     promtool("check", "rules", str(file))

@@ -260,10 +260,10 @@ def test_the_last_verified_backup_is_not_deleted(redis_server, call_module):
     assert first not in os.listdir(server.home / "backups" / "orders")
 
 
-def test_a_backup_is_kept_and_released(redis_server, call_module):
+def test_a_backup_is_pinned_and_unpinned(redis_server, call_module):
     server = filled(redis_server)
     call_module("redis_backup", **params(server))
-    for state, kept in (("kept", True), ("released", False)):
+    for state, kept in (("pinned", True), ("unpinned", False)):
         predicted = call_module("redis_backup", check=True, **params(server, state=state))
         done = call_module("redis_backup", **params(server, state=state))
         assert (done.changed, done.backup["pinned"], predicted.diff) == (True, kept, done.diff)

@@ -86,7 +86,7 @@ def samples(path: pathlib.Path, group: str = "") -> dict[str, float]:
     assert checked.returncode in (0, 3), checked.stderr  # 3: matters of naming only
     assert "error" not in checked.stderr.lower(), checked.stderr
     rows = (line.rsplit(" ", 1) for line in path.read_text().splitlines() if not line.startswith("#"))
-    common = f'set="orders",group="{group or alone()}"'
+    common = f'group="orders",backup_group="{group or alone()}"'
     assert common in path.read_text()
     return {name.replace(f"{{{common}}}", "").replace(f"{common},", ""): float(value) for name, value in rows}
 

@@ -226,7 +226,7 @@ def _without_memories(found: t.Sequence[Member]) -> list[Member]:
 def _linked(picture: Picture) -> bool:
     return all(
         member.link_up
-        for member in picture.group_hosts
+        for member in picture.members
         if member.reached and picture.primary_of(member.id) and picture.reached(picture.primary_of(member.id))
     )
 
@@ -244,6 +244,6 @@ def _quiet(picture: Picture) -> bool:
         and len(member.nodes) > 1
         and picture.is_primary(member.id)
         and not picture.owned.get(member.id)
-        for member in picture.group_hosts
+        for member in picture.members
     )
     return not (picture.settling or taking_over or coming_back or picture.disagreement())

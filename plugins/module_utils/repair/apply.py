@@ -49,18 +49,18 @@ __all__ = ["carry_out", "require_harmless", "words"]
 def words(target: Target, method: Method) -> list[str]:
     """What is done, in order."""
     swap = (
-        f"stop {target.unit}, let the two are switched at once, start it and look at its keys, else put the data back"
+        f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back"
     )
     if method.method == "memory":
         return [
             "keep the damaged files",
-            f"{'BGREWRITEAOF' if target.aof else 'BGSAVE'}, and require_harmless the files that it makes",
+            f"{'BGREWRITEAOF' if target.aof else 'BGSAVE'}, and verify the files that it makes",
         ]
     if method.method == "backup":
         first = [f"fetch {method.source} from {method.where} and verify it"] if method.where else []
         return [*first, f"copy {method.source} next to the data", "load the copy and compare it", swap]
     if method.method == "replica":
-        first = f"take a backup of {method.source} over the network and require_harmless it"
+        first = f"take a backup of {method.source} over the network and verify it"
         return [first, "copy it next to the data", "load the copy and compare it", swap]
     return [method.do, swap]
 
@@ -77,7 +77,7 @@ def _place_for_help(method: Method) -> None:
             "the backup on this host",
             "run the playbook redisops.recovery.repair, which brings it; or copy its directory here",
         )
-    if method.kind == "login_at":
+    if method.kind == "there":
         raise Refusal(
             "replica_cannot_stream",
             f"{method.source} holds the data, and its link to its primary is down: Redis then gives no copy of its data (NOMASTERLINK)",

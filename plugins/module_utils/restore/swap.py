@@ -287,7 +287,7 @@ def swap(place: Place, rollback_copy: str, aof: bool) -> None:
     except OSError as error:
         raise Problem(
             "swap_failed",
-            f"{here} and {there} could not are switched at once: {error.strerror or error}",
+            f"{here} and {there} could not be switched at once: {error.strerror or error}",
             "a file system that can do so",
             f"both are whole: see which one is the data, and look at {rollback_copy}",
         ) from None

@@ -76,7 +76,7 @@ def save_before_restart(server: Server, require_safe: t.Callable[[Info], None], 
 
 
 def pause_writes(server: Server, require_safe: t.Callable[[Info], None], timeout: float) -> tuple[WritePause, Info]:
-    """Stop acknowledging writes, and require_safe again: what is verified from here on is what there is. Raises Problem."""
+    """Stop acknowledging writes, and look again whether it is safe: what is verified from here on is what there is. Raises Problem."""
     pause = WritePause(server.command, _PAUSE_SECONDS)
     pause.renew()
     try:
