@@ -102,8 +102,8 @@ options:
     description: Group of the ACL file. Not given, that of O(config_file).
     type: str
   mode:
-    description: Mode of the ACL file, in octal digits.
-    type: str
+    description: Mode of the ACL file, four octal digits in quotes. A number is taken as the mode itself.
+    type: raw
     default: "0640"
   pending:
     description:
@@ -291,7 +291,7 @@ SPEC = {
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "owner": {"type": "str"},
     "group": {"type": "str"},
-    "mode": {"type": "str", "default": "0640"},
+    "mode": {"type": "raw", "default": "0640"},
     "pending": {"type": "list", "elements": "str", "default": []},
     "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
@@ -329,7 +329,7 @@ def plan_access(params: dict, instance: Instance, work: Work, secret: bool) -> N
     work.access = Access(
         user_id(params["owner"]) if params["owner"] else like.st_uid,
         group_id(params["group"], "group") if params["group"] else like.st_gid,
-        parse_mode(params["mode"]),
+        parse_mode(params["mode"], example="0640"),
     )
     found = []
     if secret:
@@ -397,7 +397,7 @@ def body(module: AnsibleModule) -> dict:
     declared = declared_users(params["users"], params["default_user"])
     links = replication_login(params["users"], params["replication_user"])
     path, empty = params["acl_file"], params["fresh_install"]
-    parse_mode(params["mode"])
+    parse_mode(params["mode"], example="0640")
     require_own(path)
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     absent = empty and not instance.text

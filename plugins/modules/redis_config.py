@@ -43,8 +43,8 @@ options:
     description: Group of the file. Not given, it is left as it is.
     type: str
   mode:
-    description: Mode of the file, in octal digits. Not given, it is left as it is.
-    type: str
+    description: Mode of the file, four octal digits in quotes. A number is taken as the mode itself. Not given, it is left as it is.
+    type: raw
   fresh_install:
     description:
       - Whether this run installed Redis itself. The diff is then reported against a host without Redis; in
@@ -184,7 +184,7 @@ SPEC = {
     "settings": {"type": "dict", "required": True},
     "owner": {"type": "str"},
     "group": {"type": "str"},
-    "mode": {"type": "str"},
+    "mode": {"type": "raw"},
     "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
@@ -225,7 +225,7 @@ def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     wanted = wanted_of(params["settings"])
     empty = params["fresh_install"]
-    mode = parse_mode(params["mode"]) if params["mode"] else None
+    mode = None if params["mode"] in (None, "") else parse_mode(params["mode"], example="0640")
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     absent = empty and not instance.text
     if "requirepass" in wanted and (instance.value("aclfile") or instance.in_file("aclfile")):

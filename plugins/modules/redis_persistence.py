@@ -99,16 +99,16 @@ options:
     default: redis
   mode:
     description:
-      - Mode of the RDB file and of every AOF file.
+      - Mode of the RDB file and of every AOF file, four octal digits in quotes. A number is taken as the mode itself.
       - Redis itself creates AOF files, and the RDB file that a replica receives, without group write. That is accepted too, so that
         this module does not correct Redis for ever; anything else is drift.
-    type: str
+    type: raw
     default: '0660'
   dir_mode:
     description:
-      - The most that the data directory and the AOF directory may give to others. A directory that gives less, or that is not
-        O(owner)'s, is left alone.
-    type: str
+      - The most that the data directory and the AOF directory may give to others, as O(mode) is given. A directory that gives less, or that
+        is not O(owner)'s, is left alone.
+    type: raw
     default: '0750'
   allow_no_persistence:
     description: Accept O(appendonly=false) together with an empty O(save). For pure caches.
@@ -291,8 +291,8 @@ SPEC = {
     "no_appendfsync_on_rewrite": {"type": "bool", "default": False},
     "owner": {"type": "str", "default": "redis"},
     "group": {"type": "str", "default": "redis"},
-    "mode": {"type": "str", "default": "0660"},
-    "dir_mode": {"type": "str", "default": "0750"},
+    "mode": {"type": "raw", "default": "0660"},
+    "dir_mode": {"type": "raw", "default": "0750"},
     "allow_no_persistence": {"type": "bool", "default": False},
     "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
@@ -405,7 +405,7 @@ def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Ho
 def body(module: AnsibleModule) -> dict:
     params, host = module.params, Host()
     wanted = wanted_of(params)
-    mode = parse_mode(params["mode"])
+    mode, dir_mode = parse_mode(params["mode"]), parse_mode(params["dir_mode"], "dir_mode", "0750", 0o700)
     empty = params["fresh_install"]
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     respell_dir(wanted, instance)
@@ -426,7 +426,6 @@ def body(module: AnsibleModule) -> dict:
             "set owner and group to the user that the server runs as",
         )
     access_changes = plan_access(read_access(now.disk), access)
-    dir_mode = parse_mode(params["dir_mode"], "dir_mode")
     dirs = [] if empty else plan_directories([now.disk.place.dir, now.disk.place.aof_dir], access.uid, dir_mode)
     changes = plan.changes + access_changes + dirs
     new_text = "" if absent else edited(instance, wanted.spelled)

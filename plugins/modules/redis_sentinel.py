@@ -215,8 +215,8 @@ options:
     type: path
     default: /etc/redis/sentinel.conf
   mode:
-    description: The most that the file may give, in octal digits; passwords stand in it.
-    type: str
+    description: The most that the file may give, four octal digits in quotes; passwords stand in it. A number is taken as the mode itself.
+    type: raw
     default: "0640"
   unit:
     description: Name of the systemd service without C(.service); V(auto) finds the packaged one.
@@ -475,7 +475,7 @@ SPEC = {
     "tls_ca_cert_file": {"type": "path"},
     "settings": {"type": "dict", "default": {}},
     "config_file": {"type": "path", "default": "/etc/redis/sentinel.conf"},
-    "mode": {"type": "str", "default": "0640"},
+    "mode": {"type": "raw", "default": "0640"},
     "unit": {"type": "str", "default": "auto"},
     "enabled": {"type": "bool", "default": True},
     "restart": {"type": "str", "choices": ["if_needed", "never"], "default": "if_needed"},
@@ -572,7 +572,7 @@ def plan(params: dict, check: bool) -> tuple[Work, list[Change], list[str]]:
     work = Work(declared, ring, sentinel, service, fresh, items, users, addresses, because, reasons, due)
     changes = changes_of(reported, sentinel.running, sentinel.path) + service.changes
     if not empty:
-        mode = mode_of(sentinel.path) & parse_mode(params["mode"])
+        mode = mode_of(sentinel.path) & params["mode"]
         changes += [change for change in [plan_path_access(sentinel.path, None, None, mode)[1]] if change]
     return work, changes + service.process(sentinel.running, due, reasons), others
 
@@ -608,7 +608,7 @@ def act(work: Work, params: dict, forgotten: list[Change]) -> tuple[Sentinel, li
     else:
         work.service.prepare()
     path = sentinel.path
-    apply_access([path], plan_path_access(path, None, None, mode_of(path) & parse_mode(params["mode"]))[0])
+    apply_access([path], plan_path_access(path, None, None, mode_of(path) & params["mode"])[0])
     sentinel = read_sentinel(path, login, sentinel.host)
     for name in dict.fromkeys(change.name.split()[0] for change in forgotten):
         if not reset(sentinel.server, sentinel.watched[name]):
@@ -619,7 +619,8 @@ def act(work: Work, params: dict, forgotten: list[Change]) -> tuple[Sentinel, li
 
 
 def body(module: AnsibleModule) -> dict:
-    params, check, finish = module.params, module.check_mode, module.params["finish"]
+    params = {**module.params, "mode": parse_mode(module.params["mode"], example="0640")}
+    check, finish = module.check_mode, params["finish"]
     work, changes, others = plan(params, check)
     stale = reset_changes(work.sentinel.watched, params["reset"], params["reset_after"])
     forgotten = stale if finish else []

@@ -41,7 +41,7 @@ options:
     type: str
     default: zz-redisops.conf
   properties:
-    description: What the C([Service]) section of the drop-in says.
+    description: What the C([Service]) section of the drop-in says. C(UMask) is four octal digits in quotes; a number is taken as the umask itself.
     type: dict
     default: {}
   confinement:
@@ -52,8 +52,9 @@ options:
     default: {}
   data_mode:
     description:
-      - Mode of the RDB file that the old process writes before a restart. Its umask may be another than the unit's by now.
-    type: str
+      - Mode of the RDB file that the old process writes before a restart, four octal digits in quotes. A number is taken as the mode itself.
+        The umask of that process may be another than the unit's by now.
+    type: raw
     default: '0660'
   enabled:
     description: Whether the service starts at boot.
@@ -228,7 +229,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
     unit_problem,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode, with_umask
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
@@ -244,7 +245,7 @@ SPEC = {
     "drop_in": {"type": "str", "default": "zz-redisops.conf"},
     "properties": {"type": "dict", "default": {}},
     "confinement": {"type": "dict", "default": {}},
-    "data_mode": {"type": "str", "default": "0660"},
+    "data_mode": {"type": "raw", "default": "0660"},
     "enabled": {"type": "bool", "default": True},
     "pending": {"type": "list", "elements": "str", "default": []},
     "pending_restart": {"type": "list", "elements": "str", "default": []},
@@ -295,7 +296,10 @@ def body(module: AnsibleModule) -> dict:
     unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
     fresh = params["fresh_install"]
     data_mode = parse_mode(params["data_mode"], "data_mode")
-    declared = {name: property_text(value) for name, value in {**params["properties"], **params["confinement"]}.items()}
+    declared = {
+        name: property_text(value)
+        for name, value in with_umask({**params["properties"], **params["confinement"]}).items()
+    }
     path = os.path.join(SYSTEM_UNITS, f"{unit}.service.d", params["drop_in"])
     text = render_drop_in(declared)
     state = unit_state(host, unit)

@@ -109,8 +109,10 @@ options:
     type: str
     default: redis
   mode:
-    description: Mode of the private key, in octal digits. The other two files are for everybody to read.
-    type: str
+    description:
+      - Mode of the private key, four octal digits in quotes. A number is taken as the mode itself. The other two files are for everybody to
+        read.
+    type: raw
     default: "0640"
   tls_port:
     description: Port for TLS.
@@ -270,6 +272,7 @@ running:
 
 import os
 import time
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
@@ -342,7 +345,7 @@ SPEC = {
     "tls_key_file_pass": {"type": "str", "no_log": True},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "redis"},
-    "mode": {"type": "str", "default": "0640"},
+    "mode": {"type": "raw", "default": "0640"},
     "tls_port": {"type": "int", "default": 6380},
     "tls_only": {"type": "bool", "default": False},
     "tls_auth_clients": {"type": "str", "choices": ["yes", "no", "optional"], "default": "yes"},
@@ -378,13 +381,19 @@ def declared_of(params: dict, host: Host, own_client: bool) -> Declared:
     )
 
 
-def access_of(params: dict) -> dict[str, Access]:
-    """Owner, group and mode of each of the three files. Raises Problem."""
-    owner, group, mode = user_id(params["owner"]), group_id(params["group"], "group"), parse_mode(params["mode"])
+def key_mode(given: t.Any) -> int:
+    """The mode of the private key. Raises Problem."""
+    mode = parse_mode(given, example="0640", least=0o400)
     if mode & 0o007:
         raise Problem(
-            "invalid_value", f"mode: with {params['mode']} everybody could read the private key", "", 'set mode: "0640"'
+            "invalid_value", f"mode: with {mode:04o} everybody could read the private key", "", 'set mode: "0640"'
         )
+    return mode
+
+
+def access_of(params: dict) -> dict[str, Access]:
+    """Owner, group and mode of each of the three files. Raises Problem."""
+    owner, group, mode = user_id(params["owner"]), group_id(params["group"], "group"), key_mode(params["mode"])
     return {
         "ca": Access(owner, group, 0o644),
         "key": Access(owner, group, mode),
@@ -415,6 +424,7 @@ def body(module: AnsibleModule) -> dict:
             "controller_only", f"{', '.join(stray)} reached the managed host", "the action of this collection, which keeps it",
             "call redisops.recovery.redis_tls by its full name",
         )  # fmt: skip
+    key_mode(params["mode"])
     login, empty = login_of(params), params["fresh_install"]
     instance = read_instance(params["config_file"], login, host, params["timeout"], empty)
     absent = empty and not instance.text

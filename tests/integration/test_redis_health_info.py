@@ -849,9 +849,7 @@ def test_backups_and_drills(redis_server, host, ask, call_module):
         "redis_backup", **redis_server.params(directory=directory, group_name="redis", sentinel_file="")
     )
     assert not taken.failed, taken.msg
-    drilled = call_module(
-        "redis_drill", directory=directory, group_name="redis", rpo_seconds=3600, rto_seconds=600
-    )
+    drilled = call_module("redis_drill", directory=directory, group_name="redis", rpo_seconds=3600, rto_seconds=600)
     assert not drilled.failed, drilled.msg
     done = ask(rpo_seconds=3600, max_drill_age=3600)  # the schedule says where they are
     assert bad(done) == {}

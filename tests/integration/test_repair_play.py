@@ -88,7 +88,7 @@ class Pair:
 
     def play(self, *options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["ansible-playbook", "-i", str(self.home / "hosts.yml"), "redisops.recovery.repair", *options],
+            ["ansible-playbook", "-i", str(self.home / "hosts.yml"), "redisops.recovery.repair", "-e", "redisops_hosts=redis", *options],
             cwd=ROOT, capture_output=True, text=True, check=False,
             env={**os.environ, "PATH": f"{self.home / 'tools'}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOME": str(ROOT / ".cache" / "ansible")},
         )  # fmt: skip

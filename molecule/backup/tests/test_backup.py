@@ -113,10 +113,10 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     lost = digest(primary)
     pair(hosts)
     # The backup is the replica's; only looking changes nothing.
-    play("restore", "--check")
+    play("restore", "-e", "redisops_hosts=redis", "--check")
     assert (last_run_changed(), digest(primary)) == (0, lost)
     began = time.monotonic()
-    said = play("restore")
+    said = play("restore", "-e", "redisops_hosts=redis")
     took = time.monotonic() - began
     assert digest(primary) == saved
     again, other = pair(hosts)
@@ -137,7 +137,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     assert primary.run("ls /var/lib/redis | grep -c redisops-restore-") == "1"
     assert digest(primary) == saved
 
-    play("restore_rollback")
+    play("restore_rollback", "-e", "redisops_hosts=redis")
     assert digest(primary) == lost
     assert pair(hosts)[0].name == primary.name
     assert digest(replica) == lost
@@ -145,7 +145,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
 
 def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     primary, replica = pair(hosts)
-    play("restore")
+    play("restore", "-e", "redisops_hosts=redis")
     pair(hosts)
     admin(primary, "SET", "written", "a moment before")
     saved = digest(primary)
@@ -158,9 +158,9 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     idle = ("aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0")
     wait(lambda: all(line in admin(primary, "INFO", "persistence") for line in idle))
     assert "FLUSHALL" not in primary.run("cat /var/lib/redis/appendonlydir/*.aof | tr -d '\\0'")
-    play("undo_flushall", "--check")
+    play("undo_flushall", "-e", "redisops_hosts=redis", "--check")
     assert (last_run_changed(), admin(primary, "DBSIZE")) == (0, "1")
-    said = play("undo_flushall")
+    said = play("undo_flushall", "-e", "redisops_hosts=redis")
     assert digest(primary) == saved
     assert pair(hosts)[0].name == primary.name
     assert digest(replica) == saved
@@ -188,7 +188,7 @@ def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHos
         replica.run("journalctl -u redisops-backup-orders.service -o cat --no-pager | grep '^{' | tail -n 1")
     )
     assert (line["code"], "rows" in line["msg"]) == ("backup_not_verified", True)
-    play("restore")
+    play("restore", "-e", "redisops_hosts=redis")
     assert int(admin(primary, "LLEN", "rows")) == 1000
     replica.run("systemctl reset-failed redisops-backup-orders.service")
 
@@ -293,9 +293,9 @@ def test_a_server_that_does_not_start_is_repaired_by_what_loses_least(hosts: dic
         " systemctl start {unit} || true; sleep 2; systemctl stop {unit}"
     )
     replica.run(spoil.format(unit=replica.unit))
-    looked = play("repair", "--check")
+    looked = play("repair", "-e", "redisops_hosts=redis", "--check")
     assert replica.infra.run(f"systemctl is-active {replica.unit}").rc != 0
-    said_by = play("repair")
+    said_by = play("repair", "-e", "redisops_hosts=redis")
     print(next(line for line in said_by.splitlines() if "method" in line or "replica" in line).strip())
     assert looked
     again, other = pair(hosts)

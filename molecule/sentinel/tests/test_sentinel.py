@@ -190,7 +190,7 @@ def test_a_switchover_loses_no_acknowledged_write(hosts: dict[str, LabHost]) -> 
     target = next(name for name in NAMES if name != before)
     with writing(hosts[before], "switch") as told:
         time.sleep(1)
-        output = play("switchover", "-e", f"redisops_switchover_to={target}")
+        output = play("switchover", "-e", "redisops_hosts=redis", "-e", f"redisops_switchover_to={target}")
         time.sleep(1)
     assert settled(hosts) == target
     gap = next(line for line in output.splitlines() if "no server took writes" in line)
@@ -284,7 +284,16 @@ def test_a_host_leaves_the_set_and_comes_back(hosts: dict[str, LabHost], tmp_pat
     del told["redis"]["hosts"][leaver]
     path.write_text(yaml.safe_dump(told))
 
-    play("remove_host", "-e", f"redisops_gone={leaver}", "-e", "redisops_not_responding_for=8", inventory=smaller)
+    play(
+        "remove_host",
+        "-e",
+        "redisops_hosts=redis",
+        "-e",
+        f"redisops_gone={leaver}",
+        "-e",
+        "redisops_not_responding_for=8",
+        inventory=smaller,
+    )
     assert role(hosts[leaver]) == "away"
     assert hosts[leaver].run("stat -c %s /var/lib/redis/dump.rdb") != "0"
     for name in there:

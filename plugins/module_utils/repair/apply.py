@@ -48,9 +48,7 @@ __all__ = ["carry_out", "require_harmless", "words"]
 
 def words(target: Target, method: Method) -> list[str]:
     """What is done, in order."""
-    swap = (
-        f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back"
-    )
+    swap = f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back"
     if method.method == "memory":
         return [
             "keep the damaged files",

@@ -28,6 +28,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxi
     confinement_reasons,
     require_reachable,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import with_umask
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
@@ -75,7 +76,7 @@ class Service:
 
 
 def _declared(properties: t.Mapping[str, t.Any], scripts: t.Iterable[str]) -> dict[str, str]:
-    found = {name: property_text(value) for name, value in properties.items()}
+    found = {name: property_text(value) for name, value in with_umask(properties).items()}
     folders = sorted({os.path.dirname(script) for script in scripts if script})
     if folders:
         # Debian's unit lets nothing but Sentinel itself be run: a script, its interpreter and its commands would not be.

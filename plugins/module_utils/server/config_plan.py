@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
@@ -203,6 +204,13 @@ def text_of(name: str, value: t.Any) -> str:
             f"{name}: {masked(name, str(value))!r} cannot be one line of redis.conf",
             "text, a number, a bool or a list",
             f"correct {name}",
+        )
+    if name == "unixsocketperm" and not re.fullmatch("0+|0?[67][0-7]{2}", str(value)):
+        raise Problem(
+            "invalid_value",
+            f"{name} is {value!r}, which Redis reads as octal digits: the owner could not read and write it",
+            "octal digits in quotes (without quotes YAML makes the number 504 of 0770)",
+            f'set {name}: "0770"',
         )
     if name in TEXT:
         return str(value)

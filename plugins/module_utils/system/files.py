@@ -11,6 +11,7 @@ import grp
 import hashlib
 import os
 import pwd
+import re
 import stat
 import typing as t
 
@@ -23,9 +24,11 @@ __all__ = [
     "group_id",
     "mode_of",
     "parse_mode",
+    "parse_umask",
     "read_includes",
     "read_text",
     "user_id",
+    "with_umask",
 ]
 
 _SUFFIX = ".redisops-new"
@@ -75,14 +78,52 @@ def mode_of(path: str) -> int:
     return os.stat(path).st_mode & 0o7777
 
 
-def parse_mode(text: str, option: str = "mode") -> int:
-    """``0660`` or ``660`` as bits. Raises Problem."""
-    digits = str(text)
-    if not digits or len(digits) > 5 or any(char not in "01234567" for char in digits):
+def _bits(given: t.Any, option: str, example: str) -> int:
+    """Octal text, or a number that is the bits themselves: YAML makes the number 432 of 0660 without quotes."""
+    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= 0o777:
+        return given
+    if isinstance(given, str) and re.fullmatch("0[0-7]{3}", given):
+        return int(given, 8)
+    shown = f"the number {given}" if isinstance(given, (int, float)) and not isinstance(given, bool) else repr(given)
+    raise Problem(
+        "invalid_value",
+        f"{option} is {shown}, which is no octal mode",
+        "four octal digits in quotes, the first of them 0 (without quotes YAML makes the number 432 of 0660)",
+        f'set {option}: "{example}"',
+    )
+
+
+def parse_mode(given: t.Any, option: str = "mode", example: str = "0660", least: int = 0o600) -> int:
+    """A file mode as bits, a number as ansible.builtin.file takes it. The owner has to get ``least``. Raises Problem."""
+    bits = _bits(given, option, example)
+    if bits & least != least:
+        words = {0o400: "read it", 0o600: "read and write it", 0o700: "read, write and enter it"}[least]
         raise Problem(
-            "invalid_value", f"{option}: {text!r} is no octal mode", "octal digits in quotes", f'set {option}: "0660"'
+            "invalid_value",
+            f"{option} is {given!r}, which is {bits:04o} in octal: its owner could not {words}",
+            "four octal digits in quotes that give the owner that right",
+            f'set {option}: "{example}"',
         )
-    return int(digits, 8)
+    return bits
+
+
+def parse_umask(given: t.Any, option: str = "UMask") -> int:
+    """A umask as bits; it may not take from the owner what the owner needs. Raises Problem."""
+    bits = _bits(given, option, "0007")
+    if bits & 0o700:
+        raise Problem(
+            "invalid_value",
+            f"{option} is {given!r}, which is {bits:04o} in octal: the owner could not use what the server writes",
+            "four octal digits in quotes that take nothing from the owner",
+            f'set {option}: "0007"',
+        )
+    return bits
+
+
+def with_umask(properties: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Properties of a unit whose UMask, where there is one, is octal text. Raises Problem."""
+    given = properties.get("UMask")
+    return {**properties, **({} if given in (None, "") else {"UMask": f"{parse_umask(given):04o}"})}
 
 
 def _identity(name: str, option: str, look_up: t.Callable[[str], t.Any], kind: str) -> int:
