@@ -84,6 +84,26 @@ _NONE = {"label": "", "host": "", "group": "", "state": "", "at": None, "bytes":
 _BY_AGE = ("latest_verified", "latest", "oldest")
 
 
+def _rows(groups: t.Mapping[str, t.Any], wanted: str, group_name: str, latest: float) -> list[dict[str, t.Any]]:
+    """Backups that come into question, a row each."""
+    found = [
+        {**{key: row.get(key) for key in ("label", "state", "at", "bytes")}, "host": host, "group": one["group"]}
+        for host, of_host in groups.items()
+        for one in of_host
+        if group_name in ("", one["group"])
+        for row in one["backups"]
+    ]
+    return [row for row in found if (row["state"] != "damaged" or row["label"] == wanted) and row["at"] <= latest]
+
+
+def _none_of(rows: t.Sequence[t.Mapping[str, t.Any]], what: str, hosts: t.Iterable[str]) -> str:
+    there = ", ".join(sorted({row["label"] for row in rows})) or "none"
+    return (
+        f"Refused; this task changed nothing. There is no backup {what} on {', '.join(hosts)}; there are: {there}. "
+        "Do: take one (playbook backup), or set redisops_backup."
+    )
+
+
 def backup_choice(
     groups: t.Mapping[str, t.Any],
     wanted: str = "latest_verified",
@@ -96,33 +116,14 @@ def backup_choice(
         latest = moment_of(not_after, "not_after") if not_after else float("inf")
     except Problem as problem:
         return {**_NONE, "refusal": problem.message()}
-    rows = [
-        {
-            "label": row["label"],
-            "host": host,
-            "group": one["group"],
-            "state": row["state"],
-            "at": row["at"],
-            "bytes": row.get("bytes"),
-        }
-        for host, found in groups.items()
-        for one in found
-        for row in one["backups"]
-        if (row["state"] != "damaged" or row["label"] == wanted)
-        and group_name in ("", one["group"])
-        and row["at"] <= latest
-    ]
+    rows = _rows(groups, wanted, group_name, latest)
     fit = [row for row in rows if row["label"] == wanted or wanted in _BY_AGE]
     if wanted == "latest_verified":
         fit = [row for row in fit if row["state"] == "verified"]
     if not fit:
-        there = ", ".join(sorted({row["label"] for row in rows})) or "none"
-        refusal = (
-            f"Refused; this task changed nothing. There is no backup {wanted}{f' of {group_name}' if group_name else ''}"
-            f"{f' from {not_after} or before' if not_after else ''} on {', '.join(groups)}; there are: {there}. "
-            "Do: take one (playbook backup), or set redisops_backup."
-        )
-        return {**_NONE, "refusal": refusal}
+        of_group = f" of {group_name}" if group_name else ""
+        before = f" from {not_after} or before" if not_after else ""
+        return {**_NONE, "refusal": _none_of(rows, f"{wanted}{of_group}{before}", groups)}
     edge = (min if wanted == "oldest" else max)(row["at"] for row in fit)
     best = [row for row in fit if row["at"] == edge]
     chosen = next((row for row in best if row["host"] == here), best[0])

@@ -96,7 +96,7 @@ _value:
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.install.plan import plan_install
+from ansible_collections.redisops.recovery.plugins.module_utils.install.plan import Wish, plan_install
 
 
 def install_plan(
@@ -105,7 +105,9 @@ def install_plan(
 ) -> dict[str, t.Any]:  # fmt: skip
     """The plan of install_plan.plan_install, with a refusal as text."""
     try:
-        plan = plan_install(host, source, str(minimum), stream, mirror_url, packages, python_packages, python_source)
+        plan = plan_install(
+            host, Wish(source, str(minimum), stream, mirror_url, packages, python_packages, python_source)
+        )
     except Problem as problem:
         return {
             "needed": True,

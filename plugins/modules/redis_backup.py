@@ -121,9 +121,10 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import require_backup
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job, row_of_backup, run
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job, run
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import fetch, let_go, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import row_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
@@ -149,7 +150,7 @@ SPEC = {
 
 
 def shown(backup: Backup) -> dict:
-    row = row_of_backup(backup)
+    row = row_of(backup)
     return {"backup": row, "state": row["state"], "directory": backup.directory}
 
 
@@ -164,7 +165,7 @@ def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     store, wanted = job.store(), module.params["state"]
     backup = store.find(module.params["backup"])
     before, after, words = {
-        "verified": (row_of_backup(backup)["state"], "verified again", f"load {backup.label} and compare"),
+        "verified": (row_of(backup)["state"], "verified again", f"load {backup.label} and compare"),
         "pinned": ("pinned" if backup.pinned else "by policy", "pinned", f"keep {backup.label}"),
         "unpinned": ("pinned" if backup.pinned else "by policy", "by policy", f"leave {backup.label} to the policy"),
         "absent": ("present", None, f"delete {backup.label}"),

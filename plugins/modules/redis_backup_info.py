@@ -132,7 +132,7 @@ def room_in(path: str) -> int:
 def rows_of(store: Store, verify: bool) -> list[dict]:
     rows = []
     for one in store.all():
-        row = row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.pinned)
+        row = row_of(one)
         differences = verify_files(one.directory, one.manifest) if verify and one.manifest else []
         if differences:
             row.update(state="damaged", differences=differences, why="files are not as they were written")

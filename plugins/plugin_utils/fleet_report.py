@@ -100,48 +100,67 @@ def _objectives(facts: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, float]:
     }
 
 
+def _weakest_verified(
+    rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str], results: t.Mapping[str, t.Any]
+) -> t.Optional[dict[str, t.Any]]:
+    """The last verified backup; of several primaries (shards, or servers alone that share a name) that of the one who is the worst off."""
+    found = [_newest_verified(group, results) for group in _groups(rows, names)]
+    return min(found, key=lambda one: one["time"]) if all(found) else None
+
+
+def _worst_loss(rows: t.Sequence[dict[str, t.Any]]) -> dict[str, t.Any]:
+    """The group loses what its primary loses; with several primaries (a cluster) the most."""
+    losses = [row["crash_loss"] for row in rows]
+    return max(losses, key=lambda one: (not one["known"], one["seconds"] is None, one["seconds"] or 0))
+
+
+def _judged_drill(drill: t.Mapping[str, t.Any], objectives: t.Mapping[str, float]) -> dict[str, t.Any]:
+    verdicts = {f"{kind}_verdict": _verdict(drill[f"{kind}_seconds"], objectives[kind]) for kind in ("rpo", "rto")}
+    return {**drill, **verdicts}
+
+
+def _judged_backup(backup: t.Mapping[str, t.Any], objectives: t.Mapping[str, float], now: float) -> dict[str, t.Any]:
+    age = now - (_epoch(backup["time"]) or now)
+    return {**backup, "age_seconds": age, "verdict": _verdict(age, objectives["rpo"])}
+
+
+def _by_time(found: t.Iterable[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    return sorted(found, key=lambda one: one["time"])
+
+
 def _group(
     name: str,
     rows: t.Sequence[dict[str, t.Any]],
     results: t.Mapping[str, t.Any],
     now: float,
     names: t.Mapping[str, str],
-) -> dict:
+) -> dict[str, t.Any]:
     """A group as one line. What lies on any of its hosts is the group's; a verified backup is that of who shares data with its host."""
     facts = [results[row["host"]]["facts"] for row in rows if "facts" in results[row["host"]]]
     objectives = _objectives(facts)
     primaries = [row for row in rows if row["role"] == "primary"]
-    first = (primaries or list(rows))[0]
-    backups = {one["name"]: one for one in (one for fact in facts for one in fact["backups"])}
-    # A group with several primaries (shards, or servers alone that share a name) is as safe as the one that is the worst off.
-    found = [_newest_verified(group, results) for group in _groups(rows, names)]
-    verified = min(found, key=lambda one: one["time"]) if all(found) else None
-    drills = sorted((one for fact in facts for one in fact["drills"]), key=lambda one: one["time"])
-    saves = [row["last_save"] for row in primaries if row["last_save"]]
-    drill = drills[-1] if drills else None
-    # The group loses what its primary loses; with several primaries (a cluster) the most.
-    losses = [row["crash_loss"] for row in (primaries or rows)]
-    worst = max(losses, key=lambda one: (not one["known"], one["seconds"] is None, one["seconds"] or 0))
-    age = now - (_epoch(verified["time"]) or now) if verified else None
+    leading = primaries or list(rows)
+    backups = {one["name"]: one for fact in facts for one in fact["backups"]}
+    verified = _weakest_verified(rows, names, results)
+    drills = _by_time(one for fact in facts for one in fact["drills"])
+    saves = _by_time(row["last_save"] for row in primaries if row["last_save"])
+    worst = _worst_loss(leading)
     return {
         "group": name,
         "status": min((row["status"] for row in rows), key=lambda status: _RANK[status]),
         "hosts": [row["host"] for row in rows],
         "primaries": [row["host"] for row in primaries],
         "keys": sum(row["keys"] or 0 for row in primaries) if primaries else None,
-        "configured_durability": first["configured_durability"],
-        "saved": min(saves, key=lambda one: one["time"]) if saves else None,
-        "verified": {**verified, "age_seconds": age, "verdict": _verdict(age, objectives["rpo"])} if verified else None,
+        "configured_durability": leading[0]["configured_durability"],
+        "saved": saves[0] if saves else None,
+        "verified": _judged_backup(verified, objectives, now) if verified else None,
         "crash_loss": {**worst, "verdict": _crash_loss_verdict(worst, objectives["crash_loss"])},
-        "drill": {
-            **drill,
-            **{f"{kind}_verdict": _verdict(drill[f"{kind}_seconds"], objectives[kind]) for kind in ("rpo", "rto")},
-        } if drill else None,
+        "drill": _judged_drill(drills[-1], objectives) if drills else None,
         "objectives": objectives,
-        "backups": sorted(backups.values(), key=lambda one: one["time"]),
+        "backups": _by_time(backups.values()),
         "drills": drills,
         "topology": _topology(rows, names),
-    }  # fmt: skip
+    }
 
 
 def _newest_verified(hosts: t.Iterable[str], results: t.Mapping[str, t.Any]) -> t.Optional[dict[str, t.Any]]:
@@ -191,6 +210,18 @@ def _topology(rows: t.Sequence[dict[str, t.Any]], names: t.Mapping[str, str]) ->
     return [{"primary": host, "replicas": found} for host, found in following.items()]
 
 
+def _totals(hosts: t.Sequence[t.Mapping[str, t.Any]], groups: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
+    return {
+        "hosts": len(hosts),
+        "groups": len(groups),
+        "status": {
+            name: sum(row["status"] == name for row in hosts) for name in ("critical", "warning", "unknown", "ok")
+        },
+        "without_verified_backup": sum(one["verified"] is None for one in groups),
+        "unbounded": sum(one["crash_loss"]["known"] and one["crash_loss"]["seconds"] is None for one in groups),
+    }
+
+
 def fleet_report(
     results: t.Mapping[str, t.Mapping[str, t.Any]],
     drift: t.Optional[t.Sequence[t.Mapping[str, t.Any]]],
@@ -206,24 +237,18 @@ def fleet_report(
         **{host: host for host in results},
         **{name: host for host, found in (addresses or {}).items() for name in found},
     }
-    names = sorted({row["group"] for row in hosts if row["group"]})
-    ungrouped = [row for row in hosts if not row["group"]]
-    groups = [_group(name, [row for row in hosts if row["group"] == name], results, now, called) for name in names]
-    if ungrouped:
-        groups.append(_group("(group not known)", ungrouped, results, now, called))
+    members: dict[str, list[dict[str, t.Any]]] = {}
+    for row in hosts:
+        members.setdefault(row["group"] or "(group not known)", []).append(row)
+    groups = [_group(name, rows, results, now, called) for name, rows in members.items()]
     groups.sort(key=lambda one: (_RANK[one["status"]], one["group"]))
     return {
         "format": 1,
         "generated_at": _iso(now),
-        "objectives": _objectives([one["facts"] for one in results.values() if "facts" in one]),
-        "totals": {
-            "hosts": len(hosts), "groups": len(groups),
-            "status": {name: sum(1 for row in hosts if row["status"] == name) for name in ("critical", "warning", "unknown", "ok")},
-            "without_verified_backup": sum(1 for one in groups if one["verified"] is None),
-            "unbounded": sum(1 for one in groups if one["crash_loss"]["known"] and one["crash_loss"]["seconds"] is None),
-        },
+        "objectives": _objectives(one["facts"] for one in results.values() if "facts" in one),
+        "totals": _totals(hosts, groups),
         "groups": groups,
         "hosts": sorted(hosts, key=lambda row: (_RANK[row["status"]], row["group"], row["host"])),
         "findings": _findings(list(results), results),
         "drift": None if drift is None else list(drift),
-    }  # fmt: skip
+    }

@@ -40,7 +40,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import stage
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import Staging, stage
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
@@ -337,7 +337,9 @@ def through(home: pathlib.Path, size: int) -> None:
     rollback_copy, owner = home / "rollback_copy", (os.geteuid(), os.getegid())
     rollback_copy.mkdir()
     place = Place(str(home), "dump.rdb", "appendonlydir", "appendonly.aof")
-    stage(str(home / "backup" / "data" / "huge"), str(rollback_copy), place, False, owner, "bench", 3600.0, "16")
+    stage(
+        str(home / "backup" / "data" / "huge"), Staging(str(rollback_copy), place, False, owner, "bench", 3600.0, "16")
+    )
 
 
 def memory(home: pathlib.Path, gigabytes: int) -> dict[str, t.Any]:

@@ -28,7 +28,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.plan impo
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import PROOF, Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import memory_available
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, verify
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, Loading, verify
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
@@ -239,9 +239,8 @@ def require_backup(store: Store, backup: Backup, settings: Settings, host: Host)
         backup.directory,
         backup.manifest,
         backup.seal,
-        store.directory,
-        settings.timeout,
-        memory_available(host.read("/proc/meminfo") or ""),
-        settings.assertions,
+        Loading(
+            store.directory, settings.timeout, memory_available(host.read("/proc/meminfo") or ""), settings.assertions
+        ),
     )
     return store.note(backup, PROOF, result)

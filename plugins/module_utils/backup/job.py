@@ -36,7 +36,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypo
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Job", "Outcome", "main", "row_of_backup", "run"]
+__all__ = ["Job", "Outcome", "main", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +87,6 @@ class Outcome:
     backup: t.Optional[Backup]
     state: str
     source: str
-
-
-def row_of_backup(backup: Backup) -> dict[str, t.Any]:
-    """A backup as a row of plain values."""
-    return row_of(backup.label, backup.at, backup.manifest, backup.problem, backup.proof, backup.copies, backup.pinned)
 
 
 def _source(job: Job) -> tuple[bool, str]:
@@ -145,7 +140,7 @@ def run(
         backup = take(server, store, job.settings, host, source, clock)
         if job.verify:
             backup = require_backup(store, backup, job.settings, host)
-    row = row_of_backup(backup)
+    row = row_of(backup)
     if row["state"] == "failed":
         raise Problem(
             "backup_not_verified",
@@ -164,7 +159,7 @@ def run(
 def _taken(job: Job) -> tuple[dict[str, t.Any], int]:
     done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
     line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
-    line["backup"] = row_of_backup(done.backup) if done.backup else None
+    line["backup"] = row_of(done.backup) if done.backup else None
     return line, 0 if done.state in ("verified", "elsewhere") or not job.verify else 1
 
 

@@ -22,37 +22,66 @@ CODES = {
 }
 
 
-def row_of(
-    label: str,
-    at: float,
-    manifest: t.Optional[BackupManifest],
-    problem: str,
-    proof: t.Mapping[str, t.Any],
-    copies: t.Mapping[str, t.Any],
-    pinned: bool,
-) -> dict[str, t.Any]:
-    """One backup as a dict of plain values. ``state`` is ``damaged``, ``failed``, ``taken``, ``checksummed``, ``loaded`` or ``verified``."""
-    state = "damaged" if manifest is None else str(proof.get("state", "taken"))
+class Stored(t.Protocol):
+    """A backup as it lies there (store.Backup). ``proof`` is what was established of it, ``copies`` where else it is."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def at(self) -> float: ...
+
+    @property
+    def manifest(self) -> t.Optional[BackupManifest]: ...
+
+    @property
+    def problem(self) -> str: ...
+
+    @property
+    def proof(self) -> t.Mapping[str, t.Any]: ...
+
+    @property
+    def copies(self) -> t.Mapping[str, t.Any]: ...
+
+    @property
+    def pinned(self) -> bool: ...
+
+
+def _of_manifest(manifest: t.Optional[BackupManifest]) -> dict[str, t.Any]:
+    if manifest is None:
+        return {
+            **dict.fromkeys(("method", "source", "why_source", "product", "bytes", "keys", "exact", "seconds")),
+            "slots": [],
+        }
     return {
-        "label": label,
-        "at": at,
+        "method": manifest.method,
+        "source": manifest.source,
+        "why_source": manifest.why_source,
+        "product": manifest.product,
+        "bytes": manifest.bytes,
+        "keys": manifest.total_keys,
+        "exact": manifest.slack == 0,
+        "slots": list(manifest.slots),
+        "seconds": manifest.seconds,
+    }
+
+
+def row_of(backup: Stored) -> dict[str, t.Any]:
+    """One backup as a dict of plain values. ``state`` is ``damaged``, ``failed``, ``taken``, ``checksummed``, ``loaded`` or ``verified``."""
+    proof = backup.proof
+    state = "damaged" if backup.manifest is None else str(proof.get("state", "taken"))
+    return {
+        "label": backup.label,
+        "at": backup.at,
         "state": state,
-        "why": problem or str(proof.get("why", "")),
+        "why": backup.problem or str(proof.get("why", "")),
         "differences": list(proof.get("differences", ())),
-        "pinned": pinned,
-        "method": manifest.method if manifest else None,
-        "source": manifest.source if manifest else None,
-        "why_source": manifest.why_source if manifest else None,
-        "product": manifest.product if manifest else None,
-        "bytes": manifest.bytes if manifest else None,
-        "keys": manifest.total_keys if manifest else None,
-        "exact": manifest.slack == 0 if manifest else None,
-        "slots": list(manifest.slots) if manifest else [],
-        "seconds": manifest.seconds if manifest else None,
+        "pinned": backup.pinned,
+        **_of_manifest(backup.manifest),
         "load_seconds": proof.get("load_seconds"),
         "digest": proof.get("digest"),
         "verified_at": proof.get("at") if state == "verified" else None,
-        "repositories": sorted(name for name in copies if name != "seal"),
+        "repositories": sorted(name for name in backup.copies if name != "seal"),
     }
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -19,7 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 
-__all__ = ["SAMPLE", "compare", "read_sample", "verify"]
+__all__ = ["SAMPLE", "Loading", "compare", "read_sample", "verify"]
 
 SAMPLE = "sample.json"
 _LENGTHS = {"string": "STRLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "hash": "HLEN", "stream": "XLEN"}
@@ -111,21 +112,27 @@ def compare(
     return found[:50]
 
 
+@dataclasses.dataclass(frozen=True)
+class Loading:
+    """How a copy is loaded: next to ``near``, for ``timeout`` seconds at most, as group ``gid`` (None: that of the data).
+
+    ``memory`` is what processes can still be given, in bytes; None where that is not known. ``assertions`` are what the operator knows.
+    """
+
+    near: str
+    timeout: float
+    memory: t.Optional[int]
+    assertions: t.Sequence[t.Mapping[str, t.Any]] = ()
+    gid: t.Optional[int] = None
+
+
 def verify(
-    directory: str,
-    manifest: BackupManifest,
-    sealed: str,
-    near: str,
-    timeout: float,
-    memory: t.Optional[int],
-    assertions: t.Sequence[t.Mapping[str, t.Any]] = (),
-    gid: t.Optional[int] = None,
-    clock: t.Callable[[], float] = time.time,
+    directory: str, manifest: BackupManifest, sealed: str, loading: Loading, clock: t.Callable[[], float] = time.time
 ) -> dict[str, t.Any]:
     """Take a backup from ``taken`` as far as it gets: ``checksummed``, ``loaded``, ``verified``; or ``failed``, with what differs.
 
-    ``memory`` is what processes can still be given, in bytes: where it is too little the backup is not loaded, and why is stated. Raises
-    nothing that an operator could not act on: what goes wrong with the backup is part of the answer.
+    Where memory is too little the backup is not loaded, and why is stated. Raises nothing that an operator could not act on: what goes
+    wrong with the backup is part of the answer.
     """
     result: dict[str, t.Any] = {"manifest": sealed, "state": "taken", "at": clock(), "why": "", "differences": []}
     differences = verify_files(directory, manifest)
@@ -133,23 +140,20 @@ def verify(
         return {**result, "state": "failed", "differences": differences, "why": "files are not as they were written"}
     result["state"] = "checksummed"
     takes = manifest.used_memory * 11 // 10
-    if memory is not None and memory < takes:
-        return {**result, "why": f"not loaded: that takes about {takes} bytes of memory, and {memory} can be had here"}
+    if loading.memory is not None and loading.memory < takes:
+        return {
+            **result,
+            "why": f"not loaded: that takes about {takes} bytes of memory, and {loading.memory} can be had here",
+        }
+    data, databases = os.path.join(directory, manifest.data), manifest.settings.get("databases", "16")
     try:
-        settings = manifest.settings
-        with loaded(
-            os.path.join(directory, manifest.data), near, timeout, settings.get("databases", "16"), gid
-        ) as copy:
+        with loaded(data, loading.near, loading.timeout, databases, loading.gid) as copy:
             result.update(
-                state="loaded",
-                load_seconds=round(copy.seconds, 3),
-                digest=copy.digest,
-                keys=copy.info.keys,
-                server=copy.info.product,
-            )
+                state="loaded", load_seconds=round(copy.seconds, 3), digest=copy.digest, keys=copy.info.keys, server=copy.info.product,
+            )  # fmt: skip
             sample = read_sample(directory, manifest)
-            differences = compare(copy, manifest, sample, assertions, clock())
-            result.update(sampled=len(sample), assertions=len(assertions))
+            differences = compare(copy, manifest, sample, loading.assertions, clock())
+            result.update(sampled=len(sample), assertions=len(loading.assertions))
             copy.server.close()
     except Problem as problem:
         if problem.code == "temporary_server_files":  # says nothing about the backup

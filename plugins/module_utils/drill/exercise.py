@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -38,7 +39,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.drill.report imp
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Candidate", "candidates", "drill", "write_report"]
+__all__ = ["Candidate", "Exercise", "candidates", "drill", "write_report"]
 
 
 class Candidate(t.NamedTuple):
@@ -75,44 +76,83 @@ def _pick(found: t.Sequence[Candidate], wanted: str, window: float, now: float, 
     return picker.choice(fit)
 
 
-def _load(
-    directory: str,
-    manifest: BackupManifest,
-    store: Store,
-    assertions: t.Sequence[t.Mapping[str, t.Any]],
-    timeout: float,
-    report: dict,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Exercise:
+    """What is restored for practice: the backup named, or one of the last ``window`` seconds, and what it is held to.
+
+    ``objectives``: ``rpo_seconds`` and ``rto_seconds``, 0 for none. ``assertions`` are what the operator knows of the data.
+    """
+
+    backup: str
+    window: float
+    objectives: t.Mapping[str, int]
+    assertions: t.Sequence[t.Mapping[str, t.Any]]
+    timeout: float
+
+
+def _load(directory: str, manifest: BackupManifest, near: str, exercise: Exercise, report: dict[str, t.Any]) -> None:
     """Load and compare; what was measured goes into the report. Raises Problem."""
     databases = manifest.settings.get("databases", "16")
-    with loaded(os.path.join(directory, manifest.data), store.directory, timeout, databases) as copy:
+    with loaded(os.path.join(directory, manifest.data), near, exercise.timeout, databases) as copy:
         report["phases"]["load"] = copy.seconds
         began = time.monotonic()
         copy.server.command("PING")
         report["phases"]["first answer"] = time.monotonic() - began
         report.update(digest=copy.digest, server=copy.info.product)
         began = time.monotonic()
-        report["differences"] = compare(copy, manifest, read_sample(directory, manifest), assertions, time.time())
+        sample = read_sample(directory, manifest)
+        report["differences"] = compare(copy, manifest, sample, exercise.assertions, time.time())
         report["phases"]["compare"] = time.monotonic() - began
         copy.server.close()
+
+
+def _manifest_of(directory: str, chosen: Candidate, store: Store, host: Host) -> tuple[BackupManifest, str]:
+    """The manifest of the backup in ``directory``, and its seal. Raises Problem where it is another's, Refusal where it cannot be loaded here."""
+    text = read_text(os.path.join(directory, MANIFEST))
+    manifest = parse_backup_manifest(text, f"manifest of {chosen.label}")
+    if (manifest.label, manifest.group_name) != (chosen.label, store.group_name):
+        raise Problem(
+            "manifest_invalid",
+            f"what lies as {chosen.label} is {manifest.label} of {manifest.group_name}",
+            "",
+            "find out who wrote it",
+        )
+    memory, takes = memory_available(host.read("/proc/meminfo") or ""), manifest.used_memory * 11 // 10
+    if memory is not None and memory < takes:
+        raise Refusal(
+            "memory",
+            f"{chosen.label} takes about {takes} bytes of memory to load, and {memory} can be had",
+            "memory for it",
+            "hold the drill on another host",
+        )
+    return manifest, unseal(text, MANIFEST)["seal"]
+
+
+def _restore(directory: str, manifest: BackupManifest, near: str, exercise: Exercise, report: dict[str, t.Any]) -> None:
+    """Check the files, then load and compare; what went wrong is part of the report."""
+    began = time.monotonic()
+    report["differences"] = verify_files(directory, manifest)
+    report["phases"]["verify"] = time.monotonic() - began
+    if report["differences"]:
+        return
+    try:
+        _load(directory, manifest, near, exercise, report)
+    except Problem as problem:
+        report["differences"] = [problem.detected]
 
 
 def drill(
     store: Store,
     place: t.Optional[Repository],
     host: Host,
-    wanted: str,
-    window: float,
-    objectives: t.Mapping[str, int],
-    assertions: t.Sequence[t.Mapping[str, t.Any]],
-    timeout: float,
+    exercise: Exercise,
     picker: random.Random,
     clock: t.Callable[[], float] = time.time,
 ) -> dict[str, t.Any]:
     """Restore one backup for practice; the caller holds the lock. Gives the report. Raises Problem where it cannot be tried."""
     now = clock()
     found = candidates(store, place, host)
-    chosen = _pick(found, wanted, window, now, picker)
+    chosen = _pick(found, exercise.backup, exercise.window, now, picker)
     working = tempfile.mkdtemp(prefix=WORK_PREFIX, dir=store.directory)
     try:
         phases: dict[str, float] = {}
@@ -120,46 +160,21 @@ def drill(
         if place is not None:
             began, directory = time.monotonic(), os.path.join(working, chosen.label)
             os.mkdir(directory, 0o700)
-            Restic(host, place).fetch(chosen.snapshot, directory, timeout)
+            Restic(host, place).fetch(chosen.snapshot, directory, exercise.timeout)
             phases["fetch and decrypt"] = time.monotonic() - began
-        text = read_text(os.path.join(directory, MANIFEST))
-        manifest = parse_backup_manifest(text, f"manifest of {chosen.label}")
-        if (manifest.label, manifest.group_name) != (chosen.label, store.group_name):
-            raise Problem(
-                "manifest_invalid",
-                f"what lies as {chosen.label} is {manifest.label} of {manifest.group_name}",
-                "",
-                "find out who wrote it",
-            )
-        memory = memory_available(host.read("/proc/meminfo") or "")
-        if memory is not None and memory < manifest.used_memory * 11 // 10:
-            raise Refusal(
-                "memory",
-                f"{chosen.label} takes about {manifest.used_memory * 11 // 10} bytes of memory to load, and {memory} can be had",
-                "memory for it",
-                "hold the drill on another host",
-            )
+        manifest, seal = _manifest_of(directory, chosen, store, host)
         report: dict[str, t.Any] = {
             "group": store.group_name, "host": socket.gethostname(), "at": now, "backup": chosen.label, "verified_before": chosen.verified,
             "from": place.name if place else "this host", "taken_at": manifest.taken_at, "method": manifest.method, "source": manifest.source,
             "product": manifest.product, "keys": manifest.total_keys, "bytes": manifest.bytes, "phases": phases, "digest": "", "server": "",
-            "files": [vars(file) for file in manifest.files], "seal": unseal(text, MANIFEST)["seal"], "objectives": dict(objectives),
+            "files": [vars(file) for file in manifest.files], "seal": seal, "objectives": dict(exercise.objectives),
         }  # fmt: skip
-        began = time.monotonic()
-        report["differences"] = verify_files(directory, manifest)
-        phases["verify"] = time.monotonic() - began
-        if not report["differences"]:
-            try:
-                _load(directory, manifest, store, assertions, timeout, report)
-            except Problem as problem:
-                report["differences"] = [problem.detected]
+        _restore(directory, manifest, store.directory, exercise, report)
     finally:
         shutil.rmtree(working, ignore_errors=True)
     rto = sum(seconds for name, seconds in phases.items() if name != "compare") if "load" in phases else None
-    report["measured"] = {
-        "rpo_seconds": measured_rpo([one.at for one in found if one.verified], now, window),
-        "rto_seconds": rto,
-    }
+    rpo = measured_rpo([one.at for one in found if one.verified], now, exercise.window)
+    report["measured"] = {"rpo_seconds": rpo, "rto_seconds": rto}
     report["missed"] = missed_objectives(report)
     return report
 

@@ -19,7 +19,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_lo
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import group_names
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.drill.exercise import candidates, drill, write_report
+from ansible_collections.redisops.recovery.plugins.module_utils.drill.exercise import (
+    Exercise,
+    candidates,
+    drill,
+    write_report,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypoint import ended
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -95,9 +100,8 @@ def run(wanted: Drill, host: Host, check: bool = False, patience: float = 0.0) -
     store.prepare()
     objectives = {"rpo_seconds": wanted.rpo_seconds, "rto_seconds": wanted.rto_seconds}
     with store.locked(patience):
-        report = drill(
-            store, place, host, wanted.backup, wanted.window_days * 86400.0, objectives, wanted.assertions, wanted.timeout, picker,
-        )  # fmt: skip
+        exercise = Exercise(wanted.backup, wanted.window_days * 86400.0, objectives, wanted.assertions, wanted.timeout)
+        report = drill(store, place, host, exercise, picker)
         path = write_report(store, report)
     if report["missed"]:
         raise Problem(

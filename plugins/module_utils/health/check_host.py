@@ -277,17 +277,8 @@ def _access(facts: Facts) -> Findings:
         return
     if facts.user is None:
         yield unknown("file_access", facts.missing.get("user", "whom the server runs as is not known"))
-    closed, open_to_all, foreign, top = [], [], [], facts.disk.place.dir
-    # What lies in a directory that others may not enter is closed to them, whatever its own mode.
-    entered = all(entry.mode & 0o001 for entry in facts.access if entry.path == top)
-    for entry in facts.access:
-        spelled = f"{entry.path} ({entry.uid}:{entry.gid} {entry.mode:04o})"
-        if facts.user is not None and not _may(entry, facts.user, 7 if entry.directory else 6):
-            closed.append(spelled)
-        elif facts.user is not None and facts.user[0] not in (0, entry.uid):
-            foreign.append(spelled)
-        words = _for_everybody(entry, entered or entry.path == top)
-        open_to_all += [f"{spelled} {words}"] if words else []
+    closed, foreign = _not_the_servers(facts)
+    open_to_all = _open_to_all(facts, facts.disk.place.dir)
     if closed and facts.user is not None:
         yield found(
             "file_access", "critical", f"the server (user {facts.user[0]}) may not read and write {', '.join(closed)}"
@@ -299,6 +290,29 @@ def _access(facts: Facts) -> Findings:
         yield found(
             "file_access", "ok", f"{len(facts.access)} files and directories are the server's, and closed to others"
         )
+
+
+def _spelled(entry: FileAccess) -> str:
+    return f"{entry.path} ({entry.uid}:{entry.gid} {entry.mode:04o})"
+
+
+def _not_the_servers(facts: Facts) -> tuple[list[str], list[str]]:
+    """What the server may not read and write, and what it may though it is another's."""
+    closed: list[str] = []
+    foreign: list[str] = []
+    for entry in facts.access if facts.user is not None else ():
+        if not _may(entry, facts.user, 7 if entry.directory else 6):
+            closed.append(_spelled(entry))
+        elif facts.user[0] not in (0, entry.uid):
+            foreign.append(_spelled(entry))
+    return closed, foreign
+
+
+def _open_to_all(facts: Facts, top: str) -> list[str]:
+    """What every user of the host may read or write. What lies in a directory that others may not enter is closed to them."""
+    entered = all(entry.mode & 0o001 for entry in facts.access if entry.path == top)
+    words = [(entry, _for_everybody(entry, entered or entry.path == top)) for entry in facts.access]
+    return [f"{_spelled(entry)} {may}" for entry, may in words if may]
 
 
 # Drives

@@ -90,10 +90,7 @@ def read_backups(host: Host, group_name: str, directory: str, expected: bool, sl
         store.group_name, directory, expected=scheduled or expected, elsewhere=elsewhere, repositories=repositories
     )
     try:
-        rows = [
-            row_of(one.label, one.at, one.manifest, one.problem, one.proof, one.copies, one.pinned)
-            for one in store.all()
-        ]
+        rows = [row_of(one) for one in store.all()]
         folder = os.path.join(store.directory, "drills")
         names = sorted(name for name in os.listdir(folder) if name.endswith(".json")) if os.path.isdir(folder) else []
     except OSError as error:

@@ -122,32 +122,50 @@ def _sentinel(facts: Facts) -> t.Optional[dict[str, t.Any]]:
     }  # fmt: skip
 
 
+def _of_backups(facts: Facts) -> dict[str, t.Any]:
+    """Backups and restore drills on this host."""
+    backups = facts.backups
+    if not backups:
+        return {"last_verified_backup": None, "backups": [], "drills": []}
+    verified = last_verified(backups)
+    last = verified and {
+        "name": verified["label"], "time": iso_utc(verified["at"]), "age_seconds": int(max(0, facts.now - verified["at"])),
+    }  # fmt: skip
+    kept = ("ok", "rpo_seconds", "rto_seconds", "phases")
+    return {
+        "last_verified_backup": last or None,
+        "backups": [{"name": row["label"], "time": iso_utc(row["at"]), "status": row["state"]} for row in backups.rows],
+        "drills": [{**{name: row[name] for name in kept}, "time": iso_utc(row["time"])} for row in backups.drills],
+    }
+
+
+def _of_server(facts: Facts) -> dict[str, t.Any]:
+    """What only the server can tell."""
+    info = facts.info
+    if not facts.answers or not info.fields:
+        names = ("primary", "version", "uptime_seconds", "keys_total", "used_memory_bytes", "replication")
+        return dict.fromkeys(names)
+    view = view_of(info, facts.address) if facts.role else None
+    return {
+        "primary": (facts.address if view.role == "primary" else view.upstream) if view else None,
+        "version": info.product,
+        "uptime_seconds": info.number("uptime_in_seconds"),
+        "keys_total": info.keys,
+        "used_memory_bytes": info.number("used_memory"),
+        "replication": _replication(facts) if view else None,
+    }
+
+
 def report(facts: Facts, group_name: str, objectives: Objectives) -> dict[str, t.Any]:
     """Plain values for a report on a fleet; null where a value is not known."""
-    info, backups = facts.info, facts.backups
-    here = facts.answers and bool(info.fields)
-    view = view_of(info, facts.address) if here and facts.role else None
-    verified = last_verified(backups) if backups else None
     return {
         "group_name": group_name,
         "address": facts.address,
         "role": facts.role or None,
-        "primary": (facts.address if view.role == "primary" else view.upstream) if view else None,
-        "version": info.product if here else None,
-        "uptime_seconds": info.number("uptime_in_seconds") if here else None,
-        "keys_total": info.keys if here else None,
-        "used_memory_bytes": info.number("used_memory") if here else None,
+        **_of_server(facts),
         "configured_durability": configured_durability(facts) or None,
         "last_save": _last_save(facts),
-        "last_verified_backup": {
-            "name": verified["label"], "time": iso_utc(verified["at"]), "age_seconds": int(max(0, facts.now - verified["at"])),
-        } if verified else None,
-        "backups": [{"name": row["label"], "time": iso_utc(row["at"]), "status": row["state"]} for row in backups.rows] if backups else [],
-        "drills": [
-            {**{name: row[name] for name in ("ok", "rpo_seconds", "rto_seconds", "phases")}, "time": iso_utc(row["time"])}
-            for row in backups.drills
-        ] if backups else [],
-        "replication": _replication(facts) if view else None,
+        **_of_backups(facts),
         "sentinel": _sentinel(facts),
         "objectives": {f"{name}_seconds": getattr(objectives, name) for name in ("crash_loss", "rpo", "rto")},
-    }  # fmt: skip
+    }

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import version_tuple
 
-__all__ = ["SOURCES", "plan_install"]
+__all__ = ["SOURCES", "Wish", "plan_install"]
 
 SOURCES = ("auto", "distribution", "module_stream", "vendor", "mirror", "installed")
 #: The Redis that a distribution release carries by itself, without a module stream. A release that is not listed is not judged.
@@ -91,21 +92,51 @@ def _require_available(
         )
 
 
-def plan_install(
-    host: t.Mapping[str, t.Any], source: str, minimum: str, stream: str, mirror_url: str,
-    packages: t.Sequence[str] = (), python_packages: t.Sequence[str] = (), python_source: str = "package",
-) -> dict[str, t.Any]:  # fmt: skip
-    """What has to be installed, and from where; ``host`` is the answer of redis_host_info. Raises Refusal."""
-    if source not in SOURCES:
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What is declared: the ``source``, the oldest version that is good enough, names of packages where they are not the usual ones."""
+
+    source: str
+    minimum: str
+    stream: str
+    mirror_url: str
+    packages: t.Sequence[str] = ()
+    python_packages: t.Sequence[str] = ()
+    python_source: str = "package"
+
+
+def _python(wish: Wish, manager: t.Optional[str]) -> tuple[list[str], list[str]]:
+    """Packages and pip's distributions that bring redis-py. Raises Refusal."""
+    if wish.python_source != "pip":
+        return list(wish.python_packages) or ["python3-redis"], []
+    if manager == "apt":
         raise Refusal(
-            "invalid_value", f"redis_install_source is {source!r}", "one of " + ", ".join(SOURCES), "correct it"
+            "pip_not_for_apt", "redis_install_python_source is pip, and the Python of Debian and Ubuntu is not pip's to change",
+            "redis-py from the distribution", "set redis_install_python_source: package",
+        )  # fmt: skip
+    return ["python3-pip"], list(wish.python_packages) or ["redis"]
+
+
+def _server(wish: Wish, chosen: str, manager: t.Optional[str]) -> list[str]:
+    """Packages that bring the server."""
+    usual = {
+        "apt": ["redis-server", "redis-tools"], "dnf": [f"@{wish.stream}/common"] if chosen == "module_stream" else ["redis"],
+    }  # fmt: skip
+    return list(wish.packages) or usual[str(manager)]
+
+
+def plan_install(host: t.Mapping[str, t.Any], wish: Wish) -> dict[str, t.Any]:
+    """What has to be installed, and from where; ``host`` is the answer of redis_host_info. Raises Refusal."""
+    if wish.source not in SOURCES:
+        raise Refusal(
+            "invalid_value", f"redis_install_source is {wish.source!r}", "one of " + ", ".join(SOURCES), "correct it"
         )
     redis, redis_py = host.get("redis") or {}, host.get("redis_py")
     have = redis.get("installed")
     # Valkey counts by its own version: 7.2 is its first, and all of it has the multi-part AOF.
-    if have and redis.get("product") != "valkey" and version_tuple(have) < version_tuple(minimum):
+    if have and redis.get("product") != "valkey" and version_tuple(have) < version_tuple(wish.minimum):
         raise Refusal(
-            "too_old", f"Redis {have} is installed", f"Redis >= {minimum}",
+            "too_old", f"Redis {have} is installed", f"Redis >= {wish.minimum}",
             "upgrade it first, after a backup; this collection does not replace a server that may hold data",
         )  # fmt: skip
     need_python = not redis_py or version_tuple(redis_py) < version_tuple(REDIS_PY)
@@ -116,23 +147,8 @@ def plan_install(
     }  # fmt: skip
     if not plan["needed"]:
         return plan
-    chosen = _source(source, release, minimum)
-    _require_available(chosen, release, manager, minimum, mirror_url)
-    plan["source"] = chosen if not have else "installed"
-    names: list[str] = []
-    if not have:
-        names = list(packages) or {
-            "apt": ["redis-server", "redis-tools"], "dnf": [f"@{stream}/common"] if chosen == "module_stream" else ["redis"],
-        }[str(manager)]  # fmt: skip
-    if need_python and python_source == "pip":
-        if manager == "apt":
-            raise Refusal(
-                "pip_not_for_apt", "redis_install_python_source is pip, and the Python of Debian and Ubuntu is not pip's to change",
-                "redis-py from the distribution", "set redis_install_python_source: package",
-            )  # fmt: skip
-        names.append("python3-pip")
-        plan["pip"] = list(python_packages) or ["redis"]
-    elif need_python:
-        names += list(python_packages) or ["python3-redis"]
-    plan["packages"] = names
-    return plan
+    chosen = _source(wish.source, release, wish.minimum)
+    _require_available(chosen, release, manager, wish.minimum, wish.mirror_url)
+    server = [] if have else _server(wish, chosen, manager)
+    python, pip = _python(wish, manager) if need_python else ([], [])
+    return {**plan, "source": "installed" if have else chosen, "packages": server + python, "pip": pip}

@@ -138,28 +138,40 @@ def _better(
     return increment, piece, where, whole
 
 
-def _healed(live: AofSet, others: t.Sequence[AofSet]) -> tuple[AofSet, dict[str, Piece], list[str], bool]:
-    """The live set with the copies of its damaged increments; pieces that are no plain file by the path of the increment; what was taken in
-    words; and whether the live file of one was cut short, so that more may have come behind the copy.
+@dataclasses.dataclass(frozen=True)
+class _Healed:
+    """The live set with the copies of its damaged increments. ``special``: pieces that are no plain file, by the path of the increment.
+
+    ``taken`` says in words what was taken. ``unsure``: the live file of one was cut short, so that more may have come behind the copy.
     """
-    increments, special, taken, unsure = [], {}, [], False
+
+    aof: AofSet
+    special: t.Mapping[str, Piece]
+    taken: t.Sequence[str]
+    unsure: bool
+
+
+def _healed(live: AofSet, others: t.Sequence[AofSet]) -> _Healed:
+    increments: list[Increment] = []
+    special: dict[str, Piece] = {}
+    taken, unsure = [], False
     for entry in live.increments:
         better = None if entry.ends == "clean" else _better(live, entry, others)
-        if better:
-            increment, piece, where, whole = better
-            increments.append(increment)
-            special[increment.path] = piece
-            unsure = unsure or not whole
-            rest = f", and what the live one has behind offset {piece.bytes}" if piece.then[0] else ""
-            rest += (
-                ""
-                if whole
-                else ", which shows that the live one was cut short; what was written after that copy is not known"
-            )
-            taken.append(f"{entry.name} from {where}{rest}")
-        else:
+        if better is None:
             increments.append(entry)
-    return dataclasses.replace(live, increments=tuple(increments)), special, taken, unsure
+            continue
+        increment, piece, where, whole = better
+        increments.append(increment)
+        special[increment.path] = piece
+        unsure = unsure or not whole
+        rest = f", and what the live one has behind offset {piece.bytes}" if piece.then[0] else ""
+        rest += (
+            ""
+            if whole
+            else ", which shows that the live one was cut short; what was written after that copy is not known"
+        )
+        taken.append(f"{entry.name} from {where}{rest}")
+    return _Healed(dataclasses.replace(live, increments=tuple(increments)), special, taken, unsure)
 
 
 # --- what can be put together ------------------------------------------------------------------------------------------
@@ -216,6 +228,40 @@ def _assembled(
     )
 
 
+def _with_other_base(
+    live: AofSet, healed: _Healed, others: t.Sequence[AofSet], appendfilename: str
+) -> t.Iterator[RepairedAof]:
+    """The live log behind the same base that another copy has."""
+    increments = _in_order(healed.aof.increments)
+    for other in others:
+        if _same_base(live, other):
+            words = [f"{os.path.basename(other.base)} from {other.directory}", *healed.taken]
+            yield _assembled(live, base_piece(other, appendfilename), increments, healed.special, appendfilename, words)
+
+
+def _with_earlier_base(
+    live: AofSet, healed: _Healed, others: t.Sequence[AofSet], appendfilename: str, begun: float
+) -> t.Iterator[RepairedAof]:
+    """An earlier base, and all commands since: the damaged base is what they led to."""
+    newest = max((one.base_at for one in others), default=0)
+    gone = dataclasses.replace(healed.aof, base_bytes=None, base_at=max(live.base_at, newest))
+    numbers = {entry.seq for entry in live.increments}
+    for chain in chains([*others, gone]):
+        before = [entry.path for entry in chain.increments if entry.seq < min(numbers, default=0)]
+        of_this = all(os.path.getmtime(path) > begun for path in before)
+        if chain.origin is not gone and of_this and numbers & {entry.seq for entry in chain.increments}:
+            words = [f"the earlier base and its increments from {chain.origin.directory}", *healed.taken]
+            base = base_piece(chain.origin, appendfilename)
+            yield _assembled(live, base, chain.increments, healed.special, appendfilename, words)
+
+
+def _loses_less(one: RepairedAof, other: t.Optional[RepairedAof]) -> bool:
+    """Whether ``one`` is better than what there is without it."""
+    if other is None:
+        return True
+    return one.bytes is not None and (other.bytes is None or one.bytes < other.bytes)
+
+
 def repair_aof(
     live: AofSet, others: t.Sequence[AofSet], base_is_good: bool, appendfilename: str, begun: float = 0.0
 ) -> tuple[t.Optional[RepairedAof], t.Optional[RepairedAof]]:
@@ -225,37 +271,26 @@ def repair_aof(
     1970; numbers begin anew then, so that older increments do not lead to the live base. The second is None as well where it is no better than
     the first. Raises Problem.
     """
-    alone = None
-    usable = base_is_good and live.base_bytes is not None
-    if usable:
+    alone, found = None, []
+    healed = _healed(live, others)
+    if base_is_good and live.base_bytes is not None:
         base = base_piece(live, appendfilename)
         alone = _assembled(live, base, _in_order(live.increments), {}, appendfilename, ())
-    healed, special, taken, unsure = _healed(live, others)
-    increments = _in_order(healed.increments)
-    found: list[RepairedAof] = []
-    if usable and taken:
-        found.append(_assembled(live, base, increments, special, appendfilename, taken))
-    if not usable:
-        for other in others:
-            if _same_base(live, other):
-                words = [f"{os.path.basename(other.base)} from {other.directory}", *taken]
-                there = base_piece(other, appendfilename)
-                found.append(_assembled(live, there, increments, special, appendfilename, words))
-        # An earlier base, and all commands since: the damaged base is what they led to.
-        newest = max((one.base_at for one in others), default=0)
-        gone = dataclasses.replace(healed, base_bytes=None, base_at=max(live.base_at, newest))
-        for chain in chains([*others, gone]):
-            numbers = {entry.seq for entry in live.increments}
-            before = [entry.path for entry in chain.increments if entry.seq < min(numbers, default=0)]
-            of_this = all(os.path.getmtime(path) > begun for path in before)
-            if chain.origin is not gone and of_this and numbers & {entry.seq for entry in chain.increments}:
-                words = [f"the earlier base and its increments from {chain.origin.directory}", *taken]
-                there = base_piece(chain.origin, appendfilename)
-                found.append(_assembled(live, there, chain.increments, special, appendfilename, words))
+        if healed.taken:
+            found = [
+                _assembled(live, base, _in_order(healed.aof.increments), healed.special, appendfilename, healed.taken)
+            ]
+    else:
+        found = [
+            *_with_other_base(live, healed, others, appendfilename),
+            *_with_earlier_base(live, healed, others, appendfilename, begun),
+        ]
     best = min(found, key=lambda one: float("inf") if one.bytes is None else one.bytes, default=None)
-    if alone and best and (best.bytes is None or (alone.bytes is not None and best.bytes >= alone.bytes)):
+    if best and not _loses_less(best, alone):
         best = None
-    return alone and dataclasses.replace(alone, unsure=unsure), best and dataclasses.replace(best, unsure=unsure)
+    return alone and dataclasses.replace(alone, unsure=healed.unsure), best and dataclasses.replace(
+        best, unsure=healed.unsure
+    )
 
 
 def _in_order(increments: t.Sequence[Increment]) -> list[Increment]:
@@ -274,44 +309,73 @@ def from_rdb(path: str, appendfilename: str) -> RepairedAof:
     return RepairedAof((Piece(path, name, os.path.getsize(path)),), None, None, ctime_of(path))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    """A base and the increments behind it, by the names of the files in a directory: (number, name) each."""
+
+    base: tuple[int, str]
+    increments: tuple[tuple[int, str], ...]
+
+
+def _by_name(directory: str, appendfilename: str) -> t.Union[_Names, str]:
+    """The files of the one AOF that lies there; or why that is not certain."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    stem = re.escape(appendfilename)
+    found = {
+        kind: sorted(
+            (int(one.group(1)), one.group(0)) for one in (re.fullmatch(stem + end, name) for name in names) if one
+        )
+        for kind, end in (("base", r"\.(\d+)\.base\.(?:rdb|aof)"), ("incr", r"\.(\d+)\.incr\.aof"))
+    }
+    increments = found["incr"]
+    if len(found["base"]) != 1:
+        return f"{len(found['base'])} bases lie in {directory}: which one the increments follow is not known"
+    numbers = [number for number, _name in increments]
+    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"increments are missing between {increments[0][1]} and {increments[-1][1]}"
+    base = found["base"][0]
+    if numbers and numbers[0] < base[0]:  # both are counted up with each rewrite, whatever a copy has made of the times
+        return f"{increments[0][1]} is older than {base[1]}: its commands may be in the base already"
+    return _Names(base, tuple(increments))
+
+
+def _increment_piece(path: str, entry: AofFile, since: t.Optional[float]) -> t.Union[Piece, str]:
+    """A whole increment that was written to after second ``since`` (None: whenever); or why it is none."""
+    name, status = os.path.basename(path), os.stat(path)
+    if since is not None and status.st_size and status.st_mtime <= since:
+        return f"{name} was last written to when the base was begun: its commands may be in the base already"
+    with open_regular(path) as handle:
+        scanned = scan_aof(handle)
+    if scanned.ends != "clean":
+        return f"{name} is damaged as well: {scanned.why}"
+    return Piece(path, entry, status.st_size)
+
+
 def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[RepairedAof], str]:
     """An AOF whose manifest is gone or unreadable, by the names of its files; or None, and why that is not certain.
 
     There has to be one base, increments without a gap, and each of them written to after the base was begun: a rewrite that was cut off
     leaves older ones behind, whose commands are in the base already.
     """
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError as error:
-        return None, f"{directory}: {error.strerror}"
-    stem = re.escape(appendfilename)
-    bases = [one for one in (re.fullmatch(stem + r"\.(\d+)\.base\.(rdb|aof)", name) for name in names) if one]
-    found = [one for one in (re.fullmatch(stem + r"\.(\d+)\.incr\.aof", name) for name in names) if one]
-    increments = sorted((int(one.group(1)), one.group(0)) for one in found)
-    if len(bases) != 1:
-        return None, f"{len(bases)} bases lie in {directory}: which one the increments follow is not known"
-    numbers = [number for number, _name in increments]
-    if numbers and numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        return None, f"increments are missing between {increments[0][1]} and {increments[-1][1]}"
-    base = os.path.join(directory, bases[0].group(0))
+    names = _by_name(directory, appendfilename)
+    if isinstance(names, str):
+        return None, names
+    seq, base_name = names.base
+    base = os.path.join(directory, base_name)
     begun = ctime_of(base)
     if begun is None:
         return None, f"{base} does not say when it was made"
-    seq = int(bases[0].group(1))
-    if numbers and numbers[0] < seq:  # both are counted up with each rewrite, whatever a copy has made of the times
-        return None, f"{increments[0][1]} is older than {bases[0].group(0)}: its commands may be in the base already"
-    pieces = [Piece(base, AofFile(bases[0].group(0), seq, "b"), os.path.getsize(base))]
-    for number, name in increments:
-        path = os.path.join(directory, name)
-        status = os.stat(path)
+    pieces = [Piece(base, AofFile(base_name, seq, "b"), os.path.getsize(base))]
+    for number, name in names.increments:
         # The first base of all has no earlier increments; of a later one the same second is not known from before.
-        if status.st_size and status.st_mtime <= begun + 1 and (seq, number) != (1, 1):
-            return None, f"{name} was last written to when the base was begun: its commands may be in the base already"
-        with open_regular(path) as handle:
-            scanned = scan_aof(handle)
-        if scanned.ends != "clean":
-            return None, f"{name} is damaged as well: {scanned.why}"
-        pieces.append(Piece(path, AofFile(name, number, "i"), status.st_size))
+        since = None if (seq, number) == (1, 1) else begun + 1
+        piece = _increment_piece(os.path.join(directory, name), AofFile(name, number, "i"), since)
+        if isinstance(piece, str):
+            return None, piece
+        pieces.append(piece)
     return RepairedAof(tuple(pieces)), ""
 
 

@@ -444,43 +444,32 @@ def _traces(target: Target) -> bool:
     return any(name.startswith(stem) and name.endswith((".aof", ".rdb")) for name in names)
 
 
+def _most(values: t.Iterable[t.Optional[int]]) -> t.Optional[int]:
+    return max((one for one in values if one is not None), default=None)
+
+
 def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[str, RepairedAof]]:
     """All that is known, and what can be put together of the AOF by the name of its method. Raises Problem.
 
     Where nothing is damaged, nothing else is asked.
     """
-    now, instance = time.time(), target.instance
+    now, running = time.time(), target.instance.running
     rows = read_files(target, timeout)
     damaged = [one for one in rows if one.verdict not in USABLE]
-    events, unread = ([], "") if instance.running and not damaged else _log_events(target, now)
-    facts = Facts(
-        [one.row() for one in rows],
-        events,
-        instance.running,
-        target.aof,
-        target.keys or 0,
-        notes=(unread,) if unread else (),
-    )
+    events, unread = ([], "") if running and not damaged else _log_events(target, now)
+    notes = (unread,) if unread else ()
+    facts = Facts([one.row() for one in rows], events, running, target.aof, target.keys or 0, notes=notes)
     if not damaged:
         return facts, {}
-    copies, notes = _copies(target, sources)
+    copies, more = _copies(target, sources)
     known = [one.keys for one in copies if one.keys is not None and not one.problem][:1]
-    known += [one.keys for one in rows if one.keys is not None]
-    facts = dataclasses.replace(
-        facts,
-        copies=copies,
-        notes=(*facts.notes, *notes),
-        doubt=_doubt(target) if instance.running else "",
-        had_keys=max(known, default=None),
-    )
+    had = _most((*known, *(one.keys for one in rows)))
+    doubt = _doubt(target) if running else ""
     peers = _peers(target, sources, now)
-    if target.aof:
-        ways, repaired, wrote = _ways(target, sources, rows, timeout)
-    else:
-        ways, repaired, wrote = {}, {}, _written(target, None)
-    had = facts.had_keys
+    ways, repaired, wrote = _ways(target, sources, rows, timeout) if target.aof else ({}, {}, _written(target, None))
     if not any(one.keys for one in rows):  # the AOF does not say how many: the RDB file next to it does
-        had = max((one for one in (had, *(way.keys for way in ways.values())) if one is not None), default=None)
-    return dataclasses.replace(
-        facts, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target), had_keys=had
-    ), repaired
+        had = _most((had, *(way.keys for way in ways.values())))
+    whole = dataclasses.replace(
+        facts, copies=copies, notes=(*notes, *more), doubt=doubt, had_keys=had, peers=peers, ways=ways, wrote_at=wrote, traces=_traces(target),
+    )  # fmt: skip
+    return whole, repaired

@@ -25,6 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback
     rollback_copies,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
+    Staging,
     begin,
     check_staged,
     finish,
@@ -172,13 +173,7 @@ def bring(target: Target, backup: Backup, test_load: bool) -> Done:
     databases = target.instance.value("databases") or "16"
     stage(
         os.path.join(backup.directory, manifest.data),
-        rollback_copy,
-        target.place,
-        target.aof,
-        target.owner,
-        backup.label,
-        target.timeout,
-        databases,
+        Staging(rollback_copy, target.place, target.aof, target.owner, backup.label, target.timeout, databases),
     )
 
     def look(copy: Loaded) -> None:

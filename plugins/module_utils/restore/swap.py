@@ -40,6 +40,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 
 __all__ = [
+    "Staging",
     "begin",
     "check_staged",
     "discard_unfinished",
@@ -148,46 +149,55 @@ def _stage_aof(data: str, rollback_copy: str, place: Place) -> None:
     StagedFile(os.path.join(folder, f"{place.appendfilename}.manifest"), text, 0o640).commit()
 
 
-def _stage_rdb(data: str, rollback_copy: str, place: Place, timeout: float, databases: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Staging:
+    """Where data is staged, and as what: ``owner`` (user id, group id), ``label`` of the backup. ``timeout`` and ``databases`` are the temporary server's."""
+
+    rollback_copy: str
+    place: Place
+    aof: bool
+    owner: tuple[int, int]
+    label: str
+    timeout: float
+    databases: str
+
+
+def _stage_rdb(data: str, to: Staging) -> None:
     """An RDB file; one that a temporary server makes where the backup is an AOF."""
-    target = os.path.join(rollback_copy, os.path.basename(place.rdb))
+    target = os.path.join(to.rollback_copy, os.path.basename(to.place.rdb))
     if not data.endswith(".manifest"):
         _copy(data, target)
         return
-    with loaded(data, os.path.dirname(os.path.dirname(os.path.dirname(data))), timeout, databases) as copy:
+    with loaded(data, os.path.dirname(os.path.dirname(os.path.dirname(data))), to.timeout, to.databases) as copy:
         copy.server.command("SAVE")
         _copy(os.path.join(copy.directory, "dump.rdb"), target)
 
 
-def stage(
-    data: str,
-    rollback_copy: str,
-    place: Place,
-    aof: bool,
-    owner: tuple[int, int],
-    label: str,
-    timeout: float,
-    databases: str,
-) -> None:
+def _hand_over(directory: str, owner: tuple[int, int]) -> None:
+    """What lies in ``directory`` becomes the owner's; the directory itself stays ours."""
+    for folder, _folders, files in os.walk(directory):
+        for name in files:
+            os.chown(os.path.join(folder, name), *owner, follow_symlinks=False)
+            os.chmod(os.path.join(folder, name), 0o660)
+        if folder != directory:
+            os.chown(folder, *owner, follow_symlinks=False)
+            os.chmod(folder, 0o750)
+            fsync_dir(folder)
+
+
+def stage(data: str, to: Staging) -> None:
     """Put the backup's data into the rollback copy in the form that the server reads, owned as its own. Raises Problem; nothing live is touched."""
     try:
-        if aof:
-            _stage_aof(data, rollback_copy, place)
+        if to.aof:
+            _stage_aof(data, to.rollback_copy, to.place)
         else:
-            _stage_rdb(data, rollback_copy, place, timeout, databases)
-        for folder, _folders, files in os.walk(rollback_copy):
-            for name in files:
-                os.chown(os.path.join(folder, name), *owner, follow_symlinks=False)
-                os.chmod(os.path.join(folder, name), 0o660)
-            if folder != rollback_copy:
-                os.chown(folder, *owner, follow_symlinks=False)
-                os.chmod(folder, 0o750)
-                fsync_dir(folder)
-        note(rollback_copy, place, aof, label)
+            _stage_rdb(data, to)
+        _hand_over(to.rollback_copy, to.owner)
+        note(to.rollback_copy, to.place, to.aof, to.label)
     except OSError as error:
         raise Problem(
             "restore_write",
-            f"{rollback_copy} could not be filled: {error.strerror or error}; nothing else was touched",
+            f"{to.rollback_copy} could not be filled: {error.strerror or error}; nothing else was touched",
             "a data directory with room",
             "see to that, then run again",
         ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.install.plan import plan_install
+from ansible_collections.redisops.recovery.plugins.module_utils.install.plan import Wish, plan_install
 
 DEBIAN11 = ("debian", "", "11", "bullseye", "apt")
 DEBIAN12 = ("debian", "", "12", "bookworm", "apt")
@@ -32,7 +32,7 @@ def have(version, product="redis"):
 
 
 def plan(release, source="auto", redis=NONE, redis_py=None, minimum="7.0", stream="redis:7", url="", **more):
-    return plan_install(host(release, redis, redis_py), source, minimum, stream, url, **more)
+    return plan_install(host(release, redis, redis_py), Wish(source, minimum, stream, url, **more))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_another_stream_and_a_mirror():
 
 def test_a_host_of_which_nothing_is_known():
     with pytest.raises(Refusal) as caught:
-        plan_install({}, "auto", "7.0", "redis:7", "")
+        plan_install({}, Wish("auto", "7.0", "redis:7", ""))
     assert caught.value.code == "no_package_manager"
 
 
