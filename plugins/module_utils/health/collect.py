@@ -254,6 +254,78 @@ def _never_loaded(host: Host, info: Info, disk: DataFiles) -> str:
 # The whole
 
 
+@dataclasses.dataclass(frozen=True)
+class _Here:
+    """What of the server is on this host. ``pid`` is 0 where no process of it is seen, ``values`` None where neither process nor file tells."""
+
+    local: bool
+    pid: int
+    in_file: t.Optional[dict[str, str]]
+    values: t.Optional[t.Mapping[str, str]]
+    place: t.Optional[Place]
+    disk: t.Optional[DataFiles]
+
+    @property
+    def directory(self) -> str:
+        return self.place.dir if self.place else ""
+
+    @property
+    def logfile(self) -> t.Optional[str]:
+        return self.values.get("logfile", "") if self.local and self.values is not None else None
+
+
+def _find_place(
+    stated: _Answers, in_file: t.Optional[dict[str, str]]
+) -> tuple[t.Optional[t.Mapping[str, str]], t.Optional[Place]]:
+    """The settings in force, and where by them the data lies."""
+    values = stated.live if stated.live is not None else in_file
+    place = _place(values or {})
+    if place is None and values is not None and values.get("dir") == "":
+        place = _place(in_file or {})  # of a directory that is gone Redis does not know the name any more
+    return values, place
+
+
+def _look_here(
+    host: Host,
+    login: Login,
+    stated: _Answers,
+    config_file: str,
+    unit_says: t.Mapping[str, str],
+    missing: dict[str, str],
+) -> _Here:
+    """Process, configuration and data of the server, as far as they are on this host; ``missing`` says what is not, and why."""
+    answers, pid = not stated.trouble, stated.info.number("process_id")
+    local, seen = _is_here(host, login, pid) if answers else (login.local, False)
+    in_file = _in_file(config_file, unit_says, missing) if local else None
+    _spell_dir(in_file, stated.live)
+    values, place = _find_place(stated, in_file)
+    disk = None
+    if not local:
+        process = f": there is no process {pid} of it" if answers else ""
+        missing["host"] = f"the server at {login.address} does not run on this host{process}"
+        missing["disk"] = missing["in_file"] = missing["host"]
+    elif place is None:
+        missing["disk"] = missing.get("live") or missing.get("in_file") or "the configuration names no absolute dir"
+    else:
+        disk = _files(place, missing)
+        if answers and not seen:
+            missing.pop("dir", None)  # it may be in a container, with another tree of files
+    return _Here(local, pid if seen else 0, in_file, values, place, disk)
+
+
+def _user_of(
+    host: Host, pid: int, answers: bool, missing: dict[str, str], stated_pid: int
+) -> t.Optional[tuple[int, frozenset[int]]]:
+    """Whom the server runs as: user id, group ids."""
+    user = host.user_of_process(pid) if pid else None
+    if user is None:
+        missing["user"] = (
+            f"/proc does not show whom process {stated_pid} runs as" if answers else "the server does not run"
+        )
+        return None
+    return user.uid, frozenset((user.gid, *user.groups))
+
+
 def read_facts(
     question: Question,
     host: Host,
@@ -272,59 +344,35 @@ def read_facts(
     before, began = look(host), clock()
     _ask(server, stated, lambda: sleep(question.apart), missing)
     after, apart = look(host), max(0.0, clock() - began) if question.apart else 0.0
-    info, answers = stated.info, not stated.trouble
-    pid = info.number("process_id")
-    local, seen = _is_here(host, login, pid) if answers else (login.local, False)
-    config_file = question.config_file or info.text("config_file") or ("" if answers else _CONF)
-    in_file = _in_file(config_file, unit_says, missing) if local else None
-    _spell_dir(in_file, stated.live)
-    values = stated.live if stated.live is not None else in_file
-    place = _place(values or {})
-    if place is None and values is not None and values.get("dir") == "":
-        place = _place(in_file or {})  # of a directory that is gone Redis does not know the name any more
-    disk = None
-    if not local:
-        missing["host"] = (
-            f"the server at {login.address} does not run on this host"
-            if not answers
-            else f"the server at {login.address} does not run on this host: there is no process {pid} of it"
-        )
-        missing["disk"] = missing["in_file"] = missing["host"]
-    elif place is None:
-        missing["disk"] = missing.get("live") or missing.get("in_file") or "the configuration names no absolute dir"
-    else:
-        disk = _files(place, missing)
-        if answers and not seen:
-            missing.pop("dir", None)  # it may be in a container, with another tree of files
-    directory = place.dir if place else ""
-    user = host.user_of_process(pid) if seen else None
-    if user is None:
-        missing["user"] = f"/proc does not show whom process {pid} runs as" if answers else "the server does not run"
+    answers = not stated.trouble
+    config_file = question.config_file or stated.info.text("config_file") or ("" if answers else _CONF)
+    here = _look_here(host, login, stated, config_file, unit_says, missing)
+    user = _user_of(host, here.pid, answers, missing, stated.info.number("process_id"))
+    disk, directory = here.disk, here.directory
     base_bytes, base_mtime = _base(disk) if disk else (None, None)
-    logfile = values.get("logfile", "") if local and values is not None else None
     return Facts(
         now=began,
         address=login.address,
         trouble=stated.trouble,
         because=stated.because,
         refused=stated.refused,
-        info=info,
+        info=stated.info,
         later=stated.later,
         apart=apart,
         live=stated.live,
-        in_file=in_file,
+        in_file=here.in_file,
         config_file=config_file,
-        local=local,
-        user=(user.uid, frozenset((user.gid, *user.groups))) if user else None,
+        local=here.local,
+        user=user,
         disk=disk,
         base_bytes=base_bytes,
         base_mtime=base_mtime,
         free_inodes=_free_inodes(directory) if disk else None,
         access=_access(disk) if disk else (),
-        never_loaded=_never_loaded(host, info, disk) if disk and answers else "",
+        never_loaded=_never_loaded(host, stated.info, disk) if disk and answers else "",
         cluster=stated.cluster,
-        host=read_host(host, pid if seen else 0, directory, before, after, apart),
-        log=read_logs(host, logfile, directory, unit, question.since),
+        host=read_host(host, here.pid, directory, before, after, apart),
+        log=read_logs(host, here.logfile, directory, unit, question.since),
         sentinel=read_sentinel(question.sentinel),
         backups=read_backups(
             host, question.group_name, question.backup_directory, question.backups_expected, stated.slots

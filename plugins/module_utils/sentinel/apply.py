@@ -109,6 +109,24 @@ def _linked(server: Server, name: str, since: float) -> bool:
     return not {"disconnected", "s_down"} & set(flags) and age < time.monotonic() - since
 
 
+def _require_links(server: Server, names: t.Iterable[str], since: float) -> None:
+    """Sentinel can ping the primaries with the login that it now has. Raises Refusal."""
+    for name in sorted(names):
+        if not wait_for(lambda name=name: _linked(server, name, since), _LINK_SECONDS):
+            raise Refusal(
+                "sentinel_auth_refused", f"{name}: after the change Sentinel has no working link to its primary; what was set is as before",
+                "a login with which Sentinel can ping it", f"correct auth_user and auth_password of {name}, and look into the log of both",
+            )  # fmt: skip
+
+
+def _take_back(steps: t.Iterable[t.Callable[[], t.Any]]) -> None:
+    for step in steps:
+        try:
+            step()
+        except CommandError:
+            continue  # of a primary that is gone by now
+
+
 def set_live(sentinel: Sentinel, items: t.Sequence[Item]) -> None:
     """SENTINEL CONFIG SET, MONITOR, SET, REMOVE. Raises Problem; then all is as it was."""
     server = sentinel.server
@@ -119,55 +137,46 @@ def set_live(sentinel: Sentinel, items: t.Sequence[Item]) -> None:
         back.insert(0, lambda: server.command("SENTINEL", *undo))
 
     try:
-        for item in items:
-            if item.of == "":
-                undo = ("CONFIG", "SET", item.option, item.before or _NEUTRAL.get(item.option, ""))
-                send(undo, "CONFIG", "SET", item.option, item.after or "")
+        for item in (one for one in items if one.of == ""):
+            undo = ("CONFIG", "SET", item.option, item.before or _NEUTRAL.get(item.option, ""))
+            send(undo, "CONFIG", "SET", item.option, item.after or "")
         since = time.monotonic()
-        verified = _set_primaries(sentinel, items, send)
-        for name in sorted(verified):
-            if not wait_for(lambda name=name: _linked(server, name, since), _LINK_SECONDS):
-                raise Refusal(
-                    "sentinel_auth_refused", f"{name}: after the change Sentinel has no working link to its primary; what was set is as before",
-                    "a login with which Sentinel can ping it", f"correct auth_user and auth_password of {name}, and look into the log of both",
-                )  # fmt: skip
+        _require_links(server, _set_primaries(sentinel, items, send), since)
         for item in items:
             if item.of and item.option == "monitor" and item.after is None:
                 server.command("SENTINEL", "REMOVE", item.of)
     except Problem as problem:
-        for step in back:
-            try:
-                step()
-            except CommandError:
-                continue  # of a primary that is gone by now
+        _take_back(back)
         raise _with_primary_named(problem, items) from None
+
+
+def _set_options(sentinel: Sentinel, name: str, options: t.Sequence[Item], send: t.Callable[..., None]) -> bool:
+    """SET of one primary, in one command; gives whether its link has to be verified."""
+    watched = sentinel.watched.get(name)
+    undo = [(item.option, _RESTORED.get(item.option, "") if item.before is None else item.before) for item in options]
+    # Undone together with its MONITOR, a new one needs no values back.
+    back = ("SET", name, *(word for pair in undo for word in pair)) if watched else ("CKQUORUM", name)
+    send(back, "SET", name, *(word for item in options for word in (item.option, item.after or "")))
+    return any(item.option.startswith("auth-") for item in options) and not (watched and watched.down)
 
 
 def _set_primaries(sentinel: Sentinel, items: t.Sequence[Item], send: t.Callable[..., None]) -> set[str]:
     """MONITOR what is new, SET the rest, one command for each primary; gives those whose link has to be verified."""
-    verified = set()
+    unverified = set()
     for name in dict.fromkeys(item.of for item in items if item.of):
         mine = [item for item in items if item.of == name]
-        watched = sentinel.watched.get(name)
-        if mine[0].option == "monitor":
-            if mine[0].after is None:
-                continue  # what it had known goes with it, and there is no way back: that comes when all else is done
-            if watched:
+        monitor = mine[0] if mine[0].option == "monitor" else None
+        if monitor and monitor.after is None:
+            continue  # what it had known goes with it, and there is no way back: that comes when all else is done
+        if monitor and monitor.after is not None:
+            if name in sentinel.watched:
                 sentinel.server.command("SENTINEL", "REMOVE", name)
-            send(("REMOVE", name), "MONITOR", name, *mine[0].after.split())
-            verified.add(name)
+            send(("REMOVE", name), "MONITOR", name, *monitor.after.split())
+            unverified.add(name)
         options = [item for item in mine if item.option != "monitor"]
-        if not options:
-            continue
-        undo = [
-            (item.option, _RESTORED.get(item.option, "") if item.before is None else item.before) for item in options
-        ]
-        # Undone together with its MONITOR, a new one needs no values back.
-        back = ("SET", name, *(word for pair in undo for word in pair)) if watched else ("CKQUORUM", name)
-        send(back, "SET", name, *(word for item in options for word in (item.option, item.after or "")))
-        if any(item.option.startswith("auth-") for item in options) and not (watched and watched.down):
-            verified.add(name)
-    return verified
+        if options and _set_options(sentinel, name, options, send):
+            unverified.add(name)
+    return unverified
 
 
 _NEUTRAL = {"announce-port": "0", "resolve-hostnames": "no", "announce-hostnames": "no"}

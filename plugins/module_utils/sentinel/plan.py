@@ -94,56 +94,66 @@ def _option_number(name: str, option: str, value: t.Any, least: int) -> str:
     return str(int(value))
 
 
+def _options_of(name: str, entry: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Directives of one primary. Raises Problem."""
+    options = {
+        option: _option_number(name, option.replace("-", "_"), entry[option.replace("-", "_")], 1)
+        for option in _DEFAULTS
+    }
+    for option, key in (("auth-user", "auth_user"), ("auth-pass", "auth_password")):
+        if entry.get(key) is not None:
+            options[option] = _word(f"{name}: {key}", entry[key], option in _SECRET)
+    if options.get("auth-user") and not options.get("auth-pass"):
+        raise Problem(
+            "contradiction", f"{name}: auth_user is set, auth_password is not", "both", f"set auth_password of {name}"
+        )
+    for option in SCRIPTS:
+        path = entry.get(option.replace("-", "_"))
+        if path and not path.startswith("/"):
+            raise Problem(
+                "invalid_value",
+                f"{name}: {option} {path!r} is no absolute path",
+                "a program on the host",
+                f"correct {option}",
+            )
+        if path is not None:
+            options[option] = _word(f"{name}: {option}", path)
+    return options
+
+
+def _primary_of(entry: t.Mapping[str, t.Any], sentinels: int) -> Primary:
+    """One declared primary. Raises Problem."""
+    name = entry["name"]
+    if not _NAME.fullmatch(name):
+        raise Problem(
+            "invalid_value",
+            f"primaries: {name!r} is no name of a primary",
+            "letters, digits, and . _ -",
+            "correct name",
+        )
+    quorum = int(_option_number(name, "quorum", entry["quorum"], 1))
+    if quorum > sentinels:
+        raise Problem(
+            "quorum_too_large", f"{name}: the quorum is {quorum}, and there are {sentinels} Sentinels: no failover could ever begin",
+            "a quorum that the Sentinels can reach, most of them but not all", "lower quorum, or declare all sentinels",
+        )  # fmt: skip
+    options = _options_of(name, entry)
+    return Primary(name, quorum, options, tuple(entry.get("group_hosts") or ()), str(entry.get("primary") or ""))
+
+
 def declared_of(entries: t.Sequence[t.Mapping[str, t.Any]], sentinels: int) -> tuple[Primary, ...]:
     """The option ``primaries``; ``sentinels`` is how many there are. Raises Problem."""
     found: dict[str, Primary] = {}
     for entry in entries:
-        name = entry["name"]
-        if not _NAME.fullmatch(name):
-            raise Problem(
-                "invalid_value",
-                f"primaries: {name!r} is no name of a primary",
-                "letters, digits, and . _ -",
-                "correct name",
-            )
-        if name in found:
-            raise Problem(
-                "contradiction", f"primaries names {name} twice", "each once", f"take one {name} out of primaries"
-            )
-        quorum = int(_option_number(name, "quorum", entry["quorum"], 1))
-        if quorum > sentinels:
-            raise Problem(
-                "quorum_too_large", f"{name}: the quorum is {quorum}, and there are {sentinels} Sentinels: no failover could ever begin",
-                "a quorum that the Sentinels can reach, most of them but not all", "lower quorum, or declare all sentinels",
-            )  # fmt: skip
-        options = {
-            option: _option_number(name, option.replace("-", "_"), entry[option.replace("-", "_")], 1)
-            for option in _DEFAULTS
-        }
-        for option, key in (("auth-user", "auth_user"), ("auth-pass", "auth_password")):
-            if entry.get(key) is not None:
-                options[option] = _word(f"{name}: {key}", entry[key], option in _SECRET)
-        if options.get("auth-user") and not options.get("auth-pass"):
+        primary = _primary_of(entry, sentinels)
+        if primary.name in found:
             raise Problem(
                 "contradiction",
-                f"{name}: auth_user is set, auth_password is not",
-                "both",
-                f"set auth_password of {name}",
+                f"primaries names {primary.name} twice",
+                "each once",
+                f"take one {primary.name} out of primaries",
             )
-        for option in SCRIPTS:
-            path = entry.get(option.replace("-", "_"))
-            if path and not path.startswith("/"):
-                raise Problem(
-                    "invalid_value",
-                    f"{name}: {option} {path!r} is no absolute path",
-                    "a program on the host",
-                    f"correct {option}",
-                )
-            if path is not None:
-                options[option] = _word(f"{name}: {option}", path)
-        found[name] = Primary(
-            name, quorum, options, tuple(entry.get("group_hosts") or ()), str(entry.get("primary") or "")
-        )
+        found[primary.name] = primary
     return tuple(found.values())
 
 

@@ -103,6 +103,36 @@ def _started(sentinel: Sentinel) -> float:
     return time.time() - ago
 
 
+def _unit_changes(
+    service: Service, params: t.Mapping[str, t.Any], state: t.Mapping[str, str], now: str, fresh: bool
+) -> list[Change]:
+    """What the drop-in and the boot lack; ``now`` is the drop-in's text."""
+    changes = []
+    if service.text and now != service.text:
+        before = ("\n" + now.rstrip("\n")) if now else None
+        after = "\n" + service.text.rstrip("\n")
+        changes.append(Change("unit", service.path, before, after, f"write {service.path} and reload systemd"))
+    enabled = not fresh and state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
+    if params["enabled"] != enabled:
+        says = {True: "enabled yes", False: "enabled no"}
+        verb = "enable" if params["enabled"] else "disable"
+        changes.append(Change("boot", service.unit, says[enabled], says[params["enabled"]], f"{verb} {service.unit}"))
+    return changes
+
+
+def _why_restart(sentinel: Sentinel, declared: t.Mapping[str, str]) -> list[str]:
+    """What the running process does not have yet, and would have after a restart."""
+    given, confined = process_of(sentinel.host, sentinel.pid)
+    reasons = restart_reasons({}, {}, {}, declared, given, sentinel.host.open_files_ceiling())
+    reasons += confinement_reasons(declared, confined)
+    in_file = {entry.name: entry.text for entry in sentinel.conf.directives()}
+    for name in _MATERIAL:
+        file = in_file.get(name, "")
+        if file and os.path.exists(file) and os.stat(file).st_mtime > _started(sentinel):
+            reasons.append(f"{name}: {file} is newer than the process")
+    return reasons
+
+
 def read_service(
     sentinel: Sentinel, unit: str, params: t.Mapping[str, t.Any], scripts: t.Iterable[str], units: str, fresh: bool
 ) -> Service:
@@ -120,26 +150,10 @@ def read_service(
     now = "" if fresh else host.read(path) or ""
     if sentinel.text:
         _require_paths(sentinel, unit, state, now, declared)
-    if text and now != text:
-        before = ("\n" + now.rstrip("\n")) if now else None
-        service.changes.append(
-            Change("unit", path, before, "\n" + text.rstrip("\n"), f"write {path} and reload systemd")
-        )
-    enabled = not fresh and state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
-    if params["enabled"] != enabled:
-        says = {True: "enabled yes", False: "enabled no"}
-        verb = "enable" if params["enabled"] else "disable"
-        service.changes.append(Change("boot", unit, says[enabled], says[params["enabled"]], f"{verb} {unit}"))
+    service.changes += _unit_changes(service, params, state, now, fresh)
     if sentinel.running:
         require_is_the_units(unit, state, sentinel.pid)
-        given, confined = process_of(host, sentinel.pid)
-        service.reasons = restart_reasons({}, {}, {}, declared, given, host.open_files_ceiling())
-        service.reasons += confinement_reasons(declared, confined)
-        stated = {entry.name: entry.text for entry in sentinel.conf.directives()}
-        for name in _MATERIAL:
-            file = stated.get(name, "")
-            if file and os.path.exists(file) and os.stat(file).st_mtime > _started(sentinel):
-                service.reasons.append(f"{name}: {file} is newer than the process")
+        service.reasons = _why_restart(sentinel, declared)
     elif state.get("MainPID", "0") != "0":
         raise Refusal(
             "server_elsewhere", f"{unit}.service has process {state['MainPID']}, and nothing listens where the login and {sentinel.path} say",
