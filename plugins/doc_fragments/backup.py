@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of how a set's backups are taken, now or by a timer."""
+"""Documentation of how a group's backups are taken, now or by a timer."""
 
 from __future__ import annotations
 

@@ -68,8 +68,10 @@ def _moment(since: t.Any) -> str:
 
 
 def _row(
-    host: str, role: str, layer: str, name: str, declared: t.Any, found: t.Any, since: t.Any = None
+    of: tuple[str, str], layer: str, name: str, declared: t.Any, found: t.Any, since: t.Any = None
 ) -> dict[str, t.Any]:
+    """One line of the table; ``of`` is host and role."""
+    host, role = of
     critical = name in _CRITICAL or role in _CRITICAL_ROLES or layer == "host"
     return {
         "host": host, "role": role, "layer": layer, "name": name, "declared": _shown(declared), "found": _shown(found), "since": _moment(since),
@@ -85,13 +87,13 @@ def _rows_of(host: str, role: str, result: t.Mapping[str, t.Any]) -> t.Iterator[
                 yield from _rows_of(host, role, one)
     elif result.get("failed"):
         yield _row(
-            host, role, "host", "refused", "a role that can be carried out", str(result.get("msg", "")).split("\n")[0]
+            (host, role), "host", "refused", "a role that can be carried out", str(result.get("msg", "")).split("\n")[0]
         )
     elif result.get("changed") and "changes" in result:
         for one in result["changes"]:
-            yield _row(host, role, one["layer"], one["name"], one["declared"], one["found"], one.get("since"))
+            yield _row((host, role), one["layer"], one["name"], one["declared"], one["found"], one.get("since"))
     elif result.get("changed"):
-        yield _row(host, role, "package", role, "as declared", "different")
+        yield _row((host, role), "package", role, "as declared", "different")
 
 
 def _told(rows: t.Sequence[t.Mapping[str, t.Any]], seen: int) -> str:
@@ -116,12 +118,11 @@ def drift_table(fleet: t.Mapping[str, t.Mapping[str, t.Any]]) -> dict[str, t.Any
         found = {name: value for name, value in found.items() if isinstance(value, Mapping)}
         refusal = str(variables.get("__redisops_drift_refusal") or "").split("\n")[0]
         if refusal:
-            rows.append(_row(host, "", "host", "refused", "a role that can be carried out", refusal))
+            rows.append(_row((host, ""), "host", "refused", "a role that can be carried out", refusal))
         elif not variables.get("__redisops_drift_whole"):
             rows.append(
                 _row(
-                    host,
-                    "",
+                    (host, ""),
                     "host",
                     "not known",
                     "a host that answers to the end",

@@ -18,7 +18,7 @@ description:
   - The AOF's archive (O(archive_hours)) and drills (O(drill_on_calendar)) have units and settings of their own,
     C(redisops-archive-SET) and C(redisops-drill-SET).
   - A run that fails leaves the service in state C(failed), with the reason as one line of JSON in the journal.
-  - On a set, give every host the same schedule and O(group_hosts); one of them takes the backup each time.
+  - In a group, give every host the same schedule and O(group_hosts); one of them takes the backup each time.
 extends_documentation_fragment:
   - redisops.recovery.backup
   - redisops.recovery.connection

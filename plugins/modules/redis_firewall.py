@@ -63,7 +63,7 @@ options:
         default: false
   peers:
     description:
-      - The other servers of the same set, written as sources are. They are admitted to every declared port, and never limited.
+      - The other servers of the same group, written as sources are. They are admitted to every declared port, and never limited.
     type: list
     elements: str
     default: []
@@ -117,7 +117,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Admit the application's network and group to Redis, and the set's own servers to everything
+- name: Admit the application's network and group to Redis, and the group's own servers to everything
   redisops.recovery.redis_firewall:
     services:
       - name: redis

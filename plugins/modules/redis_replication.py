@@ -109,7 +109,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Keep three servers as one set
+- name: Keep three servers as one group
   redisops.recovery.redis_replication:
     group_hosts: [redis-1, redis-2, redis-3]
     primary: redis-1

@@ -152,7 +152,7 @@ def _group(
         "primaries": [row["host"] for row in primaries],
         "keys": sum(row["keys"] or 0 for row in primaries) if primaries else None,
         "configured_durability": leading[0]["configured_durability"],
-        "saved": saves[0] if saves else None,
+        "saved": next(iter(saves), None),
         "verified": _judged_backup(verified, objectives, now) if verified else None,
         "crash_loss": {**worst, "verdict": _crash_loss_verdict(worst, objectives["crash_loss"])},
         "drill": _judged_drill(drills[-1], objectives) if drills else None,

@@ -179,7 +179,7 @@ def test_a_drill_is_held_where_the_backups_are(hosts: dict[str, LabHost]) -> Non
 
 
 def test_the_accident_is_not_what_is_restored_by_default(hosts: dict[str, LabHost]) -> None:
-    """The set's data now lacks what was asserted: such a backup fails, and the last verified one stays the choice."""
+    """The group's data now lacks what was asserted: such a backup fails, and the last verified one stays the choice."""
     primary, replica = pair(hosts)
     done = replica.infra.run("systemctl start redisops-backup-orders.service")
     assert done.rc != 0
@@ -280,7 +280,7 @@ def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(h
         )
         took = time.monotonic() - began
     assert (admin(spare, "DBSIZE"), digest(spare)) == (count, saved)
-    assert role(spare) == "primary"  # it follows nobody of the set that its data is from
+    assert role(spare) == "primary"  # it follows nobody of the group that its data is from
     print(f"{count} keys fetched from S3 and restored on another host in {took:.0f} s")
 
 

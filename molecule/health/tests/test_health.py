@@ -232,7 +232,7 @@ def test_the_metrics_say_the_same(hosts: dict[str, LabHost]) -> None:
         wrong = [line for line in text.splitlines() if line.startswith("redisops_finding{")]
         assert found['redisops_findings{group="orders",severity="critical"}'] == "0", wrong
     told = "".join(hosts[name].run("cat /srv/textfile/redisops-orders.prom") for name in NAMES)
-    assert told.count("redisops_backup_last_verified_timestamp_seconds{") == 1  # the set's backup lies where it was taken
+    assert told.count("redisops_backup_last_verified_timestamp_seconds{") == 1  # the group's backup lies where it was taken
 
 
 def test_all_is_well_again(hosts: dict[str, LabHost], look: t.Callable[[], Seen]) -> None:

@@ -145,7 +145,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, patience: float = 0.0) -> t.Iterator[None]:
-        """Only one run at a time works on the set's backups. Raises Refusal where another still does after ``patience`` seconds."""
+        """Only one run at a time works on the group's backups. Raises Refusal where another still does after ``patience`` seconds."""
         descriptor = os.open(
             os.path.join(self.directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
         )

@@ -228,7 +228,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "hold one: playbook redisops.recovery.drill",
     ),
     "drill_failed": (
-        "the last time it was tried, the data could not be had again as promised",
+        "the last time it was tried, the data could not be restored within the objectives",
         "read the report next to the backups, remove the cause, hold another: playbook redisops.recovery.drill",
     ),
     # --- logs ---

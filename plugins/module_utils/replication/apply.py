@@ -69,5 +69,5 @@ def wait_for_replicas(server: Server, needed: int, timeout: float) -> None:
     raise Refusal(
         "replicas_missing",
         f"this primary would take no write without {needed} linked replica(s), and fewer are linked after {timeout:g} seconds",
-        "the replicas first", "run the role on the whole set (without --limit), or look into the replicas' logs; or set min_replicas_to_write",
+        "the replicas first", "run the role on the whole group (without --limit), or look into the replicas' logs; or set min_replicas_to_write",
     )  # fmt: skip

@@ -74,7 +74,7 @@ def read_sentinels(sentinels: t.Sequence[str], name: str, login: Login, group_ho
             )
         except CommandError as error:
             raise Problem(
-                "unknown_primary_name", f"the Sentinel at {sentinel} does not know {name}: {error.text}", "the name by which they watch the set",
+                "unknown_primary_name", f"the Sentinel at {sentinel} does not know {name}: {error.text}", "the name by which they watch the group",
                 "correct primary_name (SENTINEL MASTERS on a Sentinel shows the names)",
             ) from None  # fmt: skip
         finally:

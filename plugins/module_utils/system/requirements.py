@@ -99,8 +99,10 @@ def rows(facts: Facts, limits: Limits, expect_kernel_role: bool) -> list[Row]:
 
 
 def _row(
-    check: str, ok: t.Optional[bool], measured: str, needed: str, consequence: str, do: str, because: str = ""
+    check: str, ok: t.Optional[bool], measured: str, needed: str, otherwise: tuple[str, str], because: str = ""
 ) -> Row:
+    """``otherwise``: what it means where it is not met, and what to do then. ``because``: why it is not known."""
+    consequence, do = otherwise
     return {
         "check": check,
         "ok": ok,
@@ -127,8 +129,10 @@ def _cpu(facts: Facts, limits: Limits) -> Row:
         None if cpus is None else cpus >= limits.min_cpus,
         f"{_plain(cpus or 0)} CPUs",
         f"at least {limits.min_cpus} CPUs",
-        "a background save or AOF rewrite takes CPU time from the commands, so latency rises while data is being made safe",
-        "give the host more CPUs (in a container: raise its CPU limit), or lower min_cpus",
+        (
+            "a background save or AOF rewrite takes CPU time from the commands, so latency rises while data is being made safe",
+            "give the host more CPUs (in a container: raise its CPU limit), or lower min_cpus",
+        ),
         "neither /sys/devices/system/cpu/online nor /proc/cpuinfo could be read",
     )
 
@@ -142,8 +146,10 @@ def _memory(facts: Facts, limits: Limits) -> Row:
         _mib(facts.memory or 0) + (" (limit of the container)" if facts.memory_is_limit else ""),
         f"at least {limits.min_memory_mb} MB"
         + ("" if facts.memory_is_limit else " (what firmware reserves, up to 10 %, is allowed for)"),
-        "during a background save each page that is written to is copied; short of memory the kernel kills Redis",
-        "give the host more memory, or lower min_memory_mb and set maxmemory to match",
+        (
+            "during a background save each page that is written to is copied; short of memory the kernel kills Redis",
+            "give the host more memory, or lower min_memory_mb and set maxmemory to match",
+        ),
         "/proc/meminfo could not be read",
     )
 
@@ -157,9 +163,11 @@ def _swap(facts: Facts, limits: Limits) -> Row:
         (facts.swap or 0) + MIB >= wanted if known else None,
         _mib(facts.swap or 0),
         f"at least {_mib(wanted)} ({_plain(limits.min_swap_ratio)} times the memory)",
-        "when memory runs out there is nothing to give way: the kernel kills Redis, and what was not yet saved is lost",
-        f"add swap: fallocate -l {size}M /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile"
-        " (and its line in /etc/fstab), or lower min_swap_ratio",
+        (
+            "when memory runs out there is nothing to give way: the kernel kills Redis, and what was not yet saved is lost",
+            f"add swap: fallocate -l {size}M /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile"
+            " (and its line in /etc/fstab), or lower min_swap_ratio",
+        ),
         "/proc/meminfo could not be read",
     )
 
@@ -170,8 +178,10 @@ def _backlog(facts: Facts, limits: Limits) -> Row:
         None if facts.somaxconn is None else facts.somaxconn >= limits.tcp_backlog,
         f"net.core.somaxconn = {facts.somaxconn}",
         f"at least {limits.tcp_backlog} (the tcp-backlog of Redis)",
-        "the kernel cuts the tcp-backlog of Redis down, and refuses connections when many clients reconnect at once",
-        f"run the role redisops.recovery.redis_kernel, or: sysctl -w net.core.somaxconn={limits.tcp_backlog}",
+        (
+            "the kernel cuts the tcp-backlog of Redis down, and refuses connections when many clients reconnect at once",
+            f"run the role redisops.recovery.redis_kernel, or: sysctl -w net.core.somaxconn={limits.tcp_backlog}",
+        ),
         "/proc/sys/net/core/somaxconn could not be read",
     )
 
@@ -182,8 +192,10 @@ def _overcommit(facts: Facts) -> Row:
         None if facts.overcommit is None else facts.overcommit == "1",
         f"vm.overcommit_memory = {facts.overcommit}",
         "1",
-        "the fork of a background save fails when Redis holds about half of the memory, and nothing is saved any more",
-        "run the role redisops.recovery.redis_kernel, or: sysctl -w vm.overcommit_memory=1",
+        (
+            "the fork of a background save fails when Redis holds about half of the memory, and nothing is saved any more",
+            "run the role redisops.recovery.redis_kernel, or: sysctl -w vm.overcommit_memory=1",
+        ),
         "/proc/sys/vm/overcommit_memory could not be read",
     )
 
@@ -191,14 +203,16 @@ def _overcommit(facts: Facts) -> Row:
 def _thp(facts: Facts) -> Row:
     needed = "never (madvise does Redis no harm either)"
     if not facts.thp_supported:
-        return _row("thp", True, "this kernel has no transparent huge pages", needed, "", "")
+        return _row("thp", True, "this kernel has no transparent huge pages", needed, ("", ""))
     return _row(
         "thp",
         None if facts.thp is None else facts.thp != "always",
         facts.thp or "",
         needed,
-        "during a background save each write copies up to 2 MB instead of 4 kB: latency peaks, and memory use can double",
-        "run the role redisops.recovery.redis_kernel, or: echo never > /sys/kernel/mm/transparent_hugepage/enabled",
+        (
+            "during a background save each write copies up to 2 MB instead of 4 kB: latency peaks, and memory use can double",
+            "run the role redisops.recovery.redis_kernel, or: echo never > /sys/kernel/mm/transparent_hugepage/enabled",
+        ),
         "/sys/kernel/mm/transparent_hugepage/enabled could not be read",
     )
 
@@ -210,8 +224,10 @@ def _disk(facts: Facts, limits: Limits) -> Row:
         None if rate is None else rate >= limits.min_disk_mb_per_second,
         f"{_plain(rate or 0)} MB/s",
         f"at least {_plain(limits.min_disk_mb_per_second)} MB/s written and synced, on the file system of {limits.data_dir}",
-        "saves and AOF rewrites take long, and with appendfsync everysec Redis stops answering while it waits for the disk",
-        "move the data directory to a faster disk, or lower min_disk_mb_per_second",
+        (
+            "saves and AOF rewrites take long, and with appendfsync everysec Redis stops answering while it waits for the disk",
+            "move the data directory to a faster disk, or lower min_disk_mb_per_second",
+        ),
         facts.disk.because,
     )
 
@@ -231,8 +247,10 @@ def _rtt(facts: Facts, limits: Limits) -> Row:
         False if slow else None if silent or not facts.rtt else True,
         measured,
         f"at most {_plain(limits.max_rtt_ms)} ms to each peer",
-        "replicas fall behind, so a failover loses more, and Sentinel or Cluster take a slow network for a dead peer",
-        f"put {', '.join(slow) or 'the hosts'} on the same network, or raise max_rtt_ms",
+        (
+            "replicas fall behind, so a failover loses more, and Sentinel or Cluster take a slow network for a dead peer",
+            f"put {', '.join(slow) or 'the hosts'} on the same network, or raise max_rtt_ms",
+        ),
         because,
     )
 
