@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves all of it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help need-root setup setup-redis setup-docker images fast lint unit modules molecule test demo demo-down clean bench
+.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules molecule test demo demo-down clean bench
 
 # Byte code makes each start of Ansible three times faster; some environments forbid it by this variable.
 unexport PYTHONDONTWRITEBYTECODE
@@ -11,7 +11,14 @@ export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export MOLECULE_COMMAND_BORDERS := false
 PYTEST := python -m pytest
-SCENARIOS ?= default brownfield interrupted drift refusals hardened sentinel cluster backup health airgapped
+# The longest first, so that none of them is alone at the end.
+SCENARIOS ?= sentinel backup cluster hardened health brownfield interrupted refusals default airgapped drift
+PART ?= lint unit modules molecule
+# Tests of modules wait more than they compute: several for each core. Scenarios compute while others wait.
+CORES := $(shell nproc 2>/dev/null || echo 2)
+WORKERS ?= $(shell echo $$(( $(CORES) * 4 )))
+JOBS ?= $(CORES)
+export SCENARIOS JOBS WORKERS
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,25 +35,31 @@ setup-docker: setup
 images: setup-docker ## build the lab's images (once, then cached)
 	@python tests/lab/lab.py images
 
-fast: lint unit ## lint and unit tests: no container, under a minute
+fast: lint-changed unit ## lint of what differs from main, and unit tests: no container, under a minute
 
 lint: setup ## ruff, yamllint, ansible-lint, changelog fragments
-	@tests/tools/lint.sh
+	@tests/tools/lint.sh all
+
+lint-changed: setup
+	@tests/tools/lint.sh changed
 
 unit: setup ## pure code
-	$(PYTEST) -q tests/unit
+	$(PYTEST) -q -n $(CORES) tests/unit
+
+generated: setup ## what in the documentation is written from the sources
+	@python -m tests.support.generated
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: this mounts small file systems and builds images, so it has to run as root: sudo make test" >&2; exit 1; }
 
-modules: need-root setup-redis ## every module against a real redis-server on loopback, what happens when it is cut off, and the report in a browser
-	$(PYTEST) -q -n 2 tests/integration tests/faults tests/browser
+modules: setup-redis ## every module against a real redis-server on loopback, what happens when it is cut off, and the report in a browser
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal tests/faults tests/integration tests/browser
 
-molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default drift" picks
-	@tests/tools/molecule.sh $(SCENARIOS)
+molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default drift" picks, JOBS=1 shows all of their output as it comes
+	@python tests/tools/scenarios.py --jobs $(JOBS) $(SCENARIOS)
 
-test: need-root lint unit modules molecule ## everything
-	@echo "make test: lint, unit, modules and molecule ($(SCENARIOS)) passed"
+test: need-root setup ## everything; PART="lint modules" picks, of lint, unit, modules, molecule
+	@python tests/tools/parts.py $(PART)
 
 bench: setup-redis ## what backups and restores cost here, next to the plainest way to do the same
 	@python tests/bench/backup_bench.py

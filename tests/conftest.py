@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pathlib
 import types
 import typing as t
@@ -27,6 +28,40 @@ def pytest_configure() -> None:
     if not (link / "galaxy.yml").exists():
         raise pytest.UsageError("the collection is not linked into .cache/collections: run `make setup` first")
     _AnsibleCollectionFinder(paths=[str(COLLECTIONS)])._install()
+
+
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without root, what needs it is left out, and said: a failure would say nothing of the code."""
+    if os.geteuid() == 0:
+        return
+    left_out = [item for item in items if item.get_closest_marker("needs_root")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[_LEFT_OUT] = len(left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: t.Any) -> None:
+    # Each worker collects the same tests.
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if count := terminalreporter.config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(
+            f"{count} tests were NOT run: they need root (they mount file systems, make network namespaces or write kernel"
+            " settings, and put them back). As root: make modules"
+        )
 
 
 class ModuleExit(BaseException):

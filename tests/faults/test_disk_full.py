@@ -55,16 +55,17 @@ def _persist(call_module, redis_server):
 def refused(redis_server, run, code):
     """The error, and nothing changed, neither on disk nor live."""
     running = redis_server.process is not None and redis_server.process.poll() is None
-    files, live = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*") if running else ""
+    files, live = redis_server.tree(), redis_server.live_config() if running else ""
     result = run()
     assert result.failed
     assert result.code == code, result.msg
     assert redis_server.tree() == files
     if running:
-        assert redis_server.cli("CONFIG", "GET", "*") == live
+        assert redis_server.live_config() == live
     return result
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("running", [True, False])
 @pytest.mark.parametrize(
     ("module", "options"),
@@ -90,6 +91,7 @@ def test_no_room_for_the_configuration_file(call_module, redis_server, module, o
         redis_server.stop()
 
 
+@pytest.mark.needs_root
 def test_no_room_for_the_first_aof_is_seen_beforehand(persist, redis_server):
     with small_disk(redis_server.data, 8 * MIB):
         redis_server.write_conf(RDB_ONLY)
@@ -103,6 +105,7 @@ def test_no_room_for_the_first_aof_is_seen_beforehand(persist, redis_server):
         redis_server.stop()
 
 
+@pytest.mark.needs_root
 def test_no_room_for_the_aof_of_a_stopped_server(persist, redis_server):
     with small_disk(redis_server.data, 4 * MIB):
         redis_server.write_conf(RDB_ONLY)
@@ -115,6 +118,7 @@ def test_no_room_for_the_aof_of_a_stopped_server(persist, redis_server):
         redis_server.stop(signal.SIGKILL)
 
 
+@pytest.mark.needs_root
 def test_a_rewrite_that_runs_out_of_space_leaves_aof_off(persist, redis_server):
     """The last RDB file is small, and says little of what the server holds now: the estimate passes, the rewrite does not."""
     with small_disk(redis_server.data, 24 * MIB):
@@ -142,6 +146,7 @@ def test_a_rewrite_that_runs_out_of_space_leaves_aof_off(persist, redis_server):
         redis_server.stop(signal.SIGKILL)
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize(("module", "options"), [("redis_persistence", ME), ("redis_config", {"settings": {"hz": 20}})])
 def test_a_file_system_that_is_read_only(call_module, redis_server, module, options):
     etc = redis_server.home / "etc"
@@ -170,6 +175,7 @@ def test_a_file_that_cannot_be_read(call_module, redis_server, module, options):
     assert "it is a directory" in result.msg
 
 
+@pytest.mark.needs_root
 def test_a_repository_of_backups_that_is_full(tmp_path):
     """What is in it stays, can be listed and fetched; what did not fit is no snapshot, and goes in once there is room."""
     source, disk, target = tmp_path / "source", tmp_path / "disk", tmp_path / "target"
@@ -201,6 +207,7 @@ def test_a_repository_of_backups_that_is_full(tmp_path):
         assert [one.id for one in restic.snapshots()] == [saved.snapshot, later.snapshot]
 
 
+@pytest.mark.needs_root
 def test_a_backup_that_is_fetched_to_a_full_disk(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()

@@ -44,6 +44,7 @@ def full(server):
     return server.cli("DEBUG", "DIGEST")
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("method", ["rdb", "aof", "stream"])
 def test_where_backups_are_kept(redis_server, call_module, tmp_path, unseen, method):
     digest = full(redis_server)
@@ -85,6 +86,7 @@ def test_where_backups_are_kept(redis_server, call_module, tmp_path, unseen, met
     assert redis_server.config("appendonly") == "yes"
 
 
+@pytest.mark.needs_root
 def test_where_redis_saves(redis_server, call_module, tmp_path, unseen):
     """BGSAVE itself finds no room: Redis' last save stays what it was, and nothing is a backup."""
     redis_server.data.rmdir()
@@ -109,6 +111,7 @@ def test_where_redis_saves(redis_server, call_module, tmp_path, unseen):
         redis_server.stop()
 
 
+@pytest.mark.needs_root
 def test_where_the_data_goes_back(redis_server, call_module, tmp_path, unseen, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.modules import redis_restore
 

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import typing as t
 
 import pytest
+
+from tests.support.topology import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -25,12 +27,6 @@ def _tools_on_path() -> t.Iterator[None]:
         if shutil.which("redis-server") is None:
             raise pytest.UsageError("redis-server is not installed: run `make setup`")
         yield
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class RedisUnderTest:
@@ -89,6 +85,13 @@ class RedisUnderTest:
 
     def config(self, name: str) -> str:
         return "\n".join(self.cli("CONFIG", "GET", name).splitlines()[1:])
+
+    def live_config(self) -> list[tuple[str, str]]:
+        """All of CONFIG GET by name, none while it is stopped: Redis gives it in the order of a hash table, which changes by itself."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        words = self.cli("CONFIG", "GET", "*").splitlines()
+        return sorted(itertools.zip_longest(words[::2], words[1::2], fillvalue=""))
 
     def info(self, name: str) -> str:
         return next(

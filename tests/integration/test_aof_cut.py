@@ -427,7 +427,7 @@ def test_commands_are_found_with_what_came_after(past):
 
 
 def test_places_where_no_command_begins(past, tmp_path):
-    past.step(("SET", "a", "1"), ("FLUSHALL",))
+    past.step(("SET", "a", "1"), ("FLUSHALL",), ("SET", "b", "1"))
     past.failed_rewrite()
     past.step(("FLUSHALL",))
     one = set_of(str(past.live))

@@ -141,6 +141,7 @@ def test_what_is_no_file_is_refused(plain, folder, kind):
         set_of(str(plain.live))
 
 
+@pytest.mark.needs_root
 def test_a_folder_that_is_not_ours(plain, folder, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -9,9 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.test_inventory_cluster import port_with_bus
 from tests.integration.test_redis_restore import Unit
-from tests.support.topology import wait
+from tests.support.topology import free_port, wait
 
 LOW, HIGH = "0-8191", "8192-16383"
 DEBUG = "enable-debug-command local\n"
@@ -29,7 +28,7 @@ def _cluster(new_redis):
         nodes = []
         for number in range(2 + replicas):
             server = new_redis(f"{name}{number}")
-            server.port = port_with_bus()
+            server.port = free_port()
             server.write_conf(
                 f"cluster-enabled yes\ncluster-node-timeout 4000\nrepl-diskless-sync-delay 0\nsave ''\nappendonly yes\n{DEBUG}"
             )

@@ -4,38 +4,22 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 
 import pytest
 import yaml
 
 from tests.support import pki
-from tests.support.topology import Source, cli, wait
+from tests.support.topology import Source, cli, free_port, wait
 
 SECRET = "not-in-any-output-2"
-
-
-def port_with_bus():
-    """A free port below 55000 whose port for the cluster bus is free, too."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            if port >= 55000:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            return port
 
 
 @pytest.fixture(name="node")
 def _node(new_redis):
     def start(name, extra=""):
         server = new_redis(name)
-        server.port = port_with_bus()
+        server.port = free_port()
         server.write_conf(f"cluster-enabled yes\ncluster-node-timeout 4000\nsave ''\n{extra}\n")
         return server.start()
 
@@ -194,9 +178,7 @@ def test_tls(node, source, tmp_path):
         "secure",
         f"tls-cert-file {tmp_path}/cert.pem\ntls-key-file {tmp_path}/key.pem\ntls-ca-cert-file {tmp_path}/ca.pem\ntls-auth-clients no",
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server.cli("CONFIG", "SET", "tls-port", str(port))
     good = {"nodes": [f"127.0.0.1:{port}"], "tls": True, "ca_certs": str(tmp_path / "ca.pem")}
     assert len(source.write(**good).read().group("redis_cluster_primary")) == 1

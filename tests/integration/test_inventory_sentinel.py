@@ -4,22 +4,15 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 
 import pytest
 import yaml
 
 from tests.support import pki
-from tests.support.topology import Source, cli, wait
+from tests.support.topology import Source, cli, free_port, wait
 
 SECRET = "not-in-any-output-1"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Sentinels:

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+
+from tests.support.topology import free_port
 
 ADMIN = {"name": "admin", "preset": "admin", "passwords": ["adm1n-pw"]}
 REPLICATION = {"name": "replication", "preset": "replication", "passwords": ["repl-pw"]}
@@ -616,9 +617,7 @@ def test_the_password_of_the_replicas_is_changed_without_losing_them(acl, new_re
 @pytest.fixture(name="sentinel")
 def _sentinel(redis_server, tmp_path):
     redis_server.start()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     conf = tmp_path / "sentinel.conf"
     conf.write_text(f"bind 127.0.0.1\nport {port}\nsentinel monitor m 127.0.0.1 {redis_server.port} 1\n")
     process = subprocess.Popen(["redis-server", str(conf), "--sentinel"], stdout=subprocess.DEVNULL)

@@ -15,8 +15,7 @@ import time
 import pytest
 import redis
 
-from tests.integration.test_inventory_cluster import port_with_bus
-from tests.support.topology import wait
+from tests.support.topology import free_port, wait
 
 DOMAINS = ("a", "b", "c")
 
@@ -27,7 +26,7 @@ def _node(new_redis):
 
     def start(name=None, extra=""):
         server = new_redis(name or f"n{len(made)}")
-        server.port = port_with_bus()
+        server.port = free_port()
         server.write_conf(
             f"cluster-enabled yes\ncluster-node-timeout 4000\nrepl-diskless-sync-delay 0\nsave ''\n{extra}\n"
         )

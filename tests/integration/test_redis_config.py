@@ -64,14 +64,14 @@ def settled(configure, settings, **options):
 
 
 def refused(configure, redis_server, settings, code, **options):
-    before, config = redis_server.tree(), redis_server.raw("CONFIG", "GET", "*")
+    before, config = redis_server.tree(), redis_server.live_config()
     for check in (True, False):
         result = configure(settings, check=check, **options)
         assert result.failed
         assert result.code == code, result.msg
         assert "Unexpected" not in result.msg
         assert redis_server.tree() == before
-        assert redis_server.raw("CONFIG", "GET", "*") == config
+        assert redis_server.live_config() == config
     return result
 
 
@@ -287,11 +287,11 @@ def test_what_only_the_live_server_refuses(configure, edited, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.modules import redis_config
 
     monkeypatch.setattr(redis_config, "require_bindable", lambda addresses: None)
-    before, config = edited.tree(), edited.cli("CONFIG", "GET", "*")
+    before, config = edited.tree(), edited.live_config()
     result = configure({"maxmemory": "1gb", "bind": "203.0.113.9"})
     assert result.code == "value_rejected", result.msg
     assert edited.tree() == before
-    assert edited.cli("CONFIG", "GET", "*") == config
+    assert edited.live_config() == config
 
 
 def test_value_that_redis_clamps(configure, redis_server):

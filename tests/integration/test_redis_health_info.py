@@ -25,8 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.smart import Drive, Sensor
 from ansible_collections.redisops.recovery.plugins.modules import redis_health_info
 
-from tests.integration.conftest import free_port
-from tests.support.topology import cli, wait
+from tests.support.topology import cli, free_port, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 INFO = ROOT / "tests/unit/plugins/module_utils/server/fixtures/info"
@@ -109,11 +108,11 @@ def test_a_default_server_is_ok_and_stays_as_it_is(redis_server, ask):
     redis_server.start()
     redis_server.fill(100)
     redis_server.cli("SAVE")
-    before = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*"), redis_server.keys()
+    before = redis_server.tree(), redis_server.live_config(), redis_server.keys()
     predicted, done = ask(check=True), ask()
     assert (done.status, done.status_text, bad(done)) == (0, "ok", {})
     assert [row["code"] for row in predicted.findings] == [row["code"] for row in done.findings]
-    assert (redis_server.tree(), redis_server.cli("CONFIG", "GET", "*"), redis_server.keys()) == before
+    assert (redis_server.tree(), redis_server.live_config(), redis_server.keys()) == before
     assert done.facts["keys_total"] == int(redis_server.cli("DBSIZE")) == 100
     assert done.facts["version"] == "Redis " + redis_server.info("redis_version")
     assert done.facts["configured_durability"] == "RDB (3600 1 300 100 60 10000)"

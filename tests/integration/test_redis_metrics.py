@@ -352,6 +352,7 @@ def test_two_sets_on_a_host_have_an_exporter_each(secured, metrics, home):
     assert 'REDIS_USER="carts"' in env_of(place, "one").read_text()
 
 
+@pytest.mark.needs_root
 def test_the_exporter_gets_the_tls_files_or_is_refused_if_it_cannot_read_them(secured, metrics, home):
     place, systemd = home
     folder = pathlib.Path(tempfile.mkdtemp(dir="/tmp"))

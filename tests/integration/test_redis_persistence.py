@@ -43,7 +43,7 @@ def settled(persist, **options):
 def refused(persist, redis_server, code, **options):
     """In check mode and for real: the error, and nothing changed."""
     before, live = redis_server.tree(), redis_server.process and redis_server.process.poll() is None
-    config = redis_server.raw("CONFIG", "GET", "*") if live else ""
+    config = redis_server.live_config() if live else ""
     for check in (True, False):
         result = persist(check=check, **options)
         assert result.failed
@@ -52,7 +52,7 @@ def refused(persist, redis_server, code, **options):
         assert result.code == code, result.msg
         assert redis_server.tree() == before
         if live:
-            assert redis_server.raw("CONFIG", "GET", "*") == config
+            assert redis_server.live_config() == config
     return result
 
 
@@ -85,10 +85,10 @@ def test_rdb_only_server_with_data_gets_an_aof_and_loses_nothing(persist, redis_
 def test_check_mode_leaves_no_trace(persist, redis_server):
     redis_server.write_conf(RDB_ONLY)
     redis_server.start().fill(10)
-    before, config = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*")
+    before, config = redis_server.tree(), redis_server.live_config()
     assert persist(check=True).changed
     assert redis_server.tree() == before
-    assert redis_server.cli("CONFIG", "GET", "*") == config
+    assert redis_server.live_config() == config
 
 
 def test_file_says_aof_but_the_live_server_has_none(persist, redis_server):
@@ -681,12 +681,12 @@ def test_disk_full_while_writing_the_file(persist, redis_server, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(system_files.os, "fsync", full)
-    before, config = redis_server.tree(), redis_server.cli("CONFIG", "GET", "*")
+    before, config = redis_server.tree(), redis_server.live_config()
     result = persist()
     assert result.failed
     assert "no space is left" in result.msg
     assert redis_server.tree() == before
-    assert redis_server.cli("CONFIG", "GET", "*") == config
+    assert redis_server.live_config() == config
 
 
 def test_rewrite_that_cannot_be_written_leaves_aof_off(persist, redis_server):

@@ -91,6 +91,7 @@ def test_without_the_guard_the_replica_is_wiped(guard):
     guard.wait(0)
 
 
+@pytest.mark.needs_root
 def test_with_the_guard_the_data_survives_and_the_way_out_works(guard):
     assert not guard.set_up().failed
     code, words = guard.asked()
@@ -113,6 +114,7 @@ def test_with_the_guard_the_data_survives_and_the_way_out_works(guard):
         time.sleep(0.05)
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("case", ["replica", "data", "empty set", "nobody answers", "override", "broken setup"])
 def test_it_starts_in_every_other_case(guard, case, monkeypatch):
     guard.set_up()
@@ -140,6 +142,7 @@ def test_it_starts_in_every_other_case(guard, case, monkeypatch):
             "override": "says so", "broken setup": "not judged"}[case] in words  # fmt: skip
 
 
+@pytest.mark.needs_root
 def test_far_too_little_is_as_bad_as_nothing(guard):
     guard.set_up()
     guard.primary.cli(
@@ -153,6 +156,7 @@ def test_far_too_little_is_as_bad_as_nothing(guard):
     assert code == 75, words
 
 
+@pytest.mark.needs_root
 def test_check_run_again_and_away(guard):
     predicted = guard.set_up(check=True)
     assert not guard.script.exists()
@@ -177,6 +181,7 @@ def test_check_run_again_and_away(guard):
     assert not guard.set_up(state="absent").changed
 
 
+@pytest.mark.needs_root
 def test_the_password_is_in_one_file_for_root_only(guard):
     done = guard.set_up(guard_user="exporter", guard_password="s3cret-of-guard")
     assert "s3cret-of-guard" not in json.dumps(vars(done))
@@ -192,6 +197,7 @@ def unit_start(guard):
     return subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, timeout=60).returncode
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("case", ["a syntax error", "no script", "killed"])
 def test_only_a_refusal_keeps_the_server_from_starting(guard, case):
     guard.set_up()
@@ -204,6 +210,7 @@ def test_only_a_refusal_keeps_the_server_from_starting(guard, case):
     assert unit_start(guard) == 0
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("how", ["rdb", "aof", "aof with a space"])
 def test_a_small_set_is_no_empty_one(guard, how):
     primary = guard.primary
@@ -226,6 +233,7 @@ def test_a_small_set_is_no_empty_one(guard, how):
     assert "REFUSED" not in words
 
 
+@pytest.mark.needs_root
 def test_a_replica_that_knows_this_host_by_another_address(guard):
     guard.set_up()
     setup = json.loads(guard.setup.read_text())
@@ -236,6 +244,7 @@ def test_a_replica_that_knows_this_host_by_another_address(guard):
     assert code == 75, words
 
 
+@pytest.mark.needs_root
 def test_the_role_may_stand_in_an_included_file(guard):
     guard.set_up()
     guard.lose_the_disk()
@@ -247,6 +256,7 @@ def test_the_role_may_stand_in_an_included_file(guard):
     assert (code, "starts as a replica" in words) == (0, True), words
 
 
+@pytest.mark.needs_root
 def test_it_waits_for_a_promotion_before_it_refuses(guard):
     guard.set_up()
     guard.lose_the_disk()
@@ -257,6 +267,7 @@ def test_it_waits_for_a_promotion_before_it_refuses(guard):
     assert "start" in asked.stderr.read()
 
 
+@pytest.mark.needs_root
 def test_the_override_counts_once(guard):
     guard.set_up()
     guard.lose_the_disk()
@@ -268,6 +279,7 @@ def test_the_override_counts_once(guard):
     assert guard.asked()[0] == 75
 
 
+@pytest.mark.needs_root
 def test_silent_peers_do_not_add_up(guard):
     guard.set_up()
     setup = json.loads(guard.setup.read_text())

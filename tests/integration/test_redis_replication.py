@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 
 import pytest
+
+from tests.support.topology import free_port
 
 
 def wait(condition, seconds=90):
@@ -55,13 +56,13 @@ def join(replicate, servers):
 
 
 def refused(replicate, server, code, **options):
-    before = (server.tree(), role(server), server.keys(), server.cli("CONFIG", "GET", "*"))
+    before = (server.tree(), role(server), server.keys(), server.live_config())
     for check in (True, False):
         result = replicate(server, check=check, **options)
         assert result.failed
         assert result.code == code, result.msg
         assert "Unexpected" not in result.msg
-    assert (server.tree(), role(server), server.keys(), server.cli("CONFIG", "GET", "*")) == before
+    assert (server.tree(), role(server), server.keys(), server.live_config()) == before
     return result
 
 
@@ -289,9 +290,7 @@ def test_a_replicaof_line_with_an_ipv6_address_is_understood(new_redis, call_mod
 def _sentinels(servers, tmp_path):
     processes, ports = [], []
     for number in range(3):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+        ports.append(free_port())
         conf = tmp_path / f"sentinel{number}.conf"
         conf.write_text(
             f"bind 127.0.0.1\nport {ports[-1]}\nsentinel monitor m 127.0.0.1 {servers[0].port} 2\n"

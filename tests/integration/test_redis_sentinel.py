@@ -17,8 +17,8 @@ import time
 
 import pytest
 
-from tests.integration.conftest import free_port
 from tests.support import pki
+from tests.support.topology import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STATE = re.compile(r"^sentinel (?:myid|current-epoch|config-epoch|leader-epoch|known-\w+|monitor) .*$", re.M | re.I)
@@ -185,7 +185,13 @@ def _watching(declare, sentinels):
     for sentinel in sentinels:
         ok(declare(sentinel))
         wait(lambda sentinel=sentinel: sentinel.master().get("num-slaves") == "2")
+        wait(lambda sentinel=sentinel: all_usable(sentinel))
     return sentinels
+
+
+def all_usable(sentinel):
+    """They find, and find again, each other by a hello every two seconds; the module waits for as many as a failover takes."""
+    return "OK 3 usable" in sentinel.raw("SENTINEL", "CKQUORUM", "m")
 
 
 def settled_state(sentinel):
@@ -245,9 +251,13 @@ def test_three_sentinels_come_up_and_stay_as_they_are(declare, servers, sentinel
     for sentinel in sentinels:
         done = ok(declare(sentinel))
         assert done.changed is False, done.diff
+        assert done.primaries["m"]["can_fail_over"]
+    for sentinel in sentinels:
+        wait(lambda sentinel=sentinel: all_usable(sentinel))
+        done = ok(declare(sentinel))
+        assert done.changed is False, done.diff
         assert done.primaries["m"]["usable"] == 3
         assert done.primaries["m"]["can_fail_over"]
-        assert "OK 3 usable" in sentinel.raw("SENTINEL", "CKQUORUM", "m")
         master = sentinel.master()
         assert (master["port"], master["quorum"]) == (str(servers[0].port), "2")
         assert (master["down-after-milliseconds"], master["failover-timeout"], master["parallel-syncs"]) == (
@@ -453,7 +463,7 @@ def test_sentinels_users_are_made_first_and_the_rest_is_taken_away_last(declare,
         assert "NOPERM" in sentinel.raw("SENTINEL", "SET", "m", "quorum", "1")
         assert "NOPERM" in sentinel.raw("SHUTDOWN")
         sentinel.auth = ("ops", "ops-1")
-        assert "OK 3 usable" in sentinel.raw("SENTINEL", "CKQUORUM", "m")
+        wait(lambda sentinel=sentinel: all_usable(sentinel))
         text = sentinel.conf.read_text()
         assert "user default off" in text
         assert "ops-1" not in text
@@ -604,8 +614,8 @@ def test_a_stale_replica_is_forgotten_on_request_only(declare, servers, watching
     assert predicted.actions == ["SENTINEL RESET m"]
     done = ok(declare(first, **options))
     assert (predicted.diff, predicted.actions) == (done.diff, done.actions)
-    assert first.master()["num-slaves"] == "1"
-    assert "OK 3 usable" in first.raw("SENTINEL", "CKQUORUM", "m")
+    wait(lambda: first.master()["num-slaves"] == "1")
+    wait(lambda: all_usable(first))
     assert not ok(declare(first, **options)).changed
 
 
@@ -766,11 +776,15 @@ def test_the_role_over_three_hosts(play, sentinels):
     assert [count for _ok, count in changed(first).values()] == [2, 2, 2], first
     for sentinel in sentinels:
         sentinel.auth = ("ops", "ops-1")
-        assert "OK 3 usable" in sentinel.raw("SENTINEL", "CKQUORUM", "m")
+        wait(lambda sentinel=sentinel: all_usable(sentinel))
         assert "user default off" in sentinel.conf.read_text()
     again = play()
     # the check of the arguments, on the controller, and one call of one module
     assert changed(again) == {"s0": (2, 0), "s1": (2, 0), "s2": (2, 0)}, again
+    old = sentinels[0].master()["port"]
     assert sentinels[0].raw("SENTINEL", "FAILOVER", "m") == "OK"
-    time.sleep(12)
+    for sentinel in sentinels:
+        wait(lambda sentinel=sentinel: sentinel.master().get("port") not in (old, None))
+        wait(lambda sentinel=sentinel: "failover" not in sentinel.master()["flags"])
+        settled_state(sentinel)
     assert [count for _ok, count in changed(play()).values()] == [0, 0, 0]

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 import time
 
 import pytest
 import redis
+
+from tests.support.topology import free_port
 
 
 def wait(condition, seconds=90):
@@ -41,9 +42,7 @@ def _servers(new_redis):
 def _sentinels(servers, tmp_path):
     processes, ports = [], []
     for number in range(3):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+        ports.append(free_port())
         conf = tmp_path / f"sentinel{number}.conf"
         conf.write_text(
             f"bind 127.0.0.1\nport {ports[-1]}\nsentinel monitor m 127.0.0.1 {servers[0].port} 2\n"

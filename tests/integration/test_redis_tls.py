@@ -21,15 +21,10 @@ import types
 import pytest
 
 from tests.support import pki
+from tests.support.topology import free_port
 
 COLLECTIONS = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "collections"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(name="ca", scope="module")
@@ -112,7 +107,7 @@ class Tls:
             for path in sorted(map(str, self.server.home.rglob("*")))
             if os.path.exists(path)
         }
-        return tree, access, self.server.raw("CONFIG", "GET", "*")
+        return tree, access, self.server.live_config()
 
     def refused(self, code, **more):
         before = self.picture()
@@ -722,7 +717,7 @@ def test_no_warning_where_the_primary_answers_over_tls(tls, primary, given):
 
 
 def test_the_bus_of_a_node_alone_waits_for_its_restart(tls, given):
-    tls.server.port, tls.port = low_port(), low_port()
+    tls.server.port, tls.port = free_port(), free_port()
     tls.server.write_conf("cluster-enabled yes\n")
     tls.server.start()
     done = tls.settled(**given, tls_cluster=True)
@@ -735,29 +730,15 @@ def test_the_bus_of_a_node_alone_waits_for_its_restart(tls, given):
     assert again.certificate["served"] is True
 
 
-def low_port():
-    """A free port whose bus, 10000 above, is one as well."""
-    while True:
-        port = free_port()
-        if port < 55535:
-            return port
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port - 20000))
-            except OSError:
-                continue
-            return port - 20000
-
-
 def test_the_bus_of_a_node_among_others_is_not_changed(tls, given, new_redis):
     nodes = [tls.server, new_redis("second")]
     for node in nodes:
-        node.port = low_port()
+        node.port = free_port()
         node.write_conf("cluster-enabled yes\ncluster-node-timeout 2000\n")
         node.start()
     nodes[0].cli("CLUSTER", "MEET", "127.0.0.1", str(nodes[1].port))
     wait_for(lambda: "cluster_known_nodes:2" in nodes[0].cli("CLUSTER", "INFO"))
-    tls.port = low_port()
+    tls.port = free_port()
     before = tls.server.conf.read_bytes()
     result = tls.run(**given, tls_cluster=True)
     assert result.code == "cluster_bus", result.msg
@@ -1282,6 +1263,7 @@ def _play(tls, ca, pair, tmp_path):
     return run
 
 
+@pytest.mark.needs_root
 def test_files_of_the_controller_end_to_end(tls, play, pair):
     tls.server.start()
     options = {"certificate_src": "redis.crt", "key_src": play.encrypt("locked.key", pair.key), "ca_src": "ca.crt"}
@@ -1296,6 +1278,7 @@ def test_files_of_the_controller_end_to_end(tls, play, pair):
     assert again["changed"] is False, output
 
 
+@pytest.mark.needs_root
 def test_a_certificate_is_issued_end_to_end(tls, play, ca):
     tls.server.start()
     options = {
@@ -1347,6 +1330,7 @@ def test_what_the_controller_finds_wrong(tls, play, code, options):
     assert "Traceback" not in output
 
 
+@pytest.mark.needs_root
 def test_the_role(tls, play, ca, tmp_path):
     """Its variables reach the module, a login over TLS does, and without redis_tls_enabled nothing is called."""
     tls.server.start()
@@ -1375,6 +1359,7 @@ def test_the_role(tls, play, ca, tmp_path):
     assert again["changed"] is False, output
 
 
+@pytest.mark.needs_root
 def test_one_call_for_a_host_that_is_as_declared(tls, play, ca):
     """Not one more process on the host than for any module."""
     tls.server.start()

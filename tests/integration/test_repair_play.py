@@ -104,6 +104,7 @@ def _pair(tmp_path, new_redis):
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.needs_root
 def test_a_primary_is_mended_from_its_replica_which_cannot_stream(pair):
     pair.one.stop(signal.SIGKILL)
     flip_in_base(pair.one)
@@ -121,6 +122,7 @@ def test_a_primary_is_mended_from_its_replica_which_cannot_stream(pair):
     assert "lost: " in done.stdout
 
 
+@pytest.mark.needs_root
 def test_a_replica_that_cannot_stream_can_be_named(pair):
     pair.one.stop(signal.SIGKILL)
     flip_in_base(pair.one)

@@ -21,6 +21,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_lo
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, run_command
 
+from tests.support.topology import free_port
+
 SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 PASSWORD = "correct-horse-battery"
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "staple-staple-staple"}
@@ -33,9 +35,7 @@ SHORT = 6.0
 @contextlib.contextmanager
 def s3_server(**variables: str) -> t.Iterator[int]:
     """moto on loopback; gives its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -139,6 +139,7 @@ def fails(code: str, run: t.Callable[..., t.Any], *arguments: t.Any, **options: 
     return caught.value
 
 
+@pytest.mark.needs_root
 def test_a_life_of_a_repository(repository, source, tmp_path):
     restic = Restic(Host(), repository, LONG)
     assert restic.exists() is False
@@ -182,6 +183,7 @@ def test_a_life_of_a_repository(repository, source, tmp_path):
     assert tree(tmp_path / "later") == tree(source)
 
 
+@pytest.mark.needs_root
 def test_the_wrong_password(repository, source, tmp_path):
     Restic(Host(), repository, LONG).create()
     stranger = Restic(Host(), dataclasses.replace(repository, password="wrong"), LONG)
@@ -191,6 +193,7 @@ def test_the_wrong_password(repository, source, tmp_path):
     assert Restic(Host(), repository, LONG).snapshots() == []
 
 
+@pytest.mark.needs_root
 def test_no_repository_there(repository, source, tmp_path):
     restic = Restic(Host(), repository, LONG)
     fails("repository_missing", restic.snapshots)
@@ -206,6 +209,7 @@ def test_a_bucket_that_is_not_there(store):
     assert Restic(Host(), Repository("far", location, PASSWORD, KEYS), SHORT).exists() is False
 
 
+@pytest.mark.needs_root
 def test_a_second_repository_is_not_made_over_the_first(restic, source):
     saved = restic.save(str(source), [], WHEN, LONG, "r1")
     problem = fails("restic_failed", restic.create)
@@ -245,6 +249,7 @@ def without_rights(*words: str, **options: t.Any) -> t.Any:
     return run_command("setpriv", "--bounding-set=-dac_override,-dac_read_search", *words, **options)
 
 
+@pytest.mark.needs_root
 def test_a_directory_that_may_not_be_entered(restic, tmp_path):
     os.chown(tmp_path / "repository", 1234, 1234)
     (tmp_path / "repository").chmod(0o700)
@@ -253,6 +258,7 @@ def test_a_directory_that_may_not_be_entered(restic, tmp_path):
     assert restic.exists() is True
 
 
+@pytest.mark.needs_root
 def test_a_snapshot_that_would_lack_a_file_is_none(restic, source, tmp_path):
     secret = source / "data" / "dump.rdb"
     secret.chmod(0o600)  # another user's
@@ -290,6 +296,7 @@ def at_work(repository: Repository) -> t.Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+@pytest.mark.needs_root
 def test_another_run_at_work(restic, source, tmp_path):
     saved = restic.save(str(source), ["redis"], WHEN, LONG, "r1")
     with at_work(local(tmp_path)) as other:
@@ -316,6 +323,7 @@ def test_a_run_over_its_time(tmp_path):
     assert "1.5 seconds" in problem.detected
 
 
+@pytest.mark.needs_root
 @pytest.mark.parametrize("missing", [False, True])
 def test_data_that_is_not_what_was_written(restic, source, tmp_path, missing):
     saved = restic.save(str(source), [], WHEN, LONG, "r1")
@@ -336,6 +344,7 @@ def test_data_that_is_not_what_was_written(restic, source, tmp_path, missing):
     )
 
 
+@pytest.mark.needs_root
 def test_no_secret_in_any_command_line(source, tmp_path):
     """Seen from the program that restic starts: every process of the host, while restic is at work."""
     spy, seen = tmp_path / "spy", tmp_path / "seen"
@@ -355,6 +364,7 @@ def test_no_secret_in_any_command_line(source, tmp_path):
     assert not [secret for secret in (PASSWORD, *KEYS.values()) if secret in text]
 
 
+@pytest.mark.needs_root
 def test_what_the_caller_has_in_his_environment_is_not_taken(restic, source, tmp_path, monkeypatch):
     (tmp_path / "other-password").write_text("wrong")
     for name, value in {
@@ -380,6 +390,7 @@ def test_no_restic_at_all(tmp_path, monkeypatch):
     assert "not installed" in problem.detected
 
 
+@pytest.mark.needs_root
 def test_the_cache_is_where_it_was_told_to_be(restic, source, tmp_path):
     restic.save(str(source), [], WHEN, LONG, "r1")
     assert list((tmp_path / "cache").iterdir())

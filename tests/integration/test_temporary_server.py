@@ -21,6 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 NOBODY = pwd.getpwnam("nobody")
 
 
+@pytest.mark.needs_root
 def test_links_that_the_servers_user_plants_are_not_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("precious\n")

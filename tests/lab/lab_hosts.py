@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -52,6 +55,11 @@ class LabHost:
     def config(self, name: str) -> str:
         return "\n".join(self.cli("CONFIG", "GET", name).splitlines()[1:])
 
+    def live_config(self) -> str:
+        """All of CONFIG GET by name: Redis gives it in the order of a hash table, which changes by itself."""
+        words = self.cli("CONFIG", "GET", "*").splitlines()
+        return "\n".join(sorted(map(" ".join, itertools.zip_longest(words[::2], words[1::2], fillvalue=""))))
+
     def info(self, name: str) -> str:
         return next(
             line.split(":", 1)[1].strip()
@@ -75,6 +83,26 @@ class LabHost:
                 pass
             assert time.monotonic() < deadline, f"{self.name}: Redis did not come back within {seconds} s"
             time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _kernel(how: int) -> t.Iterator[None]:
+    with open(os.environ["REDISOPS_KERNEL_LOCK"], "a", encoding="ascii") as handle:
+        fcntl.flock(handle, how)
+        yield
+
+
+@contextlib.contextmanager
+def kernel_is_ours() -> t.Iterator[None]:
+    """Where values of the kernel are set to what is wrong: they are the machine's, so no run of Ansible in a scenario next to may see it."""
+    with _kernel(fcntl.LOCK_EX), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDISOPS_KERNEL_IS_OURS", "1")
+        yield
+
+
+def kernel_is_right() -> t.ContextManager[None]:
+    """Where those values are read, or a boot sets them, other than by a run of Ansible: not while a scenario next to has them wrong."""
+    return _kernel(fcntl.LOCK_SH)
 
 
 def lab_hosts() -> list[LabHost]:

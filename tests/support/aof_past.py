@@ -89,7 +89,10 @@ class Past:
         ]
 
     def failed_rewrite(self):
-        """A rewrite whose child is killed: it leaves one more increment behind."""
+        """A rewrite whose child is killed, while it waits behind a key: it leaves one more increment behind."""
+        assert "keys=" in self.server.cli("INFO", "keyspace"), (
+            "without a key the child would be at its end before it is killed"
+        )
         self.server.cli("CONFIG", "SET", "rdb-key-save-delay", "10000000")
         self.server.cli("BGREWRITEAOF")
         children = pathlib.Path(f"/proc/{self.server.process.pid}/task/{self.server.process.pid}/children")
@@ -101,6 +104,7 @@ class Past:
         while self.server.info("aof_rewrite_in_progress") != "0":
             assert time.monotonic() < done
             time.sleep(0.02)
+        assert self.server.info("aof_last_bgrewrite_status") == "err"
         self.server.cli("CONFIG", "SET", "rdb-key-save-delay", "0")
 
 

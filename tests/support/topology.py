@@ -3,15 +3,44 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
+import re
+import socket
 import subprocess
 import time
 
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+#: Below what kernels give to outgoing connections (32768 and above), as is the bus of a cluster's node, 10000 above its port.
+_FIRST, _EACH, _WORKERS = 11000, 500, 20
+_next = itertools.count(os.getpid() % _EACH)
+
+
+def free_port() -> int:
+    """A port on loopback for a server that is about to start, free together with the one 10000 above.
+
+    Each worker of pytest has ports of its own, and takes the next each time: what the kernel would give could be had by another
+    server, or by a client's connection, before this one listens.
+    """
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % _WORKERS
+    for number in itertools.islice(_next, _EACH):
+        port = _FIRST + worker * _EACH + number % _EACH
+        with socket.socket() as plain, socket.socket() as bus:
+            try:
+                plain.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(
+        f"none of the ports {_FIRST + worker * _EACH} to {_FIRST + worker * _EACH + _EACH - 1} is free"
+    )
 
 
 def wait(condition, seconds=60):

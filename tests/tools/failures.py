@@ -10,11 +10,16 @@ _ESCAPES, _WIDTH = re.compile(r"\x1b\[[0-9;]*m"), 1500
 _FAILED = re.compile(r"^(fatal:|failed:|FAILED |ERROR |E  |\[ERROR\])|UNREACHABLE!")
 
 
+def plain(line: str) -> str:
+    """A line without colours and what ends it."""
+    return _ESCAPES.sub("", line).rstrip()
+
+
 def failures(lines: list[str]) -> list[str]:
     """The lines that tell a failure, each after the task that it belongs to; at most the last forty."""
     found: list[str] = []
     task = ""
-    for line in (_ESCAPES.sub("", raw).rstrip() for raw in lines):
+    for line in map(plain, lines):
         if line.startswith("TASK ["):
             task = line
         elif _FAILED.search(line):
@@ -25,8 +30,11 @@ def failures(lines: list[str]) -> list[str]:
     return found[-40:]
 
 
+def told(log: Path) -> str:
+    """What failed in a log, or that nothing looks like it."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(failures(lines)) or f"  nothing that looks like it; see {log}"
+
+
 if __name__ == "__main__":
-    print(
-        "\n".join(failures(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace").splitlines()))
-        or "  nothing that looks like it; see the log above"
-    )
+    print(told(Path(sys.argv[1])))

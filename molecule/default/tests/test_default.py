@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from lab_hosts import LabHost, Record, changed, ours, remote_calls
+from lab_hosts import LabHost, Record, changed, kernel_is_ours, kernel_is_right, ours, remote_calls
 
 MANUAL = {
     "save": "900 1 300 10 60 10000",
@@ -61,6 +61,11 @@ def test_service_is_enabled_and_outlasts_long_loads_and_saves(lab_host: LabHost)
 
 
 def test_kernel_now(lab_host: LabHost) -> None:
+    with kernel_is_right():
+        kernel_now(lab_host)
+
+
+def kernel_now(lab_host: LabHost) -> None:
     assert lab_host.run("sysctl -n vm.overcommit_memory") == "1"
     assert int(lab_host.run("sysctl -n net.core.somaxconn")) >= 511
     assert "[never]" in lab_host.run(f"cat {THP}/enabled")
@@ -96,18 +101,19 @@ def test_a_crash_loses_nothing_that_was_synced(lab_host: LabHost) -> None:
 def test_a_boot_corrects_the_kernel_and_keeps_the_data(lab_host: LabHost) -> None:
     lab_host.cli("SET", "boot", "kept")
     time.sleep(2.1)
-    lab_host.run(
-        f"sysctl -w vm.overcommit_memory=0; echo always > {THP}/enabled; echo always > {THP}/defrag; echo 1 > {THP}/khugepaged/defrag"
-    )
-    assert "[always]" in lab_host.run(f"cat {THP}/enabled")
-    subprocess.run(["docker", "restart", "-t", "30", lab_host.container], check=True, capture_output=True)
-    deadline = time.monotonic() + 60
-    while lab_host.infra.run("systemctl is-system-running").stdout.strip() not in ("running", "degraded"):
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    test_kernel_now(lab_host)
-    assert "[never]" in lab_host.run(f"cat {THP}/defrag")
-    assert lab_host.run(f"cat {THP}/khugepaged/defrag") == "0"
+    with kernel_is_ours():
+        lab_host.run(
+            f"sysctl -w vm.overcommit_memory=0; echo always > {THP}/enabled; echo always > {THP}/defrag; echo 1 > {THP}/khugepaged/defrag"
+        )
+        assert "[always]" in lab_host.run(f"cat {THP}/enabled")
+        subprocess.run(["docker", "restart", "-t", "30", lab_host.container], check=True, capture_output=True)
+        deadline = time.monotonic() + 60
+        while lab_host.infra.run("systemctl is-system-running").stdout.strip() not in ("running", "degraded"):
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+        kernel_now(lab_host)
+        assert "[never]" in lab_host.run(f"cat {THP}/defrag")
+        assert lab_host.run(f"cat {THP}/khugepaged/defrag") == "0"
     lab_host.wait_for_redis()
     assert lab_host.cli("GET", "boot") == "kept"
     test_live_server_is_what_the_manual_says(lab_host)

@@ -104,9 +104,7 @@ def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost
     d1.cli("CONFIG", "SET", "save", "")
     d1.cli("CONFIG", "SET", "hz", "77")
     d2.run("echo 'tcp-backlog 64' >> /etc/redis/redis.conf")
-    before = {
-        name: host.run("md5sum /etc/redis/redis.conf") + host.cli("CONFIG", "GET", "*") for name, host in hosts.items()
-    }
+    before = {name: host.run("md5sum /etc/redis/redis.conf") + host.live_config() for name, host in hosts.items()}
     file = tmp_path / "drift.json"
     done = ran("redisops.recovery.drift", "-e", f"redisops_drift_file={file}")
     assert done.returncode == 2, done.stdout[-3000:]
@@ -117,7 +115,7 @@ def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost
     assert ("d2", "file", "tcp-backlog", "64", False) in rows
     assert all(row["since"] for row in found["rows"] if row["name"] == "tcp-backlog" and row["layer"] == "file")
     assert {
-        name: host.run("md5sum /etc/redis/redis.conf") + host.cli("CONFIG", "GET", "*") for name, host in hosts.items()
+        name: host.run("md5sum /etc/redis/redis.conf") + host.live_config() for name, host in hosts.items()
     } == before
     assert play("drift", "-e", "redisops_drift_fails=false")
 

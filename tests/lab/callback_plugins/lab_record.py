@@ -9,9 +9,11 @@ type: notification
 short_description: Record a run of the test lab
 description:
   - Appends one JSON object for each result of a task to the file that E(REDISOPS_RECORD) names, and one for each host at the end.
+  - While a run lasts, no scenario next to it sets the machine's kernel to what is wrong (C(kernel_is_ours) in C(lab_hosts.py)).
   - With E(REDISOPS_KILL_AFTER), kills Ansible's process group with SIGKILL as soon as a task of that name ended on a host.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -32,6 +34,13 @@ class CallbackModule(CallbackBase):
         self._path = os.environ.get("REDISOPS_RECORD")
         self._kill_after = os.environ.get("REDISOPS_KILL_AFTER")
         self._check = False
+        self._kernel = None
+
+    def v2_playbook_on_start(self, playbook):
+        path = os.environ.get("REDISOPS_KERNEL_LOCK")
+        if path and os.environ.get("REDISOPS_KERNEL_IS_OURS") != "1":
+            self._kernel = open(path, "a", encoding="ascii")  # noqa: SIM115 -- held until the run ends, however it does
+            fcntl.flock(self._kernel, fcntl.LOCK_SH)
 
     def v2_playbook_on_play_start(self, play):
         self._check = bool(play.check_mode)
