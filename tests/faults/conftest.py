@@ -98,7 +98,13 @@ def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
     for module, names in _EFFECTS.items():
         for name in names:
             _wrap(patch, module, name, countdown)
-    real_os_open, real_open, real_command = os.open, builtins.open, Server.command
+    _watch_files(patch, countdown)
+    _watch_commands(patch, countdown, Server)
+
+
+def _watch_files(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
+    """Count each file that is opened to be written to, and each half of a copy."""
+    real_os_open, real_open = os.open, builtins.open
 
     def os_open(path: t.Any, flags: int, *args: t.Any, **options: t.Any) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR) and _from_collection():
@@ -118,6 +124,15 @@ def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
         countdown.point("copyfileobj, half")
         target.write(content[len(content) // 2 :])
 
+    patch.setattr(os, "open", os_open)
+    patch.setattr(builtins, "open", open_)
+    patch.setattr(shutil, "copyfileobj", copyfileobj)
+
+
+def _watch_commands(patch: pytest.MonkeyPatch, countdown: _Countdown, server: t.Any) -> None:
+    """Count before and after each command that changes a server."""
+    real_command = server.command
+
     def command(self: t.Any, *args: t.Any) -> t.Any:
         words = " ".join(str(word) for word in args)
         telling = args[:2] in _SETTERS or args[0] in _COMMANDS
@@ -128,10 +143,7 @@ def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
             countdown.point(f"after {words}")
         return answer
 
-    patch.setattr(os, "open", os_open)
-    patch.setattr(builtins, "open", open_)
-    patch.setattr(shutil, "copyfileobj", copyfileobj)
-    patch.setattr(Server, "command", command)
+    patch.setattr(server, "command", command)
 
 
 def run_cut(run: t.Callable[[], t.Any], before: int) -> Cut:

@@ -241,8 +241,8 @@ def test_the_newest_stays_however_old(plain, folder):
     assert (pathlib.Path(folder) / "notes" / "mine").exists()
 
 
-@pytest.mark.parametrize("situation", ["first", "new increment", "new base", "removal"])
-def test_killed_anywhere_and_run_again(plain, folder, situation):
+def brought_into(situation, plain, folder):
+    """The AOF and its archive, with the next run about to do what ``situation`` says."""
     plain.step(("SET", "a", "1"))
     if situation != "first":
         keep(plain, folder)
@@ -253,6 +253,11 @@ def test_killed_anywhere_and_run_again(plain, folder, situation):
     if situation == "removal":
         keep(plain, folder)
     plain.step(("SET", "a", "2"))
+
+
+@pytest.mark.parametrize("situation", ["first", "new increment", "new base", "removal"])
+def test_killed_anywhere_and_run_again(plain, folder, situation):
+    brought_into(situation, plain, folder)
     now = time.time() + (10 * DAY if situation == "removal" else 0)
     kept = os.path.exists(folder)
     if kept:
