@@ -70,9 +70,9 @@ print(f"{host}: ansible-playbook ended with {run.returncode}")
 if run.returncode == 0:
     raise SystemExit(f"the run was not cut off: {run.stdout[-3000:]}")
 if watcher:
-    said = watcher.communicate(timeout=130)[0].strip()
-    print(f"{host}: the watcher says: {said}")
-    if said in ("", "killed 0"):
+    reported = watcher.communicate(timeout=130)[0].strip()
+    print(f"{host}: the watcher says: {reported}")
+    if reported in ("", "killed 0"):
         raise SystemExit("nothing was killed at that point: " + run.stdout[-3000:])
 elif run.returncode != -signal.SIGKILL:
     raise SystemExit(f"expected SIGKILL, got {run.returncode}: {run.stdout[-3000:]}")

@@ -84,28 +84,32 @@ def test_each_host_has_the_timer_and_one_takes_the_backup(hosts: dict[str, LabHo
         assert hosts[name].run("systemctl is-enabled redisops-backup-orders.timer") == "enabled"
         assert hosts[name].run("systemctl is-active redisops-backup-orders.timer") == "active"
         assert hosts[name].run("stat -c '%U %a' /etc/redisops/backup-orders.json") == "root 600"
-    said = {}
+    reported = {}
     with writing(primary):
         for host in (primary, replica):
             host.run("systemctl start redisops-backup-orders.service")
             line = host.run("journalctl -u redisops-backup-orders.service -o cat --no-pager | grep '^{' | tail -n 1")
-            said[host.name] = json.loads(line)
-    assert said[primary.name]["state"] == "elsewhere"
-    told = said[replica.name]
-    assert (told["state"], told["backup"]["source"], told["backup"]["exact"]) == ("verified", "replica", True)
-    path = f"{STORE}/{told['backup']['label']}/data/dump.rdb"
-    assert f"{told['backup']['keys']} keys read" in replica.run(f"redis-check-rdb {path}")
+            reported[host.name] = json.loads(line)
+    assert reported[primary.name]["state"] == "elsewhere"
+    predicted = reported[replica.name]
+    assert (predicted["state"], predicted["backup"]["source"], predicted["backup"]["exact"]) == (
+        "verified",
+        "replica",
+        True,
+    )
+    path = f"{STORE}/{predicted['backup']['label']}/data/dump.rdb"
+    assert f"{predicted['backup']['keys']} keys read" in replica.run(f"redis-check-rdb {path}")
     assert replica.infra.run(f"su -s /bin/sh redis -c 'cat {path}'").rc != 0
     print(
-        f"backup from {replica.name} under a load of writes: {told['backup']['keys']} keys, loaded in {told['backup']['load_seconds']} s"
+        f"backup from {replica.name} under a load of writes: {predicted['backup']['keys']} keys, loaded in {predicted['backup']['load_seconds']} s"
     )
 
 
 def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: dict[str, LabHost]) -> None:
     primary, replica = pair(hosts)
     saved = digest(primary)
-    said = play("backup")
-    assert "verified" in said, said
+    reported = play("backup")
+    assert "verified" in reported, reported
     labels = replica.run(f"ls {STORE}").split()
     assert len(labels) == 2
     admin(primary, "FLUSHALL")
@@ -116,7 +120,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
     play("restore", "-e", "redisops_hosts=redis", "--check")
     assert (last_run_changed(), digest(primary)) == (0, lost)
     began = time.monotonic()
-    said = play("restore", "-e", "redisops_hosts=redis")
+    reported = play("restore", "-e", "redisops_hosts=redis")
     took = time.monotonic() - began
     assert digest(primary) == saved
     again, other = pair(hosts)
@@ -130,7 +134,7 @@ def test_a_restore_brings_everything_back_and_sentinel_keeps_its_primary(hosts: 
             in (address, primary.name)
         )
     )
-    away = next(line for line in said.splitlines() if "away for" in line).split("away for")[1].split()[0]
+    away = next(line for line in reported.splitlines() if "away for" in line).split("away for")[1].split()[0]
     print(f"restore under Sentinel: {took:.0f} s in all, the server was away for {away} s")
     play("site")
     assert last_run_changed() == 0
@@ -160,11 +164,11 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
     assert "FLUSHALL" not in primary.run("cat /var/lib/redis/appendonlydir/*.aof | tr -d '\\0'")
     play("undo_flushall", "-e", "redisops_hosts=redis", "--check")
     assert (last_run_changed(), admin(primary, "DBSIZE")) == (0, "1")
-    said = play("undo_flushall", "-e", "redisops_hosts=redis")
+    reported = play("undo_flushall", "-e", "redisops_hosts=redis")
     assert digest(primary) == saved
     assert pair(hosts)[0].name == primary.name
     assert digest(replica) == saved
-    away = next(line for line in said.splitlines() if "away for" in line).split("away for")[1].split()[0]
+    away = next(line for line in reported.splitlines() if "away for" in line).split("away for")[1].split()[0]
     print(f"FLUSHALL undone under Sentinel: the server was away for {away} s")
     admin(primary, "FLUSHALL")  # for what follows
     admin(primary, "SET", "after", "the accident")
@@ -172,8 +176,8 @@ def test_a_flushall_is_undone_to_the_byte(hosts: dict[str, LabHost]) -> None:
 
 
 def test_a_drill_is_held_where_the_backups_are(hosts: dict[str, LabHost]) -> None:
-    said = play("drill", "-e", "redis_objective_rto_seconds=600", "-e", "redis_objective_rpo_seconds=86400")
-    print(next(line for line in said.splitlines() if "RTO" in line).strip())
+    reported = play("drill", "-e", "redis_objective_rto_seconds=600", "-e", "redis_objective_rpo_seconds=86400")
+    print(next(line for line in reported.splitlines() if "RTO" in line).strip())
     reports = hosts["b2"].run(f"ls {STORE}/drills") + hosts["b1"].run(f"ls {STORE}/drills || true")
     assert reports.count(".md") >= 1
 
@@ -248,11 +252,11 @@ def test_a_million_keys_go_to_every_kind_of_repository_and_come_back_elsewhere(h
         ]
         given = json.dumps({"redis_backup_group_hosts": [], "redis_backup_repositories": places})
         began = time.monotonic()
-        said = play("backup", "-e", "redisops_hosts=b1", "-e", given)
+        reported = play("backup", "-e", "redisops_hosts=b1", "-e", given)
         took = time.monotonic() - began
         label = giver.run(f"ls -t {STORE} | grep '^2' | head -n 1")
         row = giver.run(f"cat {STORE}/{label}/copies.json")
-        assert all(f'"{place["name"]}"' in row for place in places), said
+        assert all(f'"{place["name"]}"' in row for place in places), reported
         print(f"{count} keys: backup, proof and three repositories in {took:.0f} s")
 
         # What lies behind sshd is a directory of the spare host; S3 is what it is for everybody.

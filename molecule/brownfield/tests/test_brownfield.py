@@ -59,9 +59,9 @@ def test_the_operators_settings_still_hold(lab_host: LabHost) -> None:
 
 
 def test_check_mode_told_exactly_what_the_run_did(record: Record, hosts: dict[str, LabHost]) -> None:
-    told, done = record.converges(check=True)[0], record.converges(check=False)
+    predicted, done = record.converges(check=True)[0], record.converges(check=False)
     for host in hosts:
-        assert ours(told, host) == ours(done[0], host)
+        assert ours(predicted, host) == ours(done[0], host)
     assert changed(done[-1]) == 0
 
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 import typing as t
 
-from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, play, ran, said
+from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, play, ran, reported
 
 NAMES = ("n1", "n2", "n3", "n4", "n5", "n6")
 ADMIN = ("admin", "lab-admin")
@@ -46,10 +46,10 @@ def judged(hosts: dict[str, LabHost], names: t.Sequence[str]) -> None:
     for name in names:
         wait(lambda name=name: "cluster_state:ok" in admin(hosts[name], "CLUSTER", "INFO"))
         wait(lambda name=name: f"cluster_known_nodes:{len(names)}" in admin(hosts[name], "CLUSTER", "INFO"))
-    said = admin(hosts[names[0]], "--cluster", "check", "127.0.0.1:6379")
-    assert "[OK] All 16384 slots covered." in said, said
-    assert "[ERR]" not in said, said
-    assert "[WARNING]" not in said, said
+    reported = admin(hosts[names[0]], "--cluster", "check", "127.0.0.1:6379")
+    assert "[OK] All 16384 slots covered." in reported, reported
+    assert "[ERR]" not in reported, reported
+    assert "[WARNING]" not in reported, reported
 
 
 def given(**variables: t.Any) -> tuple[str, str]:
@@ -80,28 +80,28 @@ def writing(host: LabHost, label: str) -> t.Iterator[dict[str, t.Any]]:
     )  # fmt: skip
     process.stdin.write(script)
     process.stdin.close()
-    told: dict[str, t.Any] = {}
+    predicted: dict[str, t.Any] = {}
     wait(lambda: host.infra.run(f"test -s {path}").rc == 0)
     try:
-        yield told
+        yield predicted
     finally:
         host.run(f"touch {path}.stop")
         words = process.stdout.read().split()
         process.wait(60)
-        told.update(count=int(words[0]), longest=float(words[1]), numbers=host.run(f"cat {path}").split())
+        predicted.update(count=int(words[0]), longest=float(words[1]), numbers=host.run(f"cat {path}").split())
 
 
 def acknowledged(host: LabHost, label: str) -> int:
     return int(host.run(f"wc -l < /tmp/acknowledged-{label}"))
 
 
-def lost(hosts: dict[str, LabHost], told: dict[str, t.Any]) -> list[str]:
+def lost(hosts: dict[str, LabHost], predicted: dict[str, t.Any]) -> list[str]:
     """The acknowledged writes that no primary has."""
     there: set[str] = set()
     for name in primaries(hosts, hosts):
         keys = admin(hosts[name], "--scan", "--pattern", "w:*").split()
         there.update(key[2:] for key in keys)
-    return [number for number in told["numbers"] if number not in there]
+    return [number for number in predicted["numbers"] if number not in there]
 
 
 # --- in order: each goes on where the one before ended ------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost])
     old = primaries(hosts, NAMES)[0]
     left = [name for name in NAMES if name != old]
     before = set(primaries(hosts, left))
-    with writing(hosts["n7"], "kill") as told:
+    with writing(hosts["n7"], "kill") as predicted:
         time.sleep(2)
         unit = hosts[old].unit
         pid = hosts[old].run(f"systemctl show -p MainPID --value {unit}")
@@ -134,12 +134,12 @@ def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost])
         wait(lambda: len(primaries(hosts, left)) == 3)
         count = acknowledged(hosts["n7"], "kill")
         wait(lambda: acknowledged(hosts["n7"], "kill") > count + 100)  # and writes go on
-    gone = lost(hosts, told)
+    gone = lost(hosts, predicted)
     new = (set(primaries(hosts, left)) - before).pop()
     print(
-        f"primary {old} killed: {told['count']} writes acknowledged, {len(gone)} lost, longest wait {told['longest']:.1f} s; new primary {new}"
+        f"primary {old} killed: {predicted['count']} writes acknowledged, {len(gone)} lost, longest wait {predicted['longest']:.1f} s; new primary {new}"
     )
-    assert told["count"] > 200
+    assert predicted["count"] > 200
     picture = roles(hosts, left)
     assert cluster() == 0
     assert roles(hosts, left) == picture
@@ -154,7 +154,7 @@ def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost])
 def test_a_node_comes_with_slots_and_goes_without(hosts: dict[str, LabHost]) -> None:
     everybody = [*NAMES, "n7"]
     shape = {"redis_cluster_replicas_per_primary": 0}
-    with writing(hosts["n5"], "grow") as told:
+    with writing(hosts["n5"], "grow") as predicted:
         time.sleep(1)
         began = time.monotonic()
         assert cluster(redis_cluster_nodes=everybody, redis_cluster_primaries=4, **shape) > 0
@@ -163,12 +163,12 @@ def test_a_node_comes_with_slots_and_goes_without(hosts: dict[str, LabHost]) -> 
         assert len(primaries(hosts, everybody)) == 4
         assert cluster(redis_cluster_nodes=everybody, redis_cluster_primaries=4, **shape) == 0
     print(
-        f"node added in {took:.0f} s: {told['count']} writes acknowledged, {len(lost(hosts, told))} lost,"
-        f" longest wait {told['longest'] * 1000:.0f} ms"
+        f"node added in {took:.0f} s: {predicted['count']} writes acknowledged, {len(lost(hosts, predicted))} lost,"
+        f" longest wait {predicted['longest'] * 1000:.0f} ms"
     )
-    assert told["count"] > 200
-    assert lost(hosts, told) == []
-    with writing(hosts["n5"], "shrink") as told:
+    assert predicted["count"] > 200
+    assert lost(hosts, predicted) == []
+    with writing(hosts["n5"], "shrink") as predicted:
         time.sleep(1)
         began = time.monotonic()
         assert cluster(redis_cluster_remove=["n7"]) > 0
@@ -176,10 +176,10 @@ def test_a_node_comes_with_slots_and_goes_without(hosts: dict[str, LabHost]) -> 
         judged(hosts, NAMES)
         assert cluster(redis_cluster_remove=["n7"]) == 0
     print(
-        f"node removed in {took:.0f} s: {told['count']} writes acknowledged, {len(lost(hosts, told))} lost,"
-        f" longest wait {told['longest'] * 1000:.0f} ms"
+        f"node removed in {took:.0f} s: {predicted['count']} writes acknowledged, {len(lost(hosts, predicted))} lost,"
+        f" longest wait {predicted['longest'] * 1000:.0f} ms"
     )
-    assert lost(hosts, told) == []
+    assert lost(hosts, predicted) == []
     assert len(primaries(hosts, NAMES)) == 3
     assert "cluster_known_nodes:1" in admin(hosts["n7"], "CLUSTER", "INFO")
     assert admin(hosts["n7"], "DBSIZE") == "0"
@@ -191,7 +191,7 @@ def sizes(hosts: dict[str, LabHost]) -> dict[str, str]:
 
 def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[str, LabHost]) -> None:
     shop = given(redisops_hosts="redis:!n7", redis_group_name="shop")
-    with writing(hosts["n7"], "saved") as told:
+    with writing(hosts["n7"], "saved") as predicted:
         time.sleep(2)
     before, picture = sizes(hosts), roles(hosts, NAMES)
     play("backup", *shop)
@@ -211,7 +211,7 @@ def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[
     hosts[rollback_copy].run(f"cp -p {file} /root/whole; printf X | dd of={file} bs=1 seek=20 conv=notrunc status=none")
     refused = ran("redisops.recovery.restore_cluster", *shop)
     assert refused.returncode != 0
-    assert "is not as it was written" in said(refused)
+    assert "is not as it was written" in reported(refused)
     assert (sizes(hosts), roles(hosts, NAMES)) == (flushed, picture)
     hosts[rollback_copy].run(f"cp -p /root/whole {file}; rm /root/whole")
 
@@ -225,7 +225,7 @@ def test_a_backup_of_every_shard_is_restored_together_or_not_at_all(hosts: dict[
     )
     assert sizes(hosts) == before
     assert roles(hosts, NAMES) == picture  # who is whose replica, ids and slots are as they were
-    assert lost(hosts, told) == []
+    assert lost(hosts, predicted) == []
     judged(hosts, NAMES)
     for name in NAMES:
         assert admin(hosts[name], "CONFIG", "GET", "cluster-replica-no-failover").split()[-1] == "no"

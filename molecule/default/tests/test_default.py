@@ -72,11 +72,11 @@ def kernel_now(lab_host: LabHost) -> None:
 
 
 def test_check_mode_told_exactly_what_the_run_did(record: Record) -> None:
-    told, done = record.converges(check=True), record.converges(check=False)
-    assert len(told) == 1
+    predicted, done = record.converges(check=True), record.converges(check=False)
+    assert len(predicted) == 1
     assert len(done) == 2
     for host in ("r1", "e1"):
-        assert ours(told[0], host) == ours(done[0], host)
+        assert ours(predicted[0], host) == ours(done[0], host)
         assert [entry["changed"] for entry in ours(done[0], host)].count(True) >= 4
     assert changed(done[0]) > 0
     assert changed(done[1]) == 0

@@ -7,7 +7,7 @@ import json
 import pathlib
 import subprocess
 
-from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, ours, play, ran, said
+from lab_hosts import ROOT, LabHost, Record, changed, last_run_changed, ours, play, ran, reported
 
 #: What has to be found on every host, as the start of a line of the diff's before side.
 EXPECTED = {
@@ -70,10 +70,10 @@ def test_the_host_is_as_it_was(lab_host: LabHost) -> None:
 def test_file_says_what_it_said(lab_host: LabHost) -> None:
     text = lab_host.run("grep -vE '^ *(#|$)' /etc/redis/redis.conf").splitlines()
     for name in ("tcp-backlog", "appendfsync", "appendfilename", "appendonly"):
-        said = [line.split(None, 1)[1].strip('"') for line in text if line.startswith(name + " ")]
+        reported = [line.split(None, 1)[1].strip('"') for line in text if line.startswith(name + " ")]
         assert (
-            said == []
-            or said[-1]
+            reported == []
+            or reported[-1]
             == {
                 "tcp-backlog": "511",
                 "appendfsync": "everysec",
@@ -96,8 +96,8 @@ def test_no_key_was_lost_on_the_way(lab_host: LabHost) -> None:
 def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost], tmp_path: pathlib.Path) -> None:
     # Since the run before, the server's own rewrite and the way of the tests may have left marks: start from right.
     play("site")
-    told = play("drift")
-    assert "No drift on 2 hosts." in told
+    predicted = play("drift")
+    assert "No drift on 2 hosts." in predicted
     assert last_run_changed() == 0
 
     d1, d2 = hosts["d1"], hosts["d2"]
@@ -108,7 +108,7 @@ def test_the_playbook_drift_says_it_and_changes_nothing(hosts: dict[str, LabHost
     file = tmp_path / "drift.json"
     done = ran("redisops.recovery.drift", "-e", f"redisops_drift_file={file}")
     assert done.returncode == 2, done.stdout[-3000:]
-    assert "1 of them in what recovery depends on" in said(done)
+    assert "1 of them in what recovery depends on" in reported(done)
     found = json.loads(file.read_text())
     rows = [(row["host"], row["layer"], row["name"], row["found"], row["critical"]) for row in found["rows"]]
     assert rows[0] == ("d1", "live", "save", '""', True)

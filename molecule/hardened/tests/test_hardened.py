@@ -204,11 +204,11 @@ def test_modes(redis_host: LabHost) -> None:
 
 
 def test_check_mode_told_exactly_what_each_run_did(record: Record) -> None:
-    told, done = record.converges(check=True), record.converges(check=False)
-    assert (len(told), len(done)) == (2, 4)
+    predicted, done = record.converges(check=True), record.converges(check=False)
+    assert (len(predicted), len(done)) == (2, 4)
     for name in REDIS:
-        assert ours(told[0], name) == ours(done[0], name)
-        assert ours(told[1], name) == ours(done[2], name)
+        assert ours(predicted[0], name) == ours(done[0], name)
+        assert ours(predicted[1], name) == ours(done[2], name)
     assert [changed(run) > 0 for run in done] == [True, False, True, False]
 
 
@@ -247,13 +247,13 @@ def test_a_converged_pass_is_cheap(record: Record) -> None:
 
 
 def test_no_secret_was_written_anywhere(redis_host: LabHost) -> None:
-    told = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8")
-    assert len(json.loads(told.splitlines()[0])) > 0
+    predicted = pathlib.Path(os.environ["REDISOPS_RECORD"]).read_text(encoding="utf-8")
+    assert len(json.loads(predicted.splitlines()[0])) > 0
     journal = redis_host.run("journalctl --no-pager -o cat; cat /var/log/redis/*.log")
     for user, password in PASSWORDS.items():
         digest = hashlib.sha256(password.encode()).hexdigest()
-        assert password not in told, user
-        assert digest not in told, user
+        assert password not in predicted, user
+        assert digest not in predicted, user
         assert digest not in journal, user
         assert password not in journal, user
     hashes = redis_host.run("cat /etc/redis/users.acl")

@@ -183,7 +183,8 @@ def test_a_server_that_hangs_and_a_replica_that_hears_nobody(
     assert set(seen.alarms[primary.name]) == {"server_not_responding"}
     assert set(seen.alarms[replica.name]) == {"replica_lag"}
     assert (
-        seen.report["groups"][0]["crash_loss"]["known"] is False or seen.report["groups"][0]["crash_loss"]["seconds"] is not None
+        seen.report["groups"][0]["crash_loss"]["known"] is False
+        or seen.report["groups"][0]["crash_loss"]["seconds"] is not None
     )
     whole(hosts)
 
@@ -233,8 +234,10 @@ def test_the_metrics_say_the_same(hosts: dict[str, LabHost]) -> None:
         assert found['redisops_up{group="orders"}'] == "1"
         wrong = [line for line in text.splitlines() if line.startswith("redisops_finding{")]
         assert found['redisops_findings{group="orders",severity="critical"}'] == "0", wrong
-    told = "".join(hosts[name].run("cat /srv/textfile/redisops-orders.prom") for name in NAMES)
-    assert told.count("redisops_backup_last_verified_timestamp_seconds{") == 1  # the group's backup lies where it was taken
+    predicted = "".join(hosts[name].run("cat /srv/textfile/redisops-orders.prom") for name in NAMES)
+    assert (
+        predicted.count("redisops_backup_last_verified_timestamp_seconds{") == 1
+    )  # the group's backup lies where it was taken
 
 
 def test_all_is_well_again(hosts: dict[str, LabHost], look: t.Callable[[], Seen]) -> None:

@@ -85,27 +85,27 @@ def writing(host: LabHost, label: str) -> t.Iterator[dict[str, t.Any]]:
     )  # fmt: skip
     process.stdin.write(script)
     process.stdin.close()
-    told: dict[str, t.Any] = {}
+    predicted: dict[str, t.Any] = {}
     wait(lambda: host.infra.run(f"test -s {path}").rc == 0)
     try:
-        yield told
+        yield predicted
     finally:
         host.run(f"touch {path}.stop")
         words = process.stdout.read().split()
         process.wait(60)
-        told.update(count=int(words[0]), longest=float(words[1]), numbers=host.run(f"cat {path}").split())
+        predicted.update(count=int(words[0]), longest=float(words[1]), numbers=host.run(f"cat {path}").split())
 
 
 def acknowledged(host: LabHost, label: str) -> int:
     return int(host.run(f"wc -l < /tmp/acknowledged-{label}"))
 
 
-def lost(host: LabHost, told: dict[str, t.Any]) -> list[str]:
+def lost(host: LabHost, predicted: dict[str, t.Any]) -> list[str]:
     """The acknowledged writes that the primary does not have."""
     script = "local gone = {} for i, n in ipairs(ARGV) do if redis.call('GET', 'w:'..n) ~= n then gone[#gone+1] = n end end return gone"
     gone: list[str] = []
-    for start in range(0, len(told["numbers"]), 5000):
-        gone += admin(host, "EVAL", script, "0", *told["numbers"][start : start + 5000]).split()
+    for start in range(0, len(predicted["numbers"]), 5000):
+        gone += admin(host, "EVAL", script, "0", *predicted["numbers"][start : start + 5000]).split()
     return gone
 
 
@@ -127,7 +127,7 @@ def test_three_servers_are_a_set_that_three_sentinels_watch(hosts: dict[str, Lab
 
 
 def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost]) -> None:
-    with writing(hosts["s3"], "kill") as told:
+    with writing(hosts["s3"], "kill") as predicted:
         time.sleep(2)
         # It does not come back by itself: as a lost machine would not.
         hosts["s1"].run(f"systemctl mask --runtime {hosts['s1'].unit}; kill -9 " + pid(hosts["s1"]))
@@ -135,11 +135,11 @@ def test_a_killed_primary_is_failed_over_and_stays_so(hosts: dict[str, LabHost])
         before = acknowledged(hosts["s3"], "kill")
         wait(lambda: acknowledged(hosts["s3"], "kill") > before + 100)  # and writes go on
     new = next(name for name in ("s2", "s3") if role(hosts[name]) == "primary")
-    gone = lost(hosts[new], told)
+    gone = lost(hosts[new], predicted)
     print(
-        f"primary killed: {told['count']} writes acknowledged, {len(gone)} lost, longest wait {told['longest']:.1f} s; new primary {new}"
+        f"primary killed: {predicted['count']} writes acknowledged, {len(gone)} lost, longest wait {predicted['longest']:.1f} s; new primary {new}"
     )
-    assert told["count"] > 200
+    assert predicted["count"] > 200
     assert converged("--limit", "s2,s3") == 0
     assert role(hosts[new]) == "primary"
     hosts["s1"].run(f"systemctl unmask --runtime {hosts['s1'].unit}; systemctl start {hosts['s1'].unit}")
@@ -188,18 +188,18 @@ def test_a_primary_that_is_cut_off_stops_taking_writes(hosts: dict[str, LabHost]
 def test_a_switchover_loses_no_acknowledged_write(hosts: dict[str, LabHost]) -> None:
     before = settled(hosts)
     target = next(name for name in NAMES if name != before)
-    with writing(hosts[before], "switch") as told:
+    with writing(hosts[before], "switch") as predicted:
         time.sleep(1)
         output = play("switchover", "-e", "redisops_hosts=redis", "-e", f"redisops_switchover_to={target}")
         time.sleep(1)
     assert settled(hosts) == target
     gap = next(line for line in output.splitlines() if "no server took writes" in line)
-    gone = lost(hosts[target], told)
+    gone = lost(hosts[target], predicted)
     print(
-        f"switchover: {told['count']} writes acknowledged, {len(gone)} lost; {gap.strip()}; "
-        f"longest wait of the client {told['longest'] * 1000:.0f} ms"
+        f"switchover: {predicted['count']} writes acknowledged, {len(gone)} lost; {gap.strip()}; "
+        f"longest wait of the client {predicted['longest'] * 1000:.0f} ms"
     )
-    assert told["count"] > 200
+    assert predicted["count"] > 200
     assert gone == []
     assert converged() == 0
     clean(hosts)
@@ -208,18 +208,18 @@ def test_a_switchover_loses_no_acknowledged_write(hosts: dict[str, LabHost]) -> 
 def test_a_rolling_restart_loses_no_acknowledged_write(hosts: dict[str, LabHost]) -> None:
     before = {name: pid(hosts[name]) for name in NAMES}
     old = settled(hosts)
-    with writing(hosts[old], "rolling") as told:
+    with writing(hosts[old], "rolling") as predicted:
         time.sleep(1)
         play("rolling_restart", "-e", "redisops_restart=always")
         time.sleep(1)
     assert all(pid(hosts[name]) != before[name] for name in NAMES)
     new = settled(hosts)
     assert new != old
-    gone = lost(hosts[new], told)
+    gone = lost(hosts[new], predicted)
     print(
-        f"rolling restart: {told['count']} writes acknowledged, {len(gone)} lost; longest wait of the client {told['longest'] * 1000:.0f} ms"
+        f"rolling restart: {predicted['count']} writes acknowledged, {len(gone)} lost; longest wait of the client {predicted['longest'] * 1000:.0f} ms"
     )
-    assert told["count"] > 200
+    assert predicted["count"] > 200
     assert gone == []
     assert converged() == 0
     clean(hosts)
@@ -252,21 +252,21 @@ def test_a_rolling_upgrade_loses_no_acknowledged_write(hosts: dict[str, LabHost]
         host.run(STAND_IN)
     before = {host.name: (pid(host), host.run("systemctl show -p MainPID --value redis-sentinel")) for host in newer}
     old = settled(hosts)
-    with writing(hosts[old], "upgrade") as told:
+    with writing(hosts[old], "upgrade") as predicted:
         time.sleep(1)
         play("rolling_upgrade")
         time.sleep(1)
-    gone = lost(hosts[settled(hosts)], told)
+    gone = lost(hosts[settled(hosts)], predicted)
     print(
-        f"rolling upgrade (to a STAND-IN: the same release under a higher version): {told['count']} writes acknowledged, {len(gone)} lost; "
-        f"longest wait of the client {told['longest'] * 1000:.0f} ms"
+        f"rolling upgrade (to a STAND-IN: the same release under a higher version): {predicted['count']} writes acknowledged, {len(gone)} lost; "
+        f"longest wait of the client {predicted['longest'] * 1000:.0f} ms"
     )
     for host in newer:
         assert version_of(host).endswith("+standin1")
         assert pid(host) != before[host.name][0]
         assert host.run("systemctl show -p MainPID --value redis-sentinel") != before[host.name][1]
         assert "deleted" not in host.run(f"readlink /proc/{pid(host)}/exe")
-    assert told["count"] > 200
+    assert predicted["count"] > 200
     assert gone == []
     assert converged() == 0
     clean(hosts)
@@ -280,9 +280,9 @@ def test_a_host_leaves_the_set_and_comes_back(hosts: dict[str, LabHost], tmp_pat
     smaller = tmp_path / "inventory"
     shutil.copytree(pathlib.Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory", smaller, symlinks=False)
     path = smaller / "ansible_inventory.yml"
-    told = yaml.safe_load(path.read_text())
-    del told["redis"]["hosts"][leaver]
-    path.write_text(yaml.safe_dump(told))
+    predicted = yaml.safe_load(path.read_text())
+    del predicted["redis"]["hosts"][leaver]
+    path.write_text(yaml.safe_dump(predicted))
 
     play(
         "remove_host",

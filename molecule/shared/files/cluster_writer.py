@@ -1,4 +1,4 @@
-"""Writes w:0, w:1, … to a cluster, waits for each answer, and notes each acknowledgement. Ends when told to.
+"""Writes w:0, w:1, … to a cluster, waits for each answer, and notes each acknowledgement. Ends when predicted to.
 
 Usage: cluster_writer.py ACKNOWLEDGED-FILE USER PASSWORD NODE...
 """

@@ -1,4 +1,4 @@
-"""Writes w:0, w:1, … to whoever Sentinel names as primary, waits for each answer, and notes each acknowledgement. Ends when told to.
+"""Writes w:0, w:1, … to whoever Sentinel names as primary, waits for each answer, and notes each acknowledgement. Ends when predicted to.
 
 Usage: writer.py ACKNOWLEDGED-FILE PRIMARY-NAME USER PASSWORD SENTINEL...
 """
