@@ -13,7 +13,7 @@ version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
 description:
-  - Picks one backup of the window at random, from the managed host or from a repository, fetches it, checks every hash, loads it into a scratch
+  - Picks one backup of the window at random, from the managed host or from a repository, fetches it, checks every hash, loads it into a temporary
     server, compares it, times each phase, and removes what it brought. The live server is not touched and not needed.
   - Measures RPO (the widest gap between verified backups of the window, up to now) and RTO (from the first byte fetched to the first answer), and
     fails where an objective is missed or the backup is not what it was. The report is written in any case, as JSON and as Markdown.

@@ -84,8 +84,8 @@ class Situation:
 class Plan:
     """``changes`` in the order of the work; the flags say which of the guarded steps it takes.
 
-    ``live`` is set before the file is written, ``late`` after it: what takes a promise back (save points, the AOF) stays in
-    force until the file says what replaces it, so that a run that is cut off in between leaves the stronger promise.
+    ``live`` is set before the file is written, ``late`` after it: what weakens durability (save points, the AOF) stays in
+    force until the file says what replaces it, so that a run that is cut off in between leaves the stronger of the two.
     """
 
     changes: list[Change] = dataclasses.field(default_factory=list)
@@ -129,7 +129,7 @@ def require_wanted(wanted: Wanted) -> None:
     if wanted.aof and values["appendfsync"] == "always" and values.get("no-appendfsync-on-rewrite") == "yes":
         raise Problem(
             "contradiction",
-            "appendfsync is always and no_appendfsync_on_rewrite is true: the first promises that no acknowledged write "
+            "appendfsync is always and no_appendfsync_on_rewrite is true: the first means that no acknowledged write "
             "is lost, the second stops syncing during every rewrite",
             "settings that agree",
             "set no_appendfsync_on_rewrite: false, or appendfsync: everysec",
