@@ -212,65 +212,22 @@ unknown_users:
   elements: str
 """
 
-import dataclasses
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import (
-    apply_users,
-    end_sessions,
-    read_dependents,
-    read_state,
-    refused_by_primary,
-    require_rules_accepted,
-    restore_file,
-    undone,
-    wait_until_synchronised,
-    without_users,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import (
-    AclPlan,
-    AclState,
-    declared_users,
-    plan_acl,
-    render_file,
-    replication_login,
-    require_dependents,
-    require_own_login,
-    require_replays,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import declared_users, replication_login
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.presets import PRESETS
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import file_lines
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.users_apply import (
+    Declared,
+    apply,
+    plan_of,
+    read_state,
+    require_safe,
+    warnings_of,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
-    Access,
-    apply_access,
-    plan_path_access,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import (
-    commit,
-    require_known,
-    set_live,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import ConfigPlan, plan_config
-from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
-    OPEN_ACL,
-    Instance,
-    edited,
-    read_instance,
-    stage,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import (
-    StagedFile,
-    group_id,
-    parse_mode,
-    read_text,
-    user_id,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode
 
 _USER = {
     "name": {"type": "str", "required": True},
@@ -298,145 +255,32 @@ SPEC = {
 }
 
 
-@dataclasses.dataclass
-class Work:
-    """What is to be done, as it was planned."""
-
-    plan: AclPlan
-    config: ConfigPlan
-    text: str
-    #: Access of the ACL file, and of redis.conf where it holds a password (None: as it is).
-    access: t.Optional[Access] = None
-    conf_access: t.Optional[Access] = None
-    changes: list = dataclasses.field(default_factory=list)
-
-
-def require_own(path: str) -> None:
-    """The directory is the server's own to write: a link there would lead this run, as root, wherever it likes. Raises Problem."""
-    if not os.path.isabs(path):
-        raise Problem(
-            "invalid_value", f"acl_file: {path!r} is no absolute path", "one file", "set acl_file: /etc/redis/users.acl"
-        )
-    if os.path.islink(path):
-        raise Problem(
-            "acl_file", f"{path} is a link to {os.readlink(path)}", "a file", f"move that file to {path}, or set acl_file to where it is",
-        )  # fmt: skip
-
-
-def plan_access(params: dict, instance: Instance, work: Work, secret: bool) -> None:
-    """Owner, group and mode of the ACL file; redis.conf is closed to others where a password is to stand in it."""
-    like, path = os.stat(instance.path), params["acl_file"]
-    work.access = Access(
-        user_id(params["owner"]) if params["owner"] else like.st_uid,
-        group_id(params["group"], "group") if params["group"] else like.st_gid,
+def declared_of(params: t.Mapping[str, t.Any]) -> Declared:
+    """The options as values. Raises Problem."""
+    return Declared(
+        declared_users(params["users"], params["default_user"]),
+        replication_login(params["users"], params["replication_user"]),
+        params["acl_file"],
         parse_mode(params["mode"], example="0640"),
     )
-    found = []
-    if secret:
-        work.conf_access, change = plan_path_access(instance.path, None, None, like.st_mode & 0o7770)
-        found.append(change)
-    if os.path.exists(path) and work.plan.file is None:
-        found.append(plan_path_access(path, work.access.uid, work.access.gid, work.access.mode)[1])
-    # Of a host that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave.
-    work.changes += [change for change in found if change and not params["fresh_install"]]
-
-
-def require_safe(instance: Instance, params: dict, state: AclState, whole: AclPlan, text: str, declared: dict) -> list:
-    """Everything that could be wrong with the users as they will be, before any is touched; gives whom to move. Raises Problem."""
-    require_rules_accepted(instance, text, whole.file if whole.file is not None else state.file or {}, declared)
-    started = {**file_lines(OPEN_ACL, ""), **whole.file_after}
-    for after in [whole.live_after, started] if instance.running else [started]:
-        require_own_login(params["login_user"] or "default", params["login_password"], after, state.table)
-        require_replays(after["default"], state.table, instance.info.version, instance.info.product)
-    if instance.server is None:
-        return []
-    return require_dependents(read_dependents(instance.server), state.live, whole.live_after, state.table)
-
-
-def act(instance: Instance, params: dict, state: AclState, work: Work, movers: list) -> None:
-    """Stage both files, set live, put the files in place: the ACL file first, which nothing reads until redis.conf names it."""
-    plan, live, path = work.plan, work.config.live, params["acl_file"]
-    acl = conf = None
-    mine = work.conf_access
-    before = read_text(path) if os.path.exists(path) else None
-    back = []
-    if instance.server and params["withdraw"]:
-        wait_until_synchronised(instance.server, plan, params["timeout"])
-    try:
-        if work.text != instance.text:  # else a run that is cut off would leave a copy that no other one takes away
-            conf = stage(instance, work.text, access=mine and (mine.uid, mine.gid, mine.mode))
-        if plan.file is not None:
-            now = (work.access.uid, work.access.gid, work.access.mode)
-            acl = StagedFile(path, render_file(plan.file), access=now, follow=False)
-        if live:
-            set_live(instance, live)
-            back.append(lambda: instance.server.config_set({name: instance.live[name] for name in live}))
-        if plan.live:
-            movers = movers if params["withdraw"] else []
-            users = apply_users(instance.server, login_of(params), plan, movers, state.table)
-            back.append(users.undo)
-        if acl:
-            back.append(lambda: restore_file(path, before))
-            acl.commit()
-        if conf:
-            commit(conf, instance, {})
-        if plan.live:
-            end_sessions(users, plan)
-    except Exception as error:
-        raise undone(error, *reversed(back)) from None
-    finally:
-        for staged in filter(None, (conf, acl)):
-            staged.discard()
-    apply_access([path], work.access)
-    if mine:
-        apply_access([instance.path], mine)
 
 
 def body(module: AnsibleModule) -> dict:
-    params, host = module.params, Host()
-    declared = declared_users(params["users"], params["default_user"])
-    links = replication_login(params["users"], params["replication_user"])
-    path, empty = params["acl_file"], params["fresh_install"]
-    parse_mode(params["mode"], example="0640")
-    require_own(path)
-    instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
-    absent = empty and not instance.text
-    state = AclState(None, None, {}, None) if absent else read_state(instance, path)
-    added = bool(module.check_mode and params["pending"])
-
-    def plan_of(withdraw: bool) -> AclPlan:
-        return plan_acl(declared, state, path, instance.path, withdraw, params["purge"], added)
-
-    wanted = {"aclfile": path, **links}
-    if instance.running:
-        require_known(instance, wanted)
-    live = instance.live if instance.running else None
-    config = plan_config(
-        {} if added else wanted, instance.directives, instance.path, live, None, empty and not params["pending"]
-    )
-    text = "" if absent else without_users(instance, edited(instance, wanted))
-    work = Work(plan_of(params["withdraw"]), config, text)
-    work.changes = config.changes + work.plan.changes
-    if not absent and not added:
-        plan_access(params, instance, work, bool(links))
-    movers: list = []
-    if work.changes and not absent:
-        movers = require_safe(instance, params, state, plan_of(True), text, declared)
-    if work.changes and not module.check_mode:
-        act(instance, params, state, work, movers)
-    unknown = [] if params["purge"] else work.plan.unknown_users
-    warnings = (
-        [f"Users that are not declared, and stay: {', '.join(unknown)}. Set purge: true to remove them."]
-        if unknown
-        else []
-    )
-    if instance.running and not module.check_mode and (params["withdraw"] or work.plan.settled):
-        # In the first half of a first run, the primary may yet be about to learn of the user.
-        warnings += refused_by_primary(instance, login_of(params), links)
+    params, login = module.params, login_of(module.params)
+    state = read_state(declared_of(params), params, login, module.check_mode)
+    plan = plan_of(state, params)
+    movers = require_safe(state, plan, login) if plan.changes and not state.absent else []
+    if plan.changes and not module.check_mode:
+        apply(state, plan, params, login, movers)
     return result_of(
-        work.changes, pending=list(dict.fromkeys(change.name for change in work.changes)), restart_required=config.restart_required,
-        settled=work.plan.settled, running=instance.running, unknown_users=unknown, warnings=warnings,
-    )  # fmt: skip
+        plan.changes,
+        pending=list(dict.fromkeys(change.name for change in plan.changes)),
+        restart_required=plan.config.restart_required,
+        settled=plan.users.settled,
+        running=state.instance.running,
+        unknown_users=[] if params["purge"] else plan.users.unknown_users,
+        warnings=warnings_of(state, plan.users, params, login, module.check_mode),
+    )
 
 
 def secrets_of(params: dict) -> t.Iterable[str]:

@@ -144,10 +144,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
-    apply_access,
-    plan_path_access,
-)
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import (
     commit,
     require_known,
@@ -176,6 +172,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import require_bindable
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import (
+    apply_access,
+    plan_path_access,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import open_files_limit
 
 SPEC = {
@@ -265,7 +265,7 @@ def body(module: AnsibleModule) -> dict:
     if text != instance.text:
         require_accepted(instance, text)
     if changes and not module.check_mode:
-        staged = stage(instance, text, access=access and (access.uid, access.gid, access.mode))
+        staged = stage(instance, text, access=access)
         try:
             if plan.live:
                 set_live(instance, plan.live)

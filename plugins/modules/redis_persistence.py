@@ -240,8 +240,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
-    Access,
-    apply_access,
     close_directories,
     make_directory,
     plan_access,
@@ -271,6 +269,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, apply_access
 
 SPEC = {
     **connection_spec(),

@@ -126,6 +126,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import render_drop_in
 
@@ -196,7 +197,7 @@ def body(module: AnsibleModule) -> dict:
                     os.unlink(path)
             elif any(change.name == path for change in changes):
                 os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-                StagedFile(path, text, mode, access=(0, 0, mode)).commit()
+                StagedFile(path, text, mode, access=Access(0, 0, mode)).commit()
         systemctl(host, "daemon-reload")
     return result_of(changes)
 

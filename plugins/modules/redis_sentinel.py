@@ -352,15 +352,11 @@ import dataclasses
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import AclPlan
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import AclPlan, Scope
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
-    apply_access,
-    plan_path_access,
-)
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import (
     await_quorum,
@@ -412,6 +408,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_p
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import mode_of, parse_mode
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import (
+    apply_access,
+    plan_path_access,
+)
 
 SPEC = {
     **connection_spec(),
@@ -513,7 +513,7 @@ def users_plan(sentinel: Sentinel, params: dict, added: bool) -> AclPlan:
     declared = words_of_users(params["users"], params["default_user"])
     login = (params["login_user"], params["login_password"])
     peer = (params["sentinel_user"], params["sentinel_password"]) if len(params["sentinels"]) > 1 else None
-    return planned_users(sentinel, declared, login, peer, params["finish"], params["purge"], added)
+    return planned_users(sentinel, declared, login, peer, Scope(params["finish"], params["purge"], added))
 
 
 @dataclasses.dataclass

@@ -189,7 +189,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
     require_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access, apply_access
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
@@ -231,6 +230,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode, with_umask
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, apply_access
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
     command_line_overrides,

@@ -279,12 +279,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access, plan_path_access
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import plan_config
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, edited, read_instance
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, plan_path_access
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import (
     converge,
     known_nodes,

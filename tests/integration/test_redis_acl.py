@@ -166,9 +166,9 @@ def test_a_hash_does_as_well_as_the_password(acl, redis_server):
 @pytest.fixture(name="newer")
 def _newer(monkeypatch):
     """As a Redis that replays its AOF as it should (8.4.4 and later)."""
-    from ansible_collections.redisops.recovery.plugins.modules import redis_acl
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl import users_apply
 
-    monkeypatch.setattr(redis_acl, "require_replays", lambda *_arguments: None)
+    monkeypatch.setattr(users_apply, "require_replays", lambda *_arguments: None)
 
 
 @pytest.mark.usefixtures("newer")
@@ -673,7 +673,7 @@ def failing(*_args):
 @pytest.mark.parametrize("at", ["StagedFile.commit", "commit", "apply_users", "set_live"])
 @pytest.mark.parametrize("had_file", [True, False])
 def test_an_error_in_the_middle_leaves_file_and_server_as_they_were(acl, redis_server, monkeypatch, at, had_file):
-    from ansible_collections.redisops.recovery.plugins.modules import redis_acl
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl import users_apply
 
     redis_server.write_conf("requirepass secret-of-old\n")
     redis_server.password = "secret-of-old"
@@ -690,9 +690,9 @@ def test_an_error_in_the_middle_leaves_file_and_server_as_they_were(acl, redis_s
 
     as_before = seen()
     with monkeypatch.context() as patch:
-        owner, name = (redis_acl.StagedFile, "commit") if "." in at else (redis_acl, at)
+        owner, name = (users_apply.StagedFile, "commit") if "." in at else (users_apply, at)
         if "." in at:
-            real = redis_acl.StagedFile.commit
+            real = users_apply.StagedFile.commit
             patch.setattr(
                 owner, name, lambda staged: failing() if staged.path.endswith("users.acl") and not calls.append(1) and len(calls) == 1 else real(staged)
             )  # fmt: skip
@@ -709,8 +709,8 @@ def test_an_error_in_the_middle_leaves_file_and_server_as_they_were(acl, redis_s
 
 
 def test_one_user_that_cannot_be_put_back_keeps_no_other_from_it(acl, ready, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.acl import users_apply
     from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import _LiveUsers
-    from ansible_collections.redisops.recovery.plugins.modules import redis_acl
 
     before = admin(ready, "ACL", "LIST")
     real = _LiveUsers._send
@@ -721,7 +721,7 @@ def test_one_user_that_cannot_be_put_back_keeps_no_other_from_it(acl, ready, mon
         real(self, name, words)
 
     monkeypatch.setattr(_LiveUsers, "_send", send)
-    monkeypatch.setattr(redis_acl.StagedFile, "commit", failing)
+    monkeypatch.setattr(users_apply.StagedFile, "commit", failing)
     more = [{"name": name, "rules": ["+get"], "passwords": ["x"]} for name in ("amy", "zoe")]
     stopped = acl([*USERS, *more])
     assert stopped.code == "not_undone", stopped.msg

@@ -53,7 +53,7 @@ __all__ = [
     "apply_users",
     "end_sessions",
     "read_dependents",
-    "read_state",
+    "read_users",
     "refused_by_primary",
     "require_aof_replays",
     "require_rules_accepted",
@@ -115,7 +115,7 @@ def without_users(instance: Instance, text: str) -> str:
     return conf.render()
 
 
-def read_state(instance: Instance, path: str) -> AclState:
+def read_users(instance: Instance, path: str) -> AclState:
     """The users that are there, live and in the files. Raises Problem."""
     named = instance.in_file("aclfile")
     named = named and os.path.join(instance.value("dir") or "/", named)  # Redis opens it from within dir

@@ -27,6 +27,7 @@ __all__ = [
     "AclPlan",
     "AclState",
     "Dependent",
+    "Scope",
     "declared_users",
     "dependents_of",
     "may_serve",
@@ -252,17 +253,22 @@ def _differences(layer: str, current: Acl, after: Acl, declared: Acl, path: str)
     return changes
 
 
-def plan_acl(
-    declared: Acl,
-    state: AclState,
-    path: str,
-    conf_path: str,
-    withdraw: bool = True,
-    purge: bool = False,
-    added: bool = False,
-) -> AclPlan:
-    """What to do. ``added``: begin with what a run with ``withdraw`` False would have left (the second half of a check)."""
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """How far a run goes: ``withdraw`` what is not declared, and ``purge`` users that are not.
+
+    ``added``: begin with what a run with ``withdraw`` False would have left (the second half of a check).
+    """
+
+    withdraw: bool = True
+    purge: bool = False
+    added: bool = False
+
+
+def plan_acl(declared: Acl, state: AclState, path: str, conf_path: str, scope: Scope) -> AclPlan:
+    """What to do, to the ACL file ``path``, to the users of ``conf_path``, and live."""
     plan = AclPlan()
+    withdraw, purge, added = scope.withdraw, scope.purge, scope.added
     live, file = state.live, state.file
     migrating = file is None
     base = {**state.conf, **((live or {}) if migrating or state.unread else {}), **(file or {})}

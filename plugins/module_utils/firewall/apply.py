@@ -48,6 +48,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.listening
     parse_net_tcp,
     ssh_port,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
@@ -302,7 +303,7 @@ def _stage(path: str, text: str) -> StagedFile:
         except OSError as error:
             raise Problem("file_written", f"the directory {directory} cannot be made: {error.strerror}", "a writable directory",
                           f"make it: mkdir -p {directory}") from None  # fmt: skip
-    return StagedFile(path, text, access=(0, 0, FILE_MODE))
+    return StagedFile(path, text, access=Access(0, 0, FILE_MODE))
 
 
 def keep(host: Host, found: Plan, file: tuple[str, str], unit: str, before_commit: t.Callable[[], None]) -> None:

@@ -25,6 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypo
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = ["Metrics", "main", "run"]
 
@@ -78,7 +79,7 @@ def run(metrics: Metrics, host: Host, now: float) -> str:
         objectives=metrics.objectives,
     )
     text = render(seen, _failed(host, question.group_name), socket.gethostname())
-    StagedFile(metrics.file, text, access=(os.geteuid(), os.getegid(), 0o644), follow=False).commit()
+    StagedFile(metrics.file, text, access=Access(os.geteuid(), os.getegid(), 0o644), follow=False).commit()
     return text
 
 

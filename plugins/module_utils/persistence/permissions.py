@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
 import os
 import stat
 import typing as t
@@ -15,23 +13,18 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
-    "Access", "apply_access", "close_directories", "make_directory", "plan_access", "plan_directories", "plan_path_access", "read_access",
-]  # fmt: skip
+    "close_directories",
+    "make_directory",
+    "plan_access",
+    "plan_directories",
+    "read_access",
+]
 
 #: Redis opens AOF increments, manifests and the RDB file that a replica receives with 0644, whatever the umask allows beyond it.
 REDIS_OPENS_WITH = 0o644
-
-
-@dataclasses.dataclass(frozen=True)
-class Access:
-    uid: int
-    gid: int
-    mode: int
-
-    def __str__(self) -> str:
-        return f"{self.uid}:{self.gid} {self.mode:04o}"
 
 
 def read_access(disk: DataFiles) -> dict[str, Access]:
@@ -57,27 +50,6 @@ def plan_access(found: t.Mapping[str, Access], wanted: Access) -> list[Change]:
         if not same_owner or access.mode not in modes:
             changes.append(Change("mode", path, str(access), str(wanted), f"set owner and mode of {path}"))
     return changes
-
-
-def apply_access(paths: t.Iterable[str], wanted: Access) -> None:
-    """Set owner and mode; a file that a rewrite just removed is passed over.
-
-    The directory belongs to the server's user: a link there, or a second name of a foreign file, must not hand that file over.
-    """
-    for path in paths:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP):
-                continue
-            raise
-        try:
-            status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                os.fchown(descriptor, wanted.uid, wanted.gid)
-                os.fchmod(descriptor, wanted.mode)
-        finally:
-            os.close(descriptor)
 
 
 def plan_directories(paths: t.Iterable[str], uid: int, mode: int) -> list[Change]:
@@ -115,17 +87,3 @@ def make_directory(path: str, wanted: Access) -> None:
             "dir_not_made", f"the data directory {path} could not be made: {error.strerror or error}", "a place that can be written",
             "make it yourself, or set dir to another one",
         ) from None  # fmt: skip
-
-
-def plan_path_access(
-    path: str, uid: t.Optional[int], gid: t.Optional[int], mode: t.Optional[int]
-) -> tuple[Access, t.Optional[Change]]:
-    """The access one file should have, and the difference if there is one; None leaves a part as it is."""
-    status = os.stat(path)
-    found = Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
-    wanted = Access(
-        found.uid if uid is None else uid, found.gid if gid is None else gid, found.mode if mode is None else mode
-    )
-    if found == wanted:
-        return wanted, None
-    return wanted, Change("mode", path, str(found), str(wanted), f"set owner and mode of {path}")

@@ -34,6 +34,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, window
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
     "Archived",
@@ -214,7 +215,7 @@ def _keep(place: Place, folder: str) -> tuple[str, list[str], bool]:
     text = manifest.render()
     if os.path.lexists(copy) and read_text(copy) == text:
         return home, new, False
-    StagedFile(copy, text, access=(os.geteuid(), os.getegid(), 0o600), follow=False).commit()
+    StagedFile(copy, text, access=Access(os.geteuid(), os.getegid(), 0o600), follow=False).commit()
     return home, new, True
 
 

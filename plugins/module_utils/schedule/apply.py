@@ -15,6 +15,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.schedule.program
 from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units import Piece
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
 
@@ -109,7 +110,7 @@ class Schedule:
                 os.unlink(path)
             elif path in changed:
                 os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-                StagedFile(path, text, mode, access=(os.geteuid(), os.getegid(), mode)).commit()
+                StagedFile(path, text, mode, access=Access(os.geteuid(), os.getegid(), mode)).commit()
         systemctl(self.host, "daemon-reload")
         for unit, on in self._starters.items():
             if on and (not self._before[unit] or self._stale(unit, changed)):

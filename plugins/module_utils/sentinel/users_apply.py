@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import AclPlan
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import AclPlan, Scope
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import Acl
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
@@ -44,9 +45,7 @@ def planned_users(
     declared: Acl,
     login: tuple[t.Optional[str], t.Optional[str]],
     peer: t.Optional[tuple[t.Optional[str], t.Optional[str]]],
-    finish: bool,
-    purge: bool,
-    added: bool,
+    scope: Scope,
 ) -> AclPlan:
     """What to do to Sentinel's own users; ``peer`` is the declared login of the others, None where there are none.
 
@@ -58,9 +57,6 @@ def planned_users(
     table = table_of_sentinel(sentinel.server) if sentinel.server else None
     now = {**sentinel.conf.options(), **sentinel.options}
 
-    def plan_of(whole: bool) -> AclPlan:
-        return plan_users(declared, sentinel.users, file, table, sentinel.path, whole, purge, added)
-
     others = None
     if peer is not None:
         user, password = (
@@ -68,9 +64,12 @@ def planned_users(
             for name, stated in zip(("sentinel-user", "sentinel-pass"), peer)
         )
         others = (user or "default", password)
-    after = plan_of(True)
+    after, plan = (
+        plan_users(declared, sentinel.users, file, table, sentinel.path, one)
+        for one in (dataclasses.replace(scope, withdraw=True), scope)
+    )
     require_logins(after.live_after if table else after.file_after, table, (login[0] or "default", login[1]), others)
-    return plan_of(finish)
+    return plan
 
 
 def require_peers(server: Server, plan: AclPlan) -> None:

@@ -11,6 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import 
     AclPlan,
     AclState,
     Dependent,
+    Scope,
     declared_users,
     dependents_of,
     plan_acl,
@@ -65,11 +66,11 @@ def users_of(lines: t.Iterable[str]) -> Acl:
 
 
 def plan_users(
-    declared: Acl, live: t.Optional[Acl], file: Acl, table: t.Optional[CommandTable], path: str, finish: bool, purge: bool, added: bool
-) -> AclPlan:  # fmt: skip
+    declared: Acl, live: t.Optional[Acl], file: Acl, table: t.Optional[CommandTable], path: str, scope: Scope
+) -> AclPlan:
     """What to do: live where Sentinel runs (it writes its file itself), else in the file."""
     state = AclState(live, dict(file if live is None else live), {}, table)
-    plan = plan_acl(declared, state, path, path, finish, purge, added)
+    plan = plan_acl(declared, state, path, path, scope)
     plan.changes = [change for change in plan.changes if (change.layer == "live") == (live is not None)]
     return plan
 

@@ -30,6 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
     "OPEN_ACL",
@@ -282,7 +283,7 @@ def require_accepted(instance: Instance, text: str, acl_text: t.Optional[str] = 
 
 
 def stage(
-    instance: Instance, text: str, made_from: t.Optional[str] = None, access: t.Optional[tuple[int, int, int]] = None
+    instance: Instance, text: str, made_from: t.Optional[str] = None, access: t.Optional[Access] = None
 ) -> StagedFile:
     """Stage ``text`` as the instance's file, edited from ``made_from``. Raises Problem; then nothing has been touched."""
     return StagedFile(

@@ -16,6 +16,7 @@ import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
     "StagedFile",
@@ -148,19 +149,19 @@ def group_id(name: str, option: str = "group") -> int:
     return _identity(name, option, lambda key: grp.getgrnam(key).gr_gid, "group")
 
 
-def _dress(descriptor: int, pattern: str, mode: int, access: t.Optional[tuple[int, int, int]]) -> None:
+def _dress(descriptor: int, pattern: str, mode: int, access: t.Optional[Access]) -> None:
     """Owner, mode and extended attributes (SELinux' label among them), by descriptor: nobody can put a link in between."""
     if os.path.exists(pattern):
         status = os.stat(pattern)
-        access = access or (status.st_uid, status.st_gid, status.st_mode & 0o7777)
+        access = access or Access(status.st_uid, status.st_gid, status.st_mode & 0o7777)
         for name in os.listxattr(pattern):
             try:
                 os.setxattr(descriptor, name, os.getxattr(pattern, name))
             except OSError:
                 pass  # not every file system takes every attribute
     if access:
-        os.fchown(descriptor, access[0], access[1])
-        mode = access[2]
+        owner, group, mode = access
+        os.fchown(descriptor, owner, group)
     os.fchmod(descriptor, mode)
 
 
@@ -177,12 +178,12 @@ class StagedFile:
         mode: int = 0o644,
         like: t.Optional[str] = None,
         made_from: t.Optional[str] = None,
-        access: t.Optional[tuple[int, int, int]] = None,
+        access: t.Optional[Access] = None,
         follow: bool = True,
     ) -> None:
         """Stage ``text`` for ``path``. Owner, mode and extended attributes come from the existing file (or ``like``).
 
-        ``mode`` is for a file that does not exist yet, ``access`` (user id, group id, mode) for one that shall have another.
+        ``mode`` is for a file that does not exist yet, ``access`` for one that shall have another.
         ``made_from`` is the text that ``text`` was edited from: commit() refuses if the file says something else by then.
         ``follow`` False: a link at ``path`` is replaced, and what it points to is left alone. Raises Problem; then nothing is left behind.
         """

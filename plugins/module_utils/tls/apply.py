@@ -14,7 +14,6 @@ import subprocess
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import set_live
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import effective
@@ -26,6 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, User
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.certificates import (
     Choice,
     Declared,
@@ -266,7 +266,7 @@ def converge(
     files = Files(declared, choice, found, access)
     try:
         if text != instance.text or conf_access:
-            staged = stage(instance, text, access=conf_access and (conf_access.uid, conf_access.gid, conf_access.mode))
+            staged = stage(instance, text, access=conf_access)
         if instance.running:
             nearby = {MATERIAL[kind]: path for kind, path in files.put_next_to().items()}
             live.set({**first, **(final if reload else {}), **nearby})

@@ -15,12 +15,12 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import (
     Access,
     apply_access,
     plan_path_access,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.handshake import Identity, local_handshake
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.openssl import (
     make_key,
@@ -281,7 +281,7 @@ def request(declared: Declared, choice: Choice, access: Access) -> str:
     if key is None:
         _make_directories(declared.paths)
         key = make_key()
-        StagedFile(declared.paths["key"] + _NEXT, key, access=(access.uid, access.gid, access.mode)).commit()
+        StagedFile(declared.paths["key"] + _NEXT, key, access=access).commit()
     return make_request(key, declared.names)
 
 
@@ -360,7 +360,7 @@ class Files:
 
     def _stage(self, kind: str, path: str, text: t.Optional[str] = None) -> StagedFile:
         access = self._access[kind]
-        return StagedFile(path, text or self._texts[kind] or "", access=(access.uid, access.gid, access.mode))
+        return StagedFile(path, text or self._texts[kind] or "", access=access)
 
     def put_next_to(self) -> dict[str, str]:
         """Copies next to the places, for a server to read before the places change; kind → path. Raises Problem.
@@ -413,7 +413,7 @@ class Files:
                 if old is None:
                     os.unlink(path)
                 else:
-                    StagedFile(path, old, access=(access.uid, access.gid, access.mode)).commit()
+                    StagedFile(path, old, access=access).commit()
         self._done = {}
 
     def set_access(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import (
     AclState,
+    Scope,
     declared_users,
     dependents_of,
     may_serve,
@@ -38,7 +39,7 @@ def declare(name="u", **more):
 
 def plan(declared, live=None, file=None, conf=None, **options):
     state = AclState(live, file, conf or {}, TABLE)
-    return plan_acl(declared, state, "users.acl", "redis.conf", **options)
+    return plan_acl(declared, state, "users.acl", "redis.conf", Scope(**options))
 
 
 def test_a_new_user_stands_in_file_and_server_and_default_closes_last():
@@ -184,9 +185,9 @@ def test_replication_login():
 def test_who_was_made_live_is_kept_until_the_process_reads_the_file():
     """A process that was started without the ACL file cannot save its users: the restart would lose them."""
     live, file = {"new": ("on", A, "+get"), "default": OPEN}, {"default": OPEN}
-    kept = plan_acl({}, AclState(live, file, {}, TABLE, unread=True), "users.acl", "redis.conf", withdraw=False)
+    kept = plan_acl({}, AclState(live, file, {}, TABLE, unread=True), "users.acl", "redis.conf", Scope(withdraw=False))
     assert kept.file == {**file, "new": live["new"]}
-    assert plan_acl({}, AclState(live, file, {}, TABLE), "users.acl", "redis.conf", withdraw=False).file is None
+    assert plan_acl({}, AclState(live, file, {}, TABLE), "users.acl", "redis.conf", Scope(withdraw=False)).file is None
 
 
 def test_who_is_logged_in_as_an_untouched_user_is_left_alone():

@@ -8,12 +8,10 @@ import os
 import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import Place, scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
-    Access,
-    apply_access,
     plan_access,
-    plan_path_access,
     read_access,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, apply_access
 
 RDB, AOF = "/data/dump.rdb", "/data/appendonlydir/appendonly.aof.1.incr.aof"
 WANTED = Access(100, 100, 0o660)
@@ -54,14 +52,3 @@ def test_files_as_they_are(tmp_path):
     assert set(read_access(disk)) == {place.rdb}
     apply_access(disk.paths, Access(os.getuid(), os.getgid(), 0o600))
     assert read_access(disk)[place.rdb].mode == 0o600
-
-
-def test_a_part_that_is_not_declared_stays(tmp_path):
-    path = tmp_path / "redis.conf"
-    path.write_text("")
-    path.chmod(0o640)
-    assert plan_path_access(str(path), None, None, None) == (Access(os.getuid(), os.getgid(), 0o640), None)
-    wanted, change = plan_path_access(str(path), None, None, 0o600)
-    assert wanted == Access(os.getuid(), os.getgid(), 0o600)
-    assert change.after.endswith("0600")
-    assert plan_path_access(str(path), 7, 8, None)[0] == Access(7, 8, 0o640)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import Scope
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.rules import CommandTable, hash_of
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_plan import (
@@ -43,15 +44,15 @@ def test_users_of_the_file():
 
 
 def test_a_stopped_sentinel_has_them_in_its_file_and_a_running_one_live():
-    stopped = plan_users(USERS, None, {}, None, "/s.conf", True, False, False)
+    stopped = plan_users(USERS, None, {}, None, "/s.conf", Scope())
     assert {change.layer for change in stopped.changes} == {"file"}
     assert stopped.file_after["default"][0] == "off"
-    running = plan_users(USERS, dict(OPEN), {}, TABLE, "/s.conf", True, False, False)
+    running = plan_users(USERS, dict(OPEN), {}, TABLE, "/s.conf", Scope())
     assert {change.layer for change in running.changes} == {"live"}
-    first = plan_users(USERS, dict(OPEN), {}, TABLE, "/s.conf", False, False, False)
+    first = plan_users(USERS, dict(OPEN), {}, TABLE, "/s.conf", Scope(withdraw=False))
     assert "default" not in [name for name, _words, _before in first.live]
     assert not first.settled
-    second = plan_users(USERS, {**OPEN, **{name: USERS[name] for name in ("ops", "peer", "shop")}}, {}, TABLE, "/s.conf", True, False, False)  # fmt: skip
+    second = plan_users(USERS, {**OPEN, **{name: USERS[name] for name in ("ops", "peer", "shop")}}, {}, TABLE, "/s.conf", Scope())  # fmt: skip
     assert [change.action for change in second.changes] == ["ACL SETUSER default"]
 
 
