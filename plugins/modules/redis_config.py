@@ -137,7 +137,9 @@ running:
   type: bool
 """
 
+import dataclasses
 import os
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
@@ -150,6 +152,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.config_ap
     set_live,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import (
+    ClientLimit,
+    ConfigPlan,
     client_limit,
     is_limit_written_down,
     plan_config,
@@ -163,6 +167,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
     normal,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
+    Instance,
     edited,
     read_instance,
     require_accepted,
@@ -173,6 +178,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import (
+    Access,
     apply_access,
     plan_path_access,
 )
@@ -221,71 +227,123 @@ def wanted_of(settings: dict) -> dict[str, str]:
     return wanted
 
 
-def body(module: AnsibleModule) -> dict:
-    params, host = module.params, Host()
-    wanted = wanted_of(params["settings"])
-    empty = params["fresh_install"]
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The settings as they were spelled, and the server. ``absent``: Redis is only about to be installed (check mode)."""
+
+    wanted: dict[str, str]
+    mode: t.Optional[int]
+    instance: Instance
+    absent: bool
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The settings in normal form."""
+        return {name: normal(name, value) for name, value in self.wanted.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What goes live and into the file, whose ``text`` and ``access`` (None: as it is) it says."""
+
+    config: ConfigPlan
+    text: str
+    access: t.Optional[Access]
+    access_changes: list[Change]
+    changes: list[Change]
+
+
+def read_state(params: t.Mapping[str, t.Any]) -> State:
+    """The declaration and the server. Raises Problem or Refusal."""
+    wanted, empty = wanted_of(params["settings"]), params["fresh_install"]
     mode = None if params["mode"] in (None, "") else parse_mode(params["mode"], example="0640")
-    instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
-    absent = empty and not instance.text
+    instance = read_instance(params["config_file"], login_of(params), Host(), params["timeout"], empty)
     if "requirepass" in wanted and (instance.value("aclfile") or instance.in_file("aclfile")):
         raise Problem(
             "requirepass_with_aclfile", f"settings names requirepass, and the users of {instance.path} are in an ACL file, which Redis lets win",
             "one place for the password of the default user", "take requirepass out of settings, and declare the user default in redis_acl",
         )  # fmt: skip
-    clients = None
+    return State(wanted, mode, instance, empty and not instance.text)
+
+
+def clients_of(state: State) -> t.Optional[ClientLimit]:
+    """How many clients the server can be given; None where that is not declared."""
+    instance = state.instance
+    if "maxclients" not in state.wanted or state.absent:
+        return None
+    ceiling = instance.host.open_files_ceiling()
     if instance.running:
-        require_known(instance, wanted)
-        require_fits({name: normal(name, value) for name, value in wanted.items()}, instance.live, instance.info)
-    if "maxclients" in wanted and not absent:
-        ceiling = host.open_files_ceiling()
-        hard = (
-            open_files_limit(host.read(f"/proc/{instance.pid}/limits") or "")[1]
-            if instance.running
-            else (ceiling or 2**31)
-        )
-        clients = client_limit(int(wanted["maxclients"]), hard, ceiling)
-    plan = plan_config(
-        {name: normal(name, value) for name, value in wanted.items()}, instance.directives, instance.path,
-        instance.live if instance.running else None, clients, empty,
-    )  # fmt: skip
-    owner = user_id(params["owner"]) if params["owner"] and not absent else None
-    group = group_id(params["group"], "group") if params["group"] and not absent else None
-    if mode is None and not absent and SECRET & set(wanted):
-        mode = os.stat(instance.path).st_mode & 0o770  # a secret is about to stand in it
-    access, access_change = (None, None) if absent else plan_path_access(instance.path, owner, group, mode)
+        limit = open_files_limit(instance.host.read(f"/proc/{instance.pid}/limits") or "")[1]
+    else:
+        limit = ceiling or 2**31
+    return client_limit(int(state.wanted["maxclients"]), limit, ceiling)
+
+
+def access_of(state: State, params: t.Mapping[str, t.Any]) -> tuple[t.Optional[Access], list[Change]]:
+    """Owner, group and mode of the file, and what differs. Raises Problem."""
+    if state.absent:
+        return None, []
+    owner = user_id(params["owner"]) if params["owner"] else None
+    group = group_id(params["group"], "group") if params["group"] else None
+    path, mode = state.instance.path, state.mode
+    if mode is None and SECRET & set(state.wanted):
+        mode = os.stat(path).st_mode & 0o770  # a secret is about to stand in it
+    access, change = plan_path_access(path, owner, group, mode)
     # Of a file that this run brought, owner and mode are part of "write …": check mode cannot know what the package gave it.
-    changes: list[Change] = plan.changes + ([access_change] if access_change and not empty else [])
-    if "bind" in wanted:
-        require_bindable(split_args(wanted["bind"]))
-    in_file = dict(wanted)
+    return access, [change] if change else []
+
+
+def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
+    """What is to be done, and that the server takes it. Raises Problem or Refusal."""
+    instance, empty = state.instance, params["fresh_install"]
+    if instance.running:
+        require_known(instance, state.wanted)
+        require_fits(state.values, instance.live, instance.info)
+    clients = clients_of(state)
+    live = instance.live if instance.running else None
+    config = plan_config(state.values, instance.directives, instance.path, live, clients, empty)
+    access, access_changes = access_of(state, params)
+    if "bind" in state.wanted:
+        require_bindable(split_args(state.wanted["bind"]))
+    in_file = dict(state.wanted)
     if clients and is_limit_written_down(instance.directives, clients):
         del in_file["maxclients"]
-    text = "" if absent else edited(instance, in_file)
+    text = "" if state.absent else edited(instance, in_file)
     if text != instance.text:
         require_accepted(instance, text)
-    if changes and not module.check_mode:
-        staged = stage(instance, text, access=access)
-        try:
-            if plan.live:
-                set_live(instance, plan.live)
-            if text != instance.text:
-                commit(staged, instance, plan.live)
-        finally:
-            staged.discard()
-        if access_change and access:
-            apply_access([instance.path], access)
+    return Plan(config, text, access, access_changes, config.changes + ([] if empty else access_changes))
+
+
+def apply(instance: Instance, plan: Plan) -> None:
+    """Live, then the file: both, or neither. Raises Problem."""
+    staged = stage(instance, plan.text, access=plan.access)
+    try:
+        if plan.config.live:
+            set_live(instance, plan.config.live)
+        if plan.text != instance.text:
+            commit(staged, instance, plan.config.live)
+    finally:
+        staged.discard()
+    if plan.access_changes and plan.access:
+        apply_access([instance.path], plan.access)
+
+
+def body(module: AnsibleModule) -> dict:
+    state = read_state(module.params)
+    plan = plan_of(state, module.params)
+    if plan.changes and not module.check_mode:
+        apply(state.instance, plan)
     warnings = [
         f"{item['directive']} is declared as {item['declared']}; this host can give {item['effective']}, because its hard limit of "
         "open files cannot be raised here (container without CAP_SYS_RESOURCE): raise it where the container is started (--ulimit nofile)"
-        for item in plan.limited
+        for item in plan.config.limited
     ]
     return result_of(
-        changes,
-        pending=pending_names(plan.changes),
-        restart_required=plan.restart_required,
-        limited=plan.limited,
-        running=instance.running,
+        plan.changes,
+        pending=pending_names(plan.config.changes),
+        restart_required=plan.config.restart_required,
+        limited=plan.config.limited,
+        running=state.instance.running,
         warnings=warnings,
     )
 
