@@ -176,67 +176,17 @@ restarted:
 """
 
 import os
-import time
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import require_aof_replays
-from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
-    aof_in_use,
-    require_rdb_is_known,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
-from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import IMMUTABLE, PERSISTENCE
-from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
-    Instance,
-    read_instance,
-    refreshed,
-    require_accepted,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
-    restart_server,
-    save_before_restart,
-    start_server,
-    write_drop_in,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
-    disk_of,
-    exposure_of,
-    find_unit,
-    process_of,
-    require_last_word,
-    require_paths,
-    unit_state,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
-    Pending,
-    missing_keys,
-    require_is_the_units,
-    require_overrides,
-    require_primary,
-    require_restart,
-    require_start,
-    require_unit_file,
-    restart_reasons,
-    unit_problem,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
+from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
+from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import DeclaredUnit
+from ansible_collections.redisops.recovery.plugins.module_utils.service.unit_apply import apply, plan_of, read_state
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode, with_umask
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, apply_access
-from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
-from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import (
-    command_line_overrides,
-    property_text,
-    render_drop_in,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import property_text, render_drop_in
 
 SPEC = {
     **connection_spec(),
@@ -253,151 +203,34 @@ SPEC = {
     "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},
 }
-NAMES = (*PERSISTENCE, *IMMUTABLE, *FITS, "replicaof")
 SYSTEM_UNITS = "/etc/systemd/system"
 
 
-def said_in_file(instance: Instance) -> dict:
-    """What the file says of everything that matters to a restart."""
-    return {name: instance.in_file(name) or ("" if name == "replicaof" else None) for name in NAMES}
-
-
-def plan_unit(unit: str, state: dict, path: str, text: str, now_text: str, params: dict) -> list[Change]:
-    """What differs between the unit and its declaration."""
-    fresh = params["fresh_install"]
-    changes = []
-    if now_text != text or fresh:
-        changes.append(
-            Change(
-                "unit",
-                path,
-                (now_text and "\n" + now_text.rstrip("\n")) or None,
-                "\n" + text.rstrip("\n"),
-                f"write {path} and reload systemd",
-            )
-        )
-    enabled = (
-        "no"
-        if fresh
-        else ("yes" if state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias") else "no")
-    )
-    if params["enabled"] != (enabled == "yes"):
-        verb = "enable" if params["enabled"] else "disable"
-        changes.append(
-            Change(
-                "boot", unit, f"enabled {enabled}", f"enabled {'yes' if params['enabled'] else 'no'}", f"{verb} {unit}"
-            )
-        )
-    return changes
+def declared_of(params: t.Mapping[str, t.Any], host: Host) -> DeclaredUnit:
+    """The options as values. Raises Problem."""
+    unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
+    data_mode = parse_mode(params["data_mode"], "data_mode")
+    properties = with_umask({**params["properties"], **params["confinement"]})
+    texts = {name: property_text(value) for name, value in properties.items()}
+    path = os.path.join(SYSTEM_UNITS, f"{unit}.service.d", params["drop_in"])
+    return DeclaredUnit(unit, path, texts, render_drop_in(texts), params["enabled"], data_mode)
 
 
 def body(module: AnsibleModule) -> dict:
     params, host, login = module.params, Host(), login_of(module.params)
-    unit = find_unit(host) if params["unit"] == "auto" else params["unit"]
-    fresh = params["fresh_install"]
-    data_mode = parse_mode(params["data_mode"], "data_mode")
-    declared = {
-        name: property_text(value)
-        for name, value in with_umask({**params["properties"], **params["confinement"]}).items()
-    }
-    path = os.path.join(SYSTEM_UNITS, f"{unit}.service.d", params["drop_in"])
-    text = render_drop_in(declared)
-    state = unit_state(host, unit)
-    problem = unit_problem(unit, state)
-    if problem and not (fresh and module.check_mode):
-        raise problem
-    require_last_word(host, state, params["drop_in"], declared)
-    instance = read_instance(params["config_file"], login, host, params["timeout"], fresh)
-    in_file = said_in_file(instance)
-    overrides = command_line_overrides(state.get("ExecStart", ""))
-    pending = (
-        Pending(frozenset(params["pending"]), frozenset(params["pending_restart"])) if module.check_mode else Pending()
-    )
-    # What comes before this in the same run verifies and repairs these; in check mode it has not done so yet.
-    repaired = bool(pending.changes & {*PLACE, "appendonly"})
-    if not problem and not repaired:
-        require_overrides(overrides, in_file)
-    if not problem:
-        require_unit_file(state.get("ExecStart", ""), params["config_file"])
-    now_text = host.read(path) or ""
-    if instance.text:
-        require_paths(instance, unit, state, now_text, declared)
-    changes = plan_unit(unit, state, path, text, now_text, params)
-    unit_changes = list(changes)
-    reasons: list[str] = []
-    if instance.running:
-        require_is_the_units(unit, state, instance.pid)
-        given, confined = process_of(host, instance.pid)
-        reasons = restart_reasons(
-            in_file, instance.live, overrides, declared, given, host.open_files_ceiling(), pending
-        ) + confinement_reasons(declared, confined)
-        if params["restart"] == "always":
-            reasons = reasons or ["restart: always"]
-    due = bool(reasons) and params["restart"] != "never"
-
-    if instance.text and (due or not instance.running):
-        # A line that was broken by hand shows here, and not when the old process is gone.
-        require_accepted(instance, instance.text)
-
-    def require_safe(info: Info) -> None:
-        now = refreshed(instance)
-        disk = scan(disk_of(now.live))
-        require_rdb_is_known(host, info, disk)
-        if info.flag("aof_enabled"):
-            require_aof_replays(instance.server, info)
-        require_primary(info, sentinel_listens(instance.server))
-        require_restart(said_in_file(now), now.live, info, aof_in_use(host, instance.pid, disk), repaired)
-
-    if due:
-        require_safe(instance.info)
-        words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
-        changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
-    if not instance.running or fresh:
-        if instance.text and in_file["dir"] and not repaired:
-            require_start(instance.path, in_file, scan(disk_of(in_file)))
-        changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
-    result = result_of(changes, restart_required=reasons, restarted=False)
-    if now_text != text and not problem:
-        result["exposure"] = {"before": exposure_of(host, unit), "after": None}
-    if module.check_mode or not (changes or state.get("NeedDaemonReload") == "yes"):
+    state = read_state(declared_of(params, host), host, params, login, module.check_mode)
+    plan = plan_of(state, params)
+    result = result_of(plan.changes, restart_required=plan.reasons, restarted=False)
+    if plan.rewrites:
+        result["exposure"] = {"before": plan.exposure, "after": None}
+    if module.check_mode or not (plan.changes or state.stale):
         return result
-    began = time.time()
-    if due:
-        save_before_restart(instance.server, require_safe, params["timeout"])
-    act(host, params, state, unit_changes, (unit, path, text))
-    if "exposure" in result:
-        result["exposure"]["after"] = exposure_of(host, unit)
-    if due:
-        before, after = restart_server(host, unit, instance.server, login, require_safe, params["timeout"])
-        rdb = disk_of(instance.live).rdb
-        if os.path.exists(rdb) and os.stat(rdb).st_mtime >= int(began):
-            status = os.stat(rdb)
-            apply_access([rdb], Access(status.st_uid, status.st_gid, data_mode))
-        called = [name[len("cmdstat_") :].split("|")[0] for name in after.fields if name.startswith("cmdstat_")]
-        lost, verdict = missing_keys(before.keyspace, after.keyspace, called)
-        result.update(restarted=True, keys={"before": before.keys, "after": after.keys, "verdict": verdict})
-        if lost:
-            raise Problem(
-                "keys_missing",
-                f"after the restart: {verdict}",
-                "every key",
-                "stop the clients and look at the log now",
-                keys=result["keys"],
-            )
-    elif not instance.running:
-        start_server(host, unit, login, params["timeout"])
+    done = apply(state, plan, login, params["timeout"])
+    if plan.rewrites:
+        result["exposure"] = {"before": plan.exposure, "after": done.exposure}
+    if done.keys:
+        result.update(restarted=True, keys=done.keys)
     return result
-
-
-def act(host: Host, params: dict, state: dict, changes: list[Change], drop_in: tuple) -> None:
-    """Unit file, then what systemd knows of it."""
-    unit, path, text = drop_in
-    if any(change.layer == "unit" for change in changes):
-        write_drop_in(path, text)
-    if state.get("NeedDaemonReload") == "yes" or any(change.layer == "unit" for change in changes):
-        systemctl(host, "daemon-reload")
-    if any(change.layer == "boot" for change in changes):
-        systemctl(host, "enable" if params["enabled"] else "disable", f"{unit}.service")
 
 
 def main() -> None:

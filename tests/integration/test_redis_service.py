@@ -245,15 +245,15 @@ def test_another_spelling_of_the_directory_is_the_same_place(serve, unit, spelle
 
 
 def test_a_file_that_changes_behind_the_first_proof(serve, unit, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.modules import redis_service
+    from ansible_collections.redisops.recovery.plugins.module_utils.service import unit_apply
 
-    save = redis_service.save_before_restart
+    save = unit_apply.save_before_restart
 
     def meanwhile(*arguments):
         save(*arguments)
         due(unit.server, "appendonly no\n")
 
-    monkeypatch.setattr(redis_service, "save_before_restart", meanwhile)
+    monkeypatch.setattr(unit_apply, "save_before_restart", meanwhile)
     unit.server.write_conf(AOF)
     unit.server.start().fill(10)
     due(unit.server)

@@ -20,9 +20,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.collect 
     unit_state,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
+    process_reasons,
     require_is_the_units,
     require_unit_file,
-    restart_reasons,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
     confinement_reasons,
@@ -123,7 +123,7 @@ def _unit_changes(
 def _why_restart(sentinel: Sentinel, declared: t.Mapping[str, str]) -> list[str]:
     """What the running process does not have yet, and would have after a restart."""
     given, confined = process_of(sentinel.host, sentinel.pid)
-    reasons = restart_reasons({}, {}, {}, declared, given, sentinel.host.open_files_ceiling())
+    reasons = process_reasons(declared, given, sentinel.host.open_files_ceiling())
     reasons += confinement_reasons(declared, confined)
     in_file = {entry.name: entry.text for entry in sentinel.conf.directives()}
     for name in _MATERIAL:

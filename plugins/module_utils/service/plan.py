@@ -9,6 +9,7 @@ import dataclasses
 import posixpath
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
@@ -21,15 +22,19 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
 
 __all__ = [
+    "DeclaredUnit",
     "Pending",
     "Process",
+    "directive_reasons",
     "missing_keys",
+    "plan_unit",
+    "process_reasons",
+    "require_is_the_units",
     "require_overrides",
     "require_primary",
     "require_restart",
     "require_start",
     "require_unit_file",
-    "restart_reasons",
     "unit_problem",
 ]
 
@@ -68,16 +73,46 @@ class Process:
     replaced: str = ""
 
 
-def restart_reasons(
+@dataclasses.dataclass(frozen=True)
+class DeclaredUnit:
+    """The unit as declared: its drop-in at ``path``, as properties and as text, and whether it starts at boot.
+
+    ``data_mode``: permission bits of the data files.
+    """
+
+    unit: str
+    path: str
+    properties: dict[str, str]
+    text: str
+    enabled: bool
+    data_mode: int
+
+
+def plan_unit(declared: DeclaredUnit, state: t.Mapping[str, str], drop_in: str, fresh: bool) -> list[Change]:
+    """What differs between the unit and its declaration; ``drop_in`` is the text that is there.
+
+    ``fresh``: reported against a host without Redis.
+    """
+    path, unit, changes = declared.path, declared.unit, []
+    if drop_in != declared.text or fresh:
+        before = ("\n" + drop_in.rstrip("\n")) if drop_in else None
+        after = "\n" + declared.text.rstrip("\n")
+        changes.append(Change("unit", path, before, after, f"write {path} and reload systemd"))
+    enabled = not fresh and state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
+    if declared.enabled != enabled:
+        words = {True: "enabled yes", False: "enabled no"}
+        verb = "enable" if declared.enabled else "disable"
+        changes.append(Change("boot", unit, words[enabled], words[declared.enabled], f"{verb} {unit}"))
+    return changes
+
+
+def directive_reasons(
     in_file: t.Mapping[str, t.Optional[str]],
     live: t.Mapping[str, str],
     overrides: t.Mapping[str, str],
-    declared: t.Mapping[str, str],
-    process: Process,
-    open_files_ceiling: t.Optional[int],
     pending: Pending = Pending(),
 ) -> list[str]:
-    """Why the running process is not the one that a start from file and unit would give; empty where it is.
+    """Directives that the process would have after a restart only; empty where there is none.
 
     Seen from the process itself, not remembered: a run that was cut off before its restart is found by the next one.
     """
@@ -87,6 +122,17 @@ def restart_reasons(
         differs = stated is not None and have is not None and normal(name, stated) != normal(name, have)
         if name in pending.restart or (differs and name not in pending.changes):
             reasons.append(f"{name}: the process has {have}")
+    return reasons
+
+
+def process_reasons(
+    declared: t.Mapping[str, str], process: Process, open_files_ceiling: t.Optional[int], oom_score_adj: str = "no"
+) -> list[str]:
+    """What the unit gives at a start and the process does not have; empty where it has all.
+
+    ``open_files_ceiling``: the most that any process here can get (None: unbounded). ``oom_score_adj``: the directive of that name.
+    """
+    reasons = []
     if process.replaced:
         reasons.append(f"program: {process.replaced} was upgraded, the process is of the one before")
     limit = declared.get("LimitNOFILE", "")
@@ -100,7 +146,7 @@ def restart_reasons(
     score = declared.get("OOMScoreAdjust", "")
     # A negative score takes CAP_SYS_RESOURCE; where no unit can have it (ceiling known), it is no reason to restart for ever.
     # Nor is it where Redis moves its score itself.
-    given = open_files_ceiling is None and live.get("oom-score-adj", "no") == "no"
+    given = open_files_ceiling is None and oom_score_adj == "no"
     if score and given and process.oom_score_adj is not None and int(score) != process.oom_score_adj:
         reasons.append(f"OOMScoreAdjust: the unit says {score}, the process has {process.oom_score_adj}")
     return reasons

@@ -11,7 +11,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     Pending,
     Process,
+    directive_reasons,
     missing_keys,
+    process_reasons,
     require_is_the_units,
     require_overrides,
     require_primary,
@@ -19,7 +21,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
     require_role,
     require_start,
     require_unit_file,
-    restart_reasons,
     unit_problem,
 )
 
@@ -50,7 +51,7 @@ def code_of(check, *args):
     ],
 )
 def test_directives_that_need_a_restart(in_file, live, overrides, names):
-    reasons = restart_reasons(in_file, live, overrides, {}, Process(), None)
+    reasons = directive_reasons(in_file, live, overrides)
     assert [reason.split(":")[0] for reason in reasons] == names
 
 
@@ -64,7 +65,7 @@ def test_directives_that_need_a_restart(in_file, live, overrides, names):
 )
 def test_what_earlier_tasks_would_have_done_in_check_mode(pending, names):
     in_file, live = {"tcp-backlog": "600", "databases": "16"}, {"tcp-backlog": "511", "databases": "16"}
-    reasons = restart_reasons(in_file, live, {}, {}, Process(), None, pending)
+    reasons = directive_reasons(in_file, live, {}, pending)
     assert [reason.split(":")[0] for reason in reasons] == names
 
 
@@ -89,14 +90,14 @@ def test_what_earlier_tasks_would_have_done_in_check_mode(pending, names):
     ],
 )
 def test_what_the_unit_gives_at_a_start_only(declared, process, ceiling, names):
-    reasons = restart_reasons({}, {}, {}, declared, process, ceiling)
+    reasons = process_reasons(declared, process, ceiling)
     assert [reason.split(":")[0] for reason in reasons] == names
 
 
 @pytest.mark.parametrize(("moves", "due"), [("no", True), ("yes", False), ("relative", False), ("absolute", False)])
 def test_a_score_that_redis_moves_itself_is_no_reason(moves, due):
-    arguments = ({}, {"oom-score-adj": moves}, {}, {"OOMScoreAdjust": "-800"}, Process(oom_score_adj=-600), None)
-    assert bool(restart_reasons(*arguments)) == due
+    process = Process(oom_score_adj=-600)
+    assert bool(process_reasons({"OOMScoreAdjust": "-800"}, process, None, moves)) == due
 
 
 @pytest.mark.parametrize(
