@@ -217,28 +217,26 @@ running:
   type: bool
 """
 
-import os
+import dataclasses
 import time
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import require_aof_replays
-from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import pending_names
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
-    bring_aof_up,
-    convert_offline,
-    settle_aof,
-    verified_save,
-)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
-    aof_in_use,
-    check_rdb,
     require_rdb_is_known,
+    respell_dir,
+    situation_of,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.declared import wanted_of
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.directives_apply import (
+    apply as apply_directives,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.permissions import (
     close_directories,
     make_directory,
@@ -247,25 +245,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.perm
     read_access,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
-    PLACE,
     Plan,
     Situation,
     Wanted,
     crash_loss,
     plan_persistence,
-    start_loads,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import (
-    PERSISTENCE,
-    normal,
-    save_points,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
     edited,
     read_instance,
     require_accepted,
-    stage,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
@@ -298,162 +288,120 @@ SPEC = {
 }
 
 
-def wanted_of(params: dict) -> Wanted:
-    """The declared values in normal form. Raises Problem where one cannot be."""
-    values, spelled = {}, {}
-    for name in PERSISTENCE:
-        value = params[name.replace("-", "_")]
-        if name == "save":
-            for point in value:
-                if len(save_points(point.split() or ["", ""])) != 1:
-                    save_points([point, ""])  # several points in one element: name the element
-            value = " ".join(value)
-        elif value is None:
-            continue
-        elif isinstance(value, bool):
-            value = "yes" if value else "no"
-        if name in PLACE and name != "dir" and (not value or "/" in value):
-            what = f"{name}: {value!r} is no file name"
-            raise Problem("invalid_value", what, "a name without a path", f"set {name.replace('-', '_')}")
-        if name == "dir" and not value.startswith("/"):
-            raise Problem("invalid_value", f"dir: {value!r} is not absolute", "an absolute path", "set dir")
-        if name == "auto-aof-rewrite-percentage" and value < 0:
-            raise Problem(
-                "invalid_value", f"{name}: {value} is negative", "0 or more", "set auto_aof_rewrite_percentage"
-            )
-        values[name], spelled[name] = normal(name, str(value)), str(value)
-    return Wanted(values, spelled, params["allow_no_persistence"])
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The declaration with the modes of data files and directories, and what there is."""
+
+    wanted: Wanted
+    mode: int
+    dir_mode: int
+    instance: Instance
+    now: Situation
 
 
-def respell_dir(wanted: Wanted, instance: Instance) -> None:
-    """A declared directory that is the present one under another spelling (a slash at the end, a link) is no other place."""
-    here, declared = instance.value("dir"), wanted.values.get("dir")
-    if here and declared and os.path.isabs(here) and os.path.realpath(declared) == os.path.realpath(here):
-        wanted.values["dir"] = wanted.spelled["dir"] = here
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The guarded steps of ``plan``, then the ``access`` of the data files and directories."""
+
+    plan: Plan
+    access: Access
+    access_changes: list[Change]
+    changes: list[Change]
 
 
-def situation_of(instance: Instance, wanted: Wanted, host: Host, empty: bool) -> Situation:
-    """Read everything the plan needs."""
-    in_file = {name: instance.in_file(name) or "" for name in PERSISTENCE}
-    current = instance.live if instance.running else in_file
-    place = Place(*(current[name] for name in PLACE))
-    disk = scan(place)
-    info = instance.info
-    leaves_data = bool(info.keys or disk.any)
-    if not instance.running and not disk.any:
-        # Nothing at the old place: what an operator has moved to the declared one is what the next start has to find.
-        disk = scan(Place(*(wanted.values.get(name, current[name]) for name in PLACE)))
-    sound = None
-    if not instance.running and wanted.aof and disk.rdb_bytes is not None and start_loads(in_file, disk) != "aof":
-        verdict = check_rdb(host, disk.place.rdb)
-        sound = None if verdict.ok else verdict.reason
-    return Situation(
-        path=instance.path,
-        directives=instance.directives,
-        in_file=in_file,
-        disk=disk,
-        running=instance.running,
-        live=instance.live,
-        keys=info.keys,
-        used_memory=info.number("used_memory"),
-        rewriting=info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled"),
-        aof_in_use=instance.running and aof_in_use(host, instance.pid, disk),
-        rdb_reason=sound,
-        fresh_install=empty,
-        leaves_data=leaves_data,
-        dir_is_missing="dir" in wanted.values and not os.path.isdir(wanted.values["dir"]),
-    )
-
-
-def act(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, host: Host, timeout: int) -> None:
-    """The planned steps, live first, the file last."""
-    server, place = instance.server, now.disk.place
-    text, instance_says = edited(instance, wanted.spelled), instance.text
-    if plan.save_first:
-        stage(instance, text).discard()  # a full disk or a read-only directory shows before anything else
-        verified_save(server, timeout)
-    if plan.disarm_file:
-        # Until the AOF is verified a crash must find the RDB file, just saved: "yes" would start empty or from an older AOF.
-        instance_says = edited(instance, {"appendonly": "no"})
-        stage(instance, instance_says).commit()
-    staged = stage(instance, text, made_from=instance_says)
-    try:
-        if plan.live:
-            server.config_set(plan.live)
-        try:
-            if plan.aof_live == "on":
-                bring_aof_up(server, host, place, timeout)
-            elif plan.aof_live:
-                if plan.aof_live == "rewrite":
-                    server.command("BGREWRITEAOF")
-                settle_aof(server, host, place, timeout)
-        except Problem:
-            if plan.live:
-                server.config_set({name: instance.live[name] for name in plan.live})
-            raise
-        if plan.convert:
-            convert_offline(now.disk, plan.set_aside)
-        if text != instance.text or plan.disarm_file:
-            staged.commit()
-        if plan.late:
-            server.config_set(plan.late)
-    finally:
-        staged.discard()
-
-
-def body(module: AnsibleModule) -> dict:
-    params, host = module.params, Host()
-    wanted = wanted_of(params)
+def read_state(params: t.Mapping[str, t.Any]) -> State:
+    """The declaration, the server and its disk. Raises Problem or Refusal."""
+    wanted, host = wanted_of(params), Host()
     mode, dir_mode = parse_mode(params["mode"]), parse_mode(params["dir_mode"], "dir_mode", "0750", 0o700)
     empty = params["fresh_install"]
     instance = read_instance(params["config_file"], login_of(params), host, params["timeout"], empty)
     respell_dir(wanted, instance)
-    now = situation_of(instance, wanted, host, empty)
+    now = situation_of(instance, wanted, empty)
     if instance.running:
         require_rdb_is_known(host, instance.info, now.disk)
-    plan = plan_persistence(now, wanted)
-    if plan.aof_live == "on":
-        require_aof_replays(instance.server, instance.info)
-    absent = empty and not instance.text
-    access = Access(-1, -1, mode) if absent else Access(user_id(params["owner"]), group_id(params["group"]), mode)
-    runs_as = host.process_uid(instance.pid) if instance.running else None
-    if runs_as not in (None, access.uid):
+    return State(wanted, mode, dir_mode, instance, now)
+
+
+def access_of(state: State, params: t.Mapping[str, t.Any]) -> Access:
+    """Owner, group and mode of the data files. Raises Problem, or Refusal where the server could not write them."""
+    instance, absent = state.instance, params["fresh_install"] and not state.instance.text
+    owner, group = (-1, -1) if absent else (user_id(params["owner"]), group_id(params["group"]))
+    runs_as = instance.host.process_uid(instance.pid) if instance.running else None
+    if runs_as not in (None, owner):
         raise Refusal(
             "other_owner",
             f"the server runs as user id {runs_as}, owner is {params['owner']}",
             "data files that the server can write",
             "set owner and group to the user that the server runs as",
         )
-    access_changes = plan_access(read_access(now.disk), access)
-    dirs = [] if empty else plan_directories([now.disk.place.dir, now.disk.place.aof_dir], access.uid, dir_mode)
-    changes = plan.changes + access_changes + dirs
-    new_text = "" if absent else edited(instance, wanted.spelled)
-    if new_text != instance.text:
-        require_accepted(instance, new_text)
-    if changes and not module.check_mode:
-        if plan.make_dir:
-            make_directory(plan.make_dir, access)
-        act(instance, wanted, plan, now, host, params["timeout"])
-        made_new_files = plan.aof_live or plan.save_first or plan.convert
-        paths = scan(now.disk.place).paths if made_new_files else [change.name for change in access_changes]
-        apply_access(paths, access)
-        # What Redis just made, with a umask that its unit has yet to set, is closed with the rest.
-        close_directories(
-            plan_directories([now.disk.place.dir, now.disk.place.aof_dir], access.uid, dir_mode), dir_mode
+    return Access(owner, group, state.mode)
+
+
+def directories_of(state: State, uid: int) -> list[Change]:
+    """The data directories that give more rights than declared."""
+    place = state.now.disk.place
+    return plan_directories([place.dir, place.aof_dir], uid, state.dir_mode)
+
+
+def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Work:
+    """What is to be done, and that it may be. Raises Problem or Refusal."""
+    instance, empty = state.instance, params["fresh_install"]
+    plan = plan_persistence(state.now, state.wanted)
+    if plan.aof_live == "on":
+        require_aof_replays(instance.server, instance.info)
+    access = access_of(state, params)
+    access_changes = plan_access(read_access(state.now.disk), access)
+    directories = [] if empty else directories_of(state, access.uid)
+    text = "" if empty and not instance.text else edited(instance, state.wanted.spelled)
+    if text != instance.text:
+        require_accepted(instance, text)
+    return Work(plan, access, access_changes, plan.changes + access_changes + directories)
+
+
+def apply(state: State, work: Work, timeout: int) -> None:
+    """The guarded steps, then the access of the files that there are after them. Raises Problem."""
+    plan, disk = work.plan, state.now.disk
+    if plan.make_dir:
+        make_directory(plan.make_dir, work.access)
+    apply_directives(state.instance, state.wanted, plan, state.now, timeout)
+    made_new_files = plan.aof_live or plan.save_first or plan.convert
+    paths = scan(disk.place).paths if made_new_files else [change.name for change in work.access_changes]
+    apply_access(paths, work.access)
+    # What Redis just made, with a umask that its unit has yet to set, is closed with the rest.
+    close_directories(directories_of(state, work.access.uid), state.dir_mode)
+
+
+def loss_of(state: State, check: bool) -> dict[str, t.Any]:
+    """What a power cut could cost, with what is in force after this run. Raises Problem."""
+    instance = state.instance
+    values = (instance.live or state.now.in_file) if check else {**instance.live, **state.wanted.values}
+    if not instance.running:
+        return crash_loss(values, None, None)
+    info = instance.server.info("persistence")
+    age = max(0, int(time.time()) - info.number("rdb_last_save_time"))
+    return crash_loss(values, info.number("rdb_changes_since_last_save"), age)
+
+
+def body(module: AnsibleModule) -> dict:
+    params = module.params
+    state = read_state(params)
+    work = plan_of(state, params)
+    plan, disk = work.plan, state.now.disk
+    if work.changes and not module.check_mode:
+        apply(state, work, params["timeout"])
+    warnings = []
+    if not state.wanted.aof and disk.manifest:
+        warnings.append(
+            f"{disk.place.aof_dir} holds an AOF that is out of use and ages; turning AOF on by hand and restarting would load it"
         )
-    info = instance.server.info("persistence") if instance.running else instance.info
-    pending = pending_names(plan.changes) + (["appendonly"] if plan.convert or plan.aof_live else [])
-    result = result_of(changes, pending=pending, restart_required=plan.restart_required, running=instance.running)
-    result["crash_loss"] = crash_loss(
-        {**instance.live, **wanted.values} if not module.check_mode else (instance.live or now.in_file),
-        info.number("rdb_changes_since_last_save") if instance.running else None,
-        max(0, int(time.time()) - info.number("rdb_last_save_time")) if instance.running else None,
+    return result_of(
+        work.changes,
+        pending=pending_names(plan.changes) + (["appendonly"] if plan.convert or plan.aof_live else []),
+        restart_required=plan.restart_required,
+        running=state.instance.running,
+        crash_loss=loss_of(state, module.check_mode),
+        warnings=warnings,
     )
-    if not wanted.aof and now.disk.manifest:
-        result["warnings"] = [
-            f"{now.disk.place.aof_dir} holds an AOF that is out of use and ages; turning AOF on by hand and restarting would load it"
-        ]
-    return result
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the files on disk are known to the server that runs."""
+"""What is on disk, and whether it is known to the server that runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.chec
     Verdict,
     parse_check_rdb,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
+    PLACE,
+    Situation,
+    Wanted,
+    start_loads,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["aof_in_use", "base_is_sound", "check_rdb", "require_rdb_is_known"]
+__all__ = ["aof_in_use", "base_is_sound", "check_rdb", "require_rdb_is_known", "respell_dir", "situation_of"]
 
 
 def check_rdb(host: Host, path: str) -> Verdict:
@@ -77,3 +86,44 @@ def base_is_sound(host: Host, disk: DataFiles) -> bool:
     path = os.path.join(disk.place.aof_dir, base.name) if base else ""
     # A rewrite that ended meanwhile takes the base away: only one that is still there can count as bad.
     return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
+
+
+def respell_dir(wanted: Wanted, instance: Instance) -> None:
+    """A declared directory that is the present one under another spelling (a slash at the end, a link) is no other place."""
+    here, declared = instance.value("dir"), wanted.values.get("dir")
+    if here and declared and os.path.isabs(here) and os.path.realpath(declared) == os.path.realpath(here):
+        wanted.values["dir"] = wanted.spelled["dir"] = here
+
+
+def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Situation:
+    """Read everything the plan needs. Raises Problem."""
+    host = instance.host
+    in_file = {name: instance.in_file(name) or "" for name in PERSISTENCE}
+    current = instance.live if instance.running else in_file
+    place = Place(*(current[name] for name in PLACE))
+    disk = scan(place)
+    info = instance.info
+    leaves_data = bool(info.keys or disk.any)
+    if not instance.running and not disk.any:
+        # Nothing at the old place: what an operator has moved to the declared one is what the next start has to find.
+        disk = scan(Place(*(wanted.values.get(name, current[name]) for name in PLACE)))
+    sound = None
+    if not instance.running and wanted.aof and disk.rdb_bytes is not None and start_loads(in_file, disk) != "aof":
+        verdict = check_rdb(host, disk.place.rdb)
+        sound = None if verdict.ok else verdict.reason
+    return Situation(
+        path=instance.path,
+        directives=instance.directives,
+        in_file=in_file,
+        disk=disk,
+        running=instance.running,
+        live=instance.live,
+        keys=info.keys,
+        used_memory=info.number("used_memory"),
+        rewriting=info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled"),
+        aof_in_use=instance.running and aof_in_use(host, instance.pid, disk),
+        rdb_reason=sound,
+        fresh_install=fresh_install,
+        leaves_data=leaves_data,
+        dir_is_missing="dir" in wanted.values and not os.path.isdir(wanted.values["dir"]),
+    )
