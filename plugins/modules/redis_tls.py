@@ -279,13 +279,15 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import plan_config
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import ConfigPlan, plan_config
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, edited, read_instance
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, plan_path_access
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import (
+    Plan,
+    State,
     converge,
     known_nodes,
     links_without_tls,
@@ -317,7 +319,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import 
     predict,
     require_combination,
     require_links,
-    set_live_order,
     shown,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import Certificate, name_of
@@ -416,8 +417,8 @@ def require_ports(instance: Instance, wanted: dict) -> None:
         require_port_free(instance.value("bind") or "", int(wanted["tls-port"]))
 
 
-def body(module: AnsibleModule) -> dict:
-    params, host, now = module.params, Host(), time.time()
+def read_state(params: t.Mapping[str, t.Any], now: float) -> State:
+    """The declaration, the server and the files; ``now`` in seconds since 1970. Raises Problem or Refusal."""
     stray = [name for name in CONTROLLERS if params[name]]
     if stray:
         raise Problem(
@@ -425,72 +426,86 @@ def body(module: AnsibleModule) -> dict:
             "call redisops.recovery.redis_tls by its full name",
         )  # fmt: skip
     key_mode(params["mode"])
-    login, empty = login_of(params), params["fresh_install"]
+    host, login, empty = Host(), login_of(params), params["fresh_install"]
     instance = read_instance(params["config_file"], login, host, params["timeout"], empty)
-    absent = empty and not instance.text
     if instance.running and "tls-port" not in instance.live:
         raise no_tls(f"{instance.info.product} at {login.address}")
-    wanted = declared_directives(
-        params, bool(instance.live.get("tls-key-file-pass") or effective(instance.directives, "tls-key-file-pass"))
-    )
-    require_ports(instance, wanted)
+    has_pass = instance.live.get("tls-key-file-pass") or effective(instance.directives, "tls-key-file-pass")
+    directives = declared_directives(params, bool(has_pass))
+    require_ports(instance, directives)
     declared = declared_of(params, host, bool(instance.value("tls-client-cert-file")))
     found = read_material(declared.paths)
-    choice = choose(declared, found, now)
-    access = {} if absent else access_of(params)
-    if not absent:
+    return State(declared, directives, instance, login, found, now, empty and not instance.text)
+
+
+def config_of(state: State, fresh_install: bool) -> ConfigPlan:
+    """What to do to the directives, live and in the file."""
+    instance = state.instance
+    values = {name: normal(name, value) for name, value in state.directives.items()}
+    live = instance.live if instance.running else None
+    config = plan_config(values, instance.directives, instance.path, live, None, fresh_install)
+    hold_back_cluster_bus(config, instance.live, known_nodes(instance))
+    return config
+
+
+def conf_access_of(state: State) -> tuple[t.Optional[Access], list[Change]]:
+    """Access that redis.conf has to get where a secret is about to stand in it, and the change."""
+    path = state.instance.path
+    if not state.directives.get("tls-key-file-pass") or state.absent:
+        return None, []
+    access, change = plan_path_access(path, None, None, os.stat(path).st_mode & 0o770)
+    return (access, [change]) if change else (None, [])
+
+
+def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
+    """What is to be done, and that it may be. Raises Problem or Refusal."""
+    instance, declared, empty = state.instance, state.declared, params["fresh_install"]
+    choice = choose(declared, state.found, state.now)
+    access = {} if state.absent else access_of(params)
+    if not state.absent:
         require_can_read(declared, server_user(instance), access)
-    plan = plan_config(
-        {name: normal(name, value) for name, value in wanted.items()}, instance.directives, instance.path,
-        instance.live if instance.running else None, None, empty,
-    )  # fmt: skip
-    hold_back_cluster_bus(plan, instance.live, known_nodes(instance))
+    config = config_of(state, empty)
     links = links_without_tls(instance)
-    warnings = [*exposed_key(declared), require_links(links) if "port" in plan.live else None]
-    if "tls-replication" in plan.live and params["tls_replication"] and choice.leaf:
+    warnings = [*exposed_key(declared), require_links(links) if "port" in config.live else None]
+    if "tls-replication" in config.live and params["tls_replication"] and choice.leaf:
         warnings.append(primary_trouble(instance, choice, declared.passphrase))
-    served = served_certificate(instance, found, declared.passphrase, login)
+    served = served_certificate(instance, state.found, declared.passphrase, state.login)
     predicted = predict(declared.names, choice.authorities[0], declared.valid_days) if choice.reasons else ""
     serves = served_change(served, choice.leaf, predicted)
-    conf_access, conf_change = None, None
-    if wanted.get("tls-key-file-pass") and not absent:  # a secret is about to stand in it
-        conf_access, conf_change = plan_path_access(instance.path, None, None, os.stat(instance.path).st_mode & 0o770)
-    changes = [
-        *material_changes(declared, choice, found, {} if empty else access), *serves, *plan.changes,
-        *([conf_change] if conf_change and not empty else []),
-    ]  # fmt: skip
-    text = "" if absent else edited(instance, wanted)
+    conf_access, conf_changes = conf_access_of(state)
+    files = material_changes(declared, choice, state.found, {} if empty else access)
+    changes = [*files, *serves, *config.changes, *([] if empty else conf_changes)]
+    text = "" if state.absent else edited(instance, state.directives)
     if text != instance.text:
-        require_text(instance, wanted)
+        require_text(instance, state.directives)
+    warnings = [*filter(None, warnings)]
+    return Plan(choice, access, config, text, conf_access, served, bool(serves), links, warnings, changes)
+
+
+def body(module: AnsibleModule) -> dict:
+    params = module.params
+    state = read_state(params, time.time())
+    plan = plan_of(state, params)
+    choice, links, served, pending = plan.choice, plan.links, plan.served, pending_names(plan.config.changes)
     leaf = choice.leaf
-    if changes and not module.check_mode:
+    if plan.changes and not module.check_mode:
         if leaf is None:
-            asked = request(declared, choice, access["key"])
-            return result_of(
-                changes, request=asked, issued_because=list(choice.reasons), pending=pending_names(plan.changes)
-            )
-        steps = set_live_order(plan, wanted["tls-port"], instance.live)
-        conf = (text, conf_access if conf_change else None)
-        converge(instance, login, declared, choice, found, access, conf, steps, bool(serves))
-        served = served_certificate(instance, choice.material, declared.passphrase, login)
-    if leaf is None and found.certificate:
-        leaf = present_certificate(found)
+            asked = request(state.declared, choice, plan.access["key"])
+            return result_of(plan.changes, request=asked, issued_because=list(choice.reasons), pending=pending)
+        converge(state, plan)
+        served = served_certificate(state.instance, choice.material, state.declared.passphrase, state.login)
+    if leaf is None and state.found.certificate:
+        leaf = present_certificate(state.found)
+    expiry = expiry_warnings(choice.leaf, choice.authorities, state.now, params["renew_before"])
     return result_of(
-        changes,
-        certificate=shown(leaf, now, served, instance.running),
+        plan.changes,
+        certificate=shown(leaf, state.now, served, state.instance.running),
         issued_because=list(choice.reasons),
-        pending=pending_names(plan.changes),
-        plain_clients={
-            "replicas": len(links.replicas),
-            "sentinels": len(links.sentinels),
-            "clients": len(links.clients),
-        },
-        restart_required=plan.restart_required,
-        running=instance.running,
-        warnings=[
-            *filter(None, warnings),
-            *expiry_warnings(choice.leaf, choice.authorities, now, params["renew_before"]),
-        ],
+        pending=pending,
+        plain_clients={kind: len(getattr(links, kind)) for kind in ("replicas", "sentinels", "clients")},
+        restart_required=plan.config.restart_required,
+        running=state.instance.running,
+        warnings=[*plan.warnings, *expiry],
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import socket
@@ -13,8 +14,10 @@ import ssl
 import subprocess
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_apply import set_live
+from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import ConfigPlan
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import effective
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
@@ -40,6 +43,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.plan import 
     live_address,
     may_read,
     plain_links,
+    set_live_order,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import (
     Certificate,
@@ -48,9 +52,21 @@ from ansible_collections.redisops.recovery.plugins.module_utils.tls.x509 import 
 )
 
 __all__ = [
-    "converge", "known_nodes", "links_without_tls", "no_tls", "own_addresses", "passes_as", "primary_trouble", "require_can_read", "require_port_free",
-    "require_text", "served_certificate", "server_user",
-]  # fmt: skip
+    "Plan",
+    "State",
+    "converge",
+    "known_nodes",
+    "links_without_tls",
+    "no_tls",
+    "own_addresses",
+    "passes_as",
+    "primary_trouble",
+    "require_can_read",
+    "require_port_free",
+    "require_text",
+    "served_certificate",
+    "server_user",
+]
 
 
 def own_addresses(host: Host) -> list[str]:
@@ -247,29 +263,62 @@ class _Live:
             self._instance.server.config_set({name: self._instance.live[name] for name in reversed(self._set)})
 
 
-def converge(
-    instance: Instance, login: Login, declared: Declared, choice: Choice, found: Material, access: t.Mapping[str, Access],
-    conf: tuple[str, t.Optional[Access]], steps: tuple[dict[str, str], dict[str, str]], reload: bool,
-) -> None:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What is declared, as ``directives`` too, and what there is: the server and the texts in the three files.
+
+    ``now``: seconds since 1970. ``absent``: Redis is only about to be installed (check mode).
+    """
+
+    declared: Declared
+    directives: dict[str, str]
+    instance: Instance
+    login: Login
+    found: Material
+    now: float
+    absent: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """``choice`` is what the files shall hold, with the ``access`` of each, ``text`` what redis.conf does.
+
+    ``conf_access``: of redis.conf (None: as it is). ``served``: the certificate that the server serves now; ``reload``: it is another than
+    the declared one. ``links``: who is connected without TLS.
+    """
+
+    choice: Choice
+    access: t.Mapping[str, Access]
+    config: ConfigPlan
+    text: str
+    conf_access: t.Optional[Access]
+    served: t.Optional[Certificate]
+    reload: bool
+    links: PlainLinks
+    warnings: list[str]
+    changes: list[Change]
+
+
+def converge(state: State, plan: Plan) -> None:
     """Bring files, live server and configuration file there; where a step fails, all go back. Raises Problem.
 
     The server first reads copies next to the places and verifies itself by a handshake; then the files change, then it is reported
-    the final names, then the plain port closes (second of ``steps``), then the configuration file changes. Wherever a run is
+    the final names, then the plain port closes (set_live_order()), then the configuration file changes. Wherever a run is
     cut off, the next one sees it: the names in the live server are not the final ones, or not those of the file. Old authorities
     are trusted until the end, so that the next run can log in with the files that it finds.
     """
-    text, conf_access = conf
-    first, last = steps
+    instance, declared, text, conf_access = state.instance, state.declared, plan.text, plan.conf_access
+    first, last = set_live_order(plan.config, state.directives["tls-port"], instance.live)
     final = {directive: declared.paths[kind] for kind, directive in MATERIAL.items()}
     staged, done = None, False
-    live = _Live(instance, choice, declared.passphrase, login)
-    files = Files(declared, choice, found, access)
+    live = _Live(instance, plan.choice, declared.passphrase, state.login)
+    files = Files(declared, plan.choice, state.found, plan.access)
     try:
         if text != instance.text or conf_access:
             staged = stage(instance, text, access=conf_access)
         if instance.running:
             nearby = {MATERIAL[kind]: path for kind, path in files.put_next_to().items()}
-            live.set({**first, **(final if reload else {}), **nearby})
+            live.set({**first, **(final if plan.reload else {}), **nearby})
             live.verify()
         files.put_in_place()
         if instance.running and (files.changed or last):
