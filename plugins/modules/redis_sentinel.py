@@ -348,70 +348,22 @@ tilt:
   type: bool
 """
 
-import dataclasses
-import os
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import AclPlan, Scope
-from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import GroupHosts
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import (
-    await_quorum,
-    require_file_accepted,
-    reset,
-    restarted,
-    set_live,
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.apply import await_quorum
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect import report_of, watched_by
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan import advice, cautions
+from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.watch_apply import (
+    Plan,
+    State,
+    apply,
+    plan_of,
+    read_state,
+    require_safe,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.collect import (
-    Sentinel,
-    addresses_of,
-    find_sentinel_unit,
-    read_sentinel,
-    report_of,
-    require_address,
-    require_logins_of,
-    require_scripts,
-    ring_of,
-    watched_by,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.conf import SentinelConf
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.plan import (
-    SCRIPTS,
-    Declared,
-    Item,
-    Now,
-    advice,
-    cautions,
-    changes_of,
-    declared_of,
-    edit,
-    options_of,
-    plan_items,
-    require_names,
-    require_port,
-    require_quiet,
-    require_restartable,
-    reset_changes,
-    settings_of,
-    undeclared,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.service import Service, read_service
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_apply import (
-    planned_users,
-    require_peers,
-    set_users,
-)
-from ansible_collections.redisops.recovery.plugins.module_utils.sentinel.users_plan import words_of_users
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import mode_of, parse_mode
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
-from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import (
-    apply_access,
-    plan_path_access,
-)
 
 SPEC = {
     **connection_spec(),
@@ -487,165 +439,41 @@ SPEC = {
 SYSTEM_UNITS = "/etc/systemd/system"
 
 
-def to_servers(params: dict) -> Login:
-    """How Sentinel itself reaches the servers, without a user yet."""
-    tls = params["tls_replication"]
-    files = {"ca_certs": params["tls_ca_cert_file"], "client_cert_file": params["tls_cert_file"], "client_key_file": params["tls_key_file"]}  # fmt: skip
-    return Login(tls=tls, validate_certs=params["validate_certs"], **(files if tls else {}))
-
-
-def find(params: dict, host: Host, login: Login, check: bool) -> tuple[Sentinel, str, bool]:
-    """The Sentinel, its unit, and whether it is yet to be brought. Raises Problem."""
-    unit, package = (params["unit"], "") if params["unit"] != "auto" else find_sentinel_unit(host)
-    path = params["config_file"]
-    if unit and os.path.exists(path):
-        return read_sentinel(path, login, host), unit, False
-    if check and params["fresh_install"]:
-        return Sentinel(path, "", host), unit, True
-    raise Problem(
-        "sentinel_missing", f"there is no {path}" if unit else "systemd has no unit of a Sentinel", "an installed Sentinel",
-        f"install the package {package or 'of the server'}" + ("" if package else ", or set unit and config_file"), package=package,
-    )  # fmt: skip
-
-
-def users_plan(sentinel: Sentinel, params: dict, added: bool) -> AclPlan:
-    """What to do to Sentinel's own users. Raises Problem, or Refusal where somebody would be locked out."""
-    declared = words_of_users(params["users"], params["default_user"])
-    login = (params["login_user"], params["login_password"])
-    peer = (params["sentinel_user"], params["sentinel_password"]) if len(params["sentinels"]) > 1 else None
-    return planned_users(sentinel, declared, login, peer, Scope(params["finish"], params["purge"], added))
-
-
-@dataclasses.dataclass
-class Work:
-    """What is to be done, as it was planned."""
-
-    declared: Declared
-    ring: GroupHosts
-    sentinel: Sentinel
-    service: Service
-    fresh: bool
-    items: list[Item]
-    users: AclPlan
-    addresses: dict
-    because: dict
-    reasons: list[str]
-    due: bool
-
-    @property
-    def starts(self) -> bool:
-        return self.due or not self.sentinel.running
-
-    def made(self, conf: SentinelConf) -> str:
-        """The file that a Sentinel which does not run should find."""
-        text = edit(conf, [item for item in self.items if not (self.sentinel.running and item.live)])
-        if self.sentinel.running or not self.users.changes:
-            return text
-        conf.set_users([" ".join((name, *words)) for name, words in self.users.file_after.items()])
-        return conf.render()
-
-
-def plan(params: dict, check: bool) -> tuple[Work, list[Change], list[str]]:
-    """The work, its changes but those of users, and the names that nobody declared. Raises Problem or Refusal."""
-    settings = settings_of(params)
-    ring = ring_of(params["sentinels"], params["address"], settings)
-    declared = Declared(declared_of(params["primaries"], len(ring.all)), options_of(params), settings)
-    login = login_of(params)
-    require_port(settings, login.port, login.unix_socket)
-    sentinel, unit, fresh = find(params, Host(), login, check)
-    empty = params["fresh_install"] and not sentinel.running
-    scripts = [one.options.get(script, "") for one in declared.primaries for script in SCRIPTS]
-    service = read_service(sentinel, unit, params, scripts, SYSTEM_UNITS, empty)
-    now = sentinel.now([member for one in declared.primaries for member in one.group_hosts])
-    require_names(params["reset"], now.names, "reset")
-    addresses, because = addresses_of(declared, now, ring, login, to_servers(params), fresh)
-    others = undeclared(declared, now)
-    items = plan_items(declared, now, addresses, others if params["purge"] and params["finish"] else [])
-    # Of a host that this run brought, the diff is reported against nothing: check mode cannot know what the package would bring.
-    reported = plan_items(declared, Now(), addresses, []) if empty else items
-    reasons = [f"{item.option} is declared as {item.after or 'none'}" for item in items if not item.live]
-    reasons = reasons + service.reasons if sentinel.running else []
-    due = bool(reasons) and params["restart"] == "if_needed"
-    if sentinel.running and not due:
-        items = reported = [item for item in items if item.live]
-    users = users_plan(sentinel, params, check and bool(params["pending"]))
-    work = Work(declared, ring, sentinel, service, fresh, items, users, addresses, because, reasons, due)
-    changes = changes_of(reported, sentinel.running, sentinel.path) + service.changes
-    if not empty:
-        mode = mode_of(sentinel.path) & params["mode"]
-        changes += [change for change in [plan_path_access(sentinel.path, None, None, mode)[1]] if change]
-    return work, changes + service.process(sentinel.running, due, reasons), others
-
-
-def require_safe(work: Work, params: dict, forgotten: list[Change], check: bool) -> None:
-    """Everything that could be wrong, before anything is touched. Raises Problem or Refusal."""
-    sentinel = work.sentinel
-    require_address(sentinel, work.ring, work.declared.options, login_of(params))
-    require_scripts(work.items, SCRIPTS)
-    require_logins_of(work.declared, work.items, sentinel, work.addresses, to_servers(params))
-    if work.due:
-        require_restartable(sentinel.watched.values(), sentinel.tilt)
-    if forgotten:
-        require_quiet([sentinel.watched[name] for name in params["reset"]], sentinel.tilt, "a reset")
-    if work.starts:
-        require_file_accepted(sentinel, work.made(sentinel.conf))
-    if not check:  # last: who may have to log in again is asked to
-        require_peers(sentinel.server, work.users)
-
-
-def act(work: Work, params: dict, forgotten: list[Change]) -> tuple[Sentinel, list[str]]:
-    """Live, then what takes a start, then what is forgotten; gives the Sentinel as it is then, and warnings. Raises Problem."""
-    sentinel, login, warnings = work.sentinel, login_of(params), []
-    if sentinel.running:
-        back = set_users(sentinel.server, login, work.users)
-        try:
-            set_live(sentinel, [item for item in work.items if item.live])
-        except Problem:
-            back()
-            raise
-    if work.starts:
-        restarted(sentinel, work.service.unit, work.made, login, work.service.prepare)
-    else:
-        work.service.prepare()
-    path = sentinel.path
-    apply_access([path], plan_path_access(path, None, None, mode_of(path) & params["mode"])[0])
-    sentinel = read_sentinel(path, login, sentinel.host)
-    for name in dict.fromkeys(change.name.split()[0] for change in forgotten):
-        if not reset(sentinel.server, sentinel.watched[name]):
-            warnings.append(
-                f"{name}: since SENTINEL RESET not all has been found again that was up; wait before the next."
-            )
-    return sentinel, warnings
+def settles(state: State, plan: Plan, can_fail_over: bool, purge: bool) -> bool:
+    """Whether a call with ``finish`` would have nothing left to do."""
+    return bool(plan.users.settled and not plan.stale and can_fail_over and not (purge and state.undeclared))
 
 
 def body(module: AnsibleModule) -> dict:
     params = {**module.params, "mode": parse_mode(module.params["mode"], example="0640")}
-    check, finish = module.check_mode, params["finish"]
-    work, changes, others = plan(params, check)
-    stale = reset_changes(work.sentinel.watched, params["reset"], params["reset_after"])
-    forgotten = stale if finish else []
-    if check:
-        changes = [change for change in changes if change.name not in params["pending"]]
-    changes += work.users.changes + forgotten
-    if changes and not work.fresh:
-        require_safe(work, params, forgotten, check)
-    sentinel = work.sentinel
-    warnings = advice(work.declared.primaries, work.ring.all, params["failure_domains"] or {})
-    if changes and not check:
-        sentinel, more = act(work, params, forgotten)
+    check, finish, login = module.check_mode, params["finish"], login_of(params)
+    state = read_state(params, Host(), login, check, SYSTEM_UNITS)
+    plan = plan_of(state, params, check)
+    if plan.changes and not state.fresh:
+        require_safe(state, plan, params, login, check)
+    sentinel = state.sentinel
+    warnings = advice(state.declared.primaries, state.ring.all, params["failure_domains"] or {})
+    if plan.changes and not check:
+        sentinel, more = apply(state, plan, params, login)
         warnings += more
     watched = watched_by(sentinel.server) if sentinel.running else {}
-    names = [one.name for one in work.declared.primaries if one.name in watched]
+    names = [one.name for one in state.declared.primaries if one.name in watched]
     if finish and not check:
         await_quorum(sentinel.server, names, params["timeout"])
-    report = report_of(sentinel.server, watched, work.because)
-    reachable = check or all(report[name]["can_fail_over"] for name in names)
-    warnings += cautions(sentinel.tilt, report, others, work.users.unknown_users, params["purge"])
+    report = report_of(sentinel.server, watched, state.because)
+    can_fail_over = check or all(report[name]["can_fail_over"] for name in names)
+    warnings += cautions(sentinel.tilt, report, state.undeclared, plan.users.unknown_users, params["purge"])
     return result_of(
-        changes, pending=list(dict.fromkeys(change.name for change in changes)), primaries=report, myid=sentinel.id, tilt=sentinel.tilt,
-        running=work.sentinel.running, restart_required=work.reasons if not work.due else [], warnings=warnings,
-        settled=finish or bool(work.users.settled and not stale and reachable and not (params["purge"] and others)),
-    )  # fmt: skip
+        plan.changes,
+        pending=list(dict.fromkeys(change.name for change in plan.changes)),
+        primaries=report,
+        myid=sentinel.id,
+        tilt=sentinel.tilt,
+        running=state.sentinel.running,
+        restart_required=[] if plan.due else plan.reasons,
+        warnings=warnings,
+        settled=finish or settles(state, plan, can_fail_over, params["purge"]),
+    )
 
 
 def secrets_of(params: dict) -> list[str]:

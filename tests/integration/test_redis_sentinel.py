@@ -620,9 +620,9 @@ def test_a_stale_replica_is_forgotten_on_request_only(declare, servers, watching
 
 
 def test_a_file_with_which_it_does_not_start_is_taken_back(declare, watching, monkeypatch):
-    from ansible_collections.redisops.recovery.plugins.modules import redis_sentinel
+    from ansible_collections.redisops.recovery.plugins.module_utils.sentinel import watch_apply
 
-    monkeypatch.setattr(redis_sentinel, "judge_file", lambda *_arguments: None)
+    monkeypatch.setattr(watch_apply, "require_file_accepted", lambda *_arguments: None)
     first = watching[0]
     state = settled_state(first)
     result = declare(first, settings={"bind": "127.0.0.1", "loglevel": "loud"})
