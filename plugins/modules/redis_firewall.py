@@ -235,12 +235,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.firewall.apply i
     tcp_sockets,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.firewall.nft_ruleset import (
+    Table,
     render_table,
     same_table,
     short,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.firewall.plan import (
     TABLE,
+    State,
     Tuning,
     admitted_words,
     file_text,
@@ -303,38 +305,53 @@ def rolled_back(commit_confirm):
                    "a confirmation within rollback_seconds", "run again, with a longer rollback_seconds if this host is slow")  # fmt: skip
 
 
-def confirm(host, nft, params, state, wanted, unit):
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What is there (``state``), the table that is ``wanted``, and the ``unit`` that loads it at boot, as text."""
+
+    host: Host
+    nft: Nft
+    state: State
+    wanted: Table
+    unit: str
+
+    def plan(self, state, params):
+        """What to do from ``state``."""
+        return plan(state, self.wanted, params["nft_file"], self.unit)
+
+
+def confirm(work, params):
     """The second call: what was made by commit-confirm stays, and goes into file and unit. Raises Problem."""
-    commit_confirm = CommitConfirm(host, nft, params["confirm"])
-    if not commit_confirm.waiting or not same_table(state.live, wanted):
+    commit_confirm = CommitConfirm(work.host, work.nft, params["confirm"])
+    if not commit_confirm.waiting or not same_table(work.state.live, work.wanted):
         raise rolled_back(commit_confirm)
-    found = plan(dataclasses.replace(state, armed=None), wanted, params["nft_file"], unit)
+    found = work.plan(dataclasses.replace(work.state, armed=None), params)
 
     def decide():
         if not commit_confirm.confirm():
             raise rolled_back(commit_confirm)
 
-    keep(host, found, (params["nft_file"], file_text(wanted)), unit, decide)
+    keep(work.host, found, (params["nft_file"], file_text(work.wanted)), work.unit, decide)
     return found
 
 
-def act(host, nft, params, state, wanted, unit, found):
+def act(work, params, found):
     """Do what is planned. With a commit-confirm only the live part, and its name and seconds are returned. Raises Problem."""
-    text = file_text(wanted)
+    host, nft, wanted, armed, text = work.host, work.nft, work.wanted, work.state.armed, file_text(work.wanted)
     if found.load and params["commit_confirm"] and params["rollback_seconds"]:
         commit_confirm = CommitConfirm(host, nft, str(time.time_ns()))
-        commit_confirm.arm(params["rollback_seconds"], state.armed)
+        commit_confirm.arm(params["rollback_seconds"], armed)
         try:
             load_verified(nft, wanted, text)
         except Problem:
             commit_confirm.roll_back()
             raise
         return {"id": commit_confirm.name, "seconds": params["rollback_seconds"]}
-    if state.armed:
-        CommitConfirm(host, nft, state.armed).confirm()
+    if armed:
+        CommitConfirm(host, nft, armed).confirm()
     if found.load:
         load_verified(nft, wanted, text)
-    keep(host, found, (params["nft_file"], text), unit, lambda: None)
+    keep(host, found, (params["nft_file"], text), work.unit, lambda: None)
     return None
 
 
@@ -372,14 +389,15 @@ def body(module):
         warnings.append(
             f"systemd does not run this host: nothing loads {params['nft_file']} at boot. See to it yourself."
         )
-    found = plan(state, wanted, params["nft_file"], unit)
+    work = Work(host, nft, state, wanted, unit)
+    found = work.plan(state, params)
     if found.load or found.file:
         nft.check(file_text(wanted))
     commit_confirm = None
     if params["confirm"]:
-        found = confirm(host, nft, params, state, wanted, unit)
+        found = confirm(work, params)
     elif not module.check_mode:
-        commit_confirm = act(host, nft, params, state, wanted, unit, found)
+        commit_confirm = act(work, params, found)
     rows = left_out(declared, sockets)
     result = result_of(
         found.changes, services=admitted_words(declared), peers=[short(one) for one in declared.peers], left_out=rows,

@@ -132,6 +132,9 @@ to_primary:
   type: str
 """
 
+import dataclasses
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
@@ -151,6 +154,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.swit
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.switchover_plan import (
     Candidate,
+    SentinelView,
     choose,
     require_sentinels,
     require_set,
@@ -175,6 +179,21 @@ SPEC = {
 PREFERRED = 1
 
 
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The group as it is: connections and ``views`` by member, its ``primary``, and what each of ``sentinels`` says.
+
+    ``asked``: how the Sentinels are logged in to.
+    """
+
+    servers: dict[str, Server]
+    group_hosts: GroupHosts
+    primary: View
+    views: list[View]
+    sentinels: list[SentinelView]
+    asked: Login
+
+
 def look_at(group_hosts: GroupHosts, login: Login) -> tuple[dict[str, Server], list[View]]:
     """A connection to every host of the group that answers, and everybody's view."""
     servers, views = {}, []
@@ -196,31 +215,26 @@ def candidate(server: Server, view: View) -> Candidate:
     return Candidate(view, fault=fault, priority=info.number("slave_priority", 100))
 
 
-def switch(
-    module: AnsibleModule,
-    servers: dict,
-    group_hosts: GroupHosts,
-    primary: View,
-    views: list,
-    target: Candidate,
-    sentinels: list,
-    asked: Login,
-) -> Switch:
+def switch(state: State, target: Candidate, params: t.Mapping[str, t.Any]) -> Switch:
     """Hold, promote, release, and see everybody linked. Raises Problem."""
-    params, chosen, name = module.params, target.view.address, module.params["primary_name"]
-    rivals = [view.address for view in views if sentinels and view.link_up and view.upstream == primary.address]
-    work = Switch(servers, group_hosts, primary, target, rivals)
+    sentinels, chosen, name = state.sentinels, target.view.address, params["primary_name"]
+    rivals = [
+        view.address for view in state.views if sentinels and view.link_up and view.upstream == state.primary.address
+    ]
+    work = Switch(state.servers, state.group_hosts, state.primary, target, rivals)
     prefers = bool(sentinels) and target.priority != PREFERRED
     if prefers:
         work.command(chosen, "CONFIG", "SET", "replica-priority", PREFERRED)
     try:
-        if sentinels and not wait_for_priority(params["sentinels"], name, asked, group_hosts, chosen, PREFERRED):
+        if sentinels and not wait_for_priority(
+            params["sentinels"], name, state.asked, state.group_hosts, chosen, PREFERRED
+        ):
             raise Problem(
                 "target_unseen", f"the Sentinels did not take notice of {target.view.address} in time; nothing has been switched",
                 "Sentinels that are linked to it", "see SENTINEL REPLICAS on each, then run again",
             )  # fmt: skip
         if sentinels:
-            first = connect(login_at(asked, endpoint(*split_endpoint(sentinels[0].address, 26379))))
+            first = connect(login_at(state.asked, endpoint(*split_endpoint(sentinels[0].address, 26379))))
         work.pause_until_caught_up()
         if sentinels:
             work.by_sentinel(first, name)
@@ -238,17 +252,21 @@ def switch(
     return work
 
 
+def candidates_of(state: State) -> list[Candidate]:
+    """Everybody but the primary."""
+    return [
+        candidate(state.servers[view.address], view) if view.address in state.servers else Candidate(view)
+        for view in state.views
+        if view is not state.primary
+    ]
+
+
 def body(module: AnsibleModule) -> dict:
     params = module.params
     group_hosts = GroupHosts(params["group_hosts"], params["group_hosts"][0] if params["group_hosts"] else "")
     login = login_of(params)
-    asked = Login(
-        **{
-            **vars(login),
-            "user": params["sentinel_user"],
-            "password": params["sentinel_password"],
-            "previous_password": None,
-        }
+    asked = dataclasses.replace(
+        login, user=params["sentinel_user"], password=params["sentinel_password"], previous_password=None
     )
     servers, views = look_at(group_hosts, login)
     primary = require_set(views)
@@ -259,19 +277,15 @@ def body(module: AnsibleModule) -> dict:
     sentinels = read_sentinels(params["sentinels"], params["primary_name"], asked, group_hosts)
     if params["sentinels"]:
         require_sentinels(sentinels, len(params["sentinels"]), primary.address)
-    others = [
-        candidate(servers[view.address], view) if view.address in servers else Candidate(view)
-        for view in views
-        if view is not primary
-    ]
-    target = choose(primary, others, wanted, params["max_behind"])
+    state = State(servers, group_hosts, primary, views, sentinels, asked)
+    target = choose(primary, candidates_of(state), wanted, params["max_behind"])
     if target.view.address == primary.address:
         return result_of([], gap_ms=None, from_primary=primary.address, to_primary=primary.address)
     words = f"pause writes on {primary.address}, wait until {target.view.address} has every byte, promote it, let writes go on"
     changes = [Change("set", "primary", primary.address, target.view.address, words)]
     gap, warnings = None, []
     if not module.check_mode:
-        done = switch(module, servers, group_hosts, primary, views, target, sentinels, asked)
+        done = switch(state, target, params)
         gap, warnings = done.gap_ms, done.warnings
     return result_of(
         changes, warnings=warnings, gap_ms=gap, from_primary=primary.address, to_primary=target.view.address
