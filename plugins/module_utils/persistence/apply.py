@@ -20,7 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedTwin, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 __all__ = ["bring_aof_up", "convert_offline", "settle_aof", "verified_save"]
@@ -174,9 +174,8 @@ def convert_offline(disk: DataFiles, set_aside: bool, now: t.Callable[[], float]
             os.fsync(copy.fileno())
         # No newer than its source, so that a run that is cut off before it writes the file is not taken for a newer AOF.
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-        StagedFile(
-            os.path.join(building, place.appendfilename + ".manifest"), AofManifest((base,)).render(), like=target
-        ).commit()
+        manifest = os.path.join(building, place.appendfilename + ".manifest")
+        StagedTwin(manifest, AofManifest((base,)).render(), target).commit()
         if set_aside:
             moved = f"{place.aof_dir}.older-{int(now())}"
             while os.path.lexists(moved):

@@ -41,7 +41,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
     Candidate,
     temporary_server,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedEdit, StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
 __all__ = ["await_quorum", "require_file_accepted", "reset", "restarted", "set_live"]
@@ -207,7 +207,7 @@ def restarted(
     try:
         new = make(SentinelConf(old, path))
         if new != old:
-            StagedFile(path, new, 0o640, made_from=old).commit()
+            StagedEdit(path, new, old, 0o640).commit()
         prepare()
     except Problem as found:
         problem = found

@@ -28,7 +28,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
     server_binary,
     temporary_server,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_includes, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedEdit, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
@@ -284,8 +284,6 @@ def require_accepted(instance: Instance, text: str, acl_text: t.Optional[str] = 
 
 def stage(
     instance: Instance, text: str, made_from: t.Optional[str] = None, access: t.Optional[Access] = None
-) -> StagedFile:
+) -> StagedEdit:
     """Stage ``text`` as the instance's file, edited from ``made_from``. Raises Problem; then nothing has been touched."""
-    return StagedFile(
-        instance.path, text, 0o640, made_from=instance.text if made_from is None else made_from, access=access
-    )
+    return StagedEdit(instance.path, text, instance.text if made_from is None else made_from, 0o640, access)

@@ -19,7 +19,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
+    "StagedEdit",
     "StagedFile",
+    "StagedTwin",
     "digest_of",
     "fsync_dir",
     "group_id",
@@ -171,26 +173,25 @@ class StagedFile:
     Staging first means that a full disk or a read-only directory shows before anything else has been touched.
     """
 
+    #: Another file that owner, mode and extended attributes come from.
+    _like: t.Optional[str] = None
+
     def __init__(
         self,
         path: str,
         text: str,
         mode: int = 0o644,
-        like: t.Optional[str] = None,
-        made_from: t.Optional[str] = None,
         access: t.Optional[Access] = None,
         follow: bool = True,
     ) -> None:
-        """Stage ``text`` for ``path``. Owner, mode and extended attributes come from the existing file (or ``like``).
+        """Stage ``text`` for ``path``. Owner, mode and extended attributes come from the existing file.
 
         ``mode`` is for a file that does not exist yet, ``access`` for one that shall have another.
-        ``made_from`` is the text that ``text`` was edited from: commit() refuses if the file says something else by then.
         ``follow`` False: a link at ``path`` is replaced, and what it points to is left alone. Raises Problem; then nothing is left behind.
         """
         directory, name = os.path.split(os.path.realpath(path) if follow else os.path.abspath(path))
         directory = os.path.realpath(directory)
         self.path = os.path.join(directory, name)
-        self._made_from = made_from
         self._temp = os.path.join(directory, f".{name}{_SUFFIX}")
         try:
             self._unlink()  # what a run that was cut off may have left
@@ -199,7 +200,7 @@ class StagedFile:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as handle:
                 handle.write(text)
                 handle.flush()
-                _dress(handle.fileno(), like or self.path, mode, access)
+                _dress(handle.fileno(), self._like or self.path, mode, access)
                 os.fsync(handle.fileno())
         except OSError as error:
             self.discard()
@@ -207,12 +208,6 @@ class StagedFile:
 
     def commit(self) -> None:
         """Put the new content in place, atomically and durably. Raises Problem."""
-        if self._made_from is not None and os.path.exists(self.path) and read_text(self.path) != self._made_from:
-            self.discard()
-            raise Problem(
-                "file_changed", f"{self.path} was changed by somebody else while this ran; what they wrote stands",
-                "nobody else who writes the file at the same time", "run again: it begins with what the file says now",
-            )  # fmt: skip
         try:
             os.replace(self._temp, self.path)
             fsync_dir(os.path.dirname(self.path))
@@ -232,6 +227,36 @@ class StagedFile:
             os.unlink(self._temp)
         except FileNotFoundError:
             pass
+
+
+class StagedTwin(StagedFile):
+    """New content for a file that gets owner, mode and extended attributes of the file ``like``."""
+
+    def __init__(self, path: str, text: str, like: str) -> None:
+        """Stage ``text`` for ``path``. Raises Problem; then nothing is left behind."""
+        self._like = like
+        super().__init__(path, text)
+
+
+class StagedEdit(StagedFile):
+    """New content that was edited from ``made_from``: commit() refuses if the file says something else by then."""
+
+    def __init__(
+        self, path: str, text: str, made_from: str, mode: int = 0o644, access: t.Optional[Access] = None
+    ) -> None:
+        """Stage ``text`` for ``path``, as StagedFile does. Raises Problem; then nothing is left behind."""
+        super().__init__(path, text, mode, access)
+        self._made_from = made_from
+
+    def commit(self) -> None:
+        """Put the new content in place, atomically and durably. Raises Problem, too where somebody else has written the file."""
+        if os.path.exists(self.path) and read_text(self.path) != self._made_from:
+            self.discard()
+            raise Problem(
+                "file_changed", f"{self.path} was changed by somebody else while this ran; what they wrote stands",
+                "nobody else who writes the file at the same time", "run again: it begins with what the file says now",
+            )  # fmt: skip
+        super().commit()
 
 
 def digest_of(path: str) -> tuple[int, str]:
