@@ -9,10 +9,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
+    DeclaredUnit,
     Pending,
     Process,
     directive_reasons,
     missing_keys,
+    plan_unit,
     process_reasons,
     require_is_the_units,
     require_overrides,
@@ -300,3 +302,26 @@ def test_a_unit_that_cannot_be_managed():
     assert unit_problem("redis", {"LoadState": "loaded"}) is None
     assert unit_problem("redis", {"LoadState": "not-found"}).code == "no_unit"
     assert unit_problem("redis", {}).code == "no_unit"
+
+
+def unit(enabled=True):
+    return DeclaredUnit("redis", "/units/zz.conf", {"UMask": "0007"}, "[Service]\nUMask=0007\n", enabled, 0o660)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "state", "drop_in", "fresh", "actions"),
+    [
+        (True, "enabled", "[Service]\nUMask=0007\n", False, []),
+        (True, "alias", "[Service]\nUMask=0007\n", False, []),
+        (True, "enabled", "", False, ["write /units/zz.conf and reload systemd"]),
+        (True, "disabled", "[Service]\nUMask=0007\n", False, ["enable redis"]),
+        (False, "enabled-runtime", "[Service]\nUMask=0007\n", False, ["disable redis"]),
+        (False, "static", "[Service]\nUMask=0007\n", False, []),
+        # of a host that this run brought, nothing counts as there
+        (True, "enabled", "[Service]\nUMask=0007\n", True, ["write /units/zz.conf and reload systemd", "enable redis"]),
+    ],
+)
+def test_what_a_unit_lacks(enabled, state, drop_in, fresh, actions):
+    changes = plan_unit(unit(enabled), {"UnitFileState": state}, drop_in, fresh)
+    assert [change.action for change in changes] == actions
+    assert [change.before for change in changes if change.layer == "unit" and not drop_in] == [None] * (not drop_in)
