@@ -59,6 +59,11 @@ class Pending:
     changes: frozenset[str] = frozenset()
     restart: frozenset[str] = frozenset()
 
+    @property
+    def repairs_data(self) -> bool:
+        """Whether they bring places and AOF in order, which before that is no fault."""
+        return bool(self.changes & {*PLACE, "appendonly"})
+
 
 @dataclasses.dataclass(frozen=True)
 class Process:

@@ -19,7 +19,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
     require_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
@@ -95,11 +94,6 @@ class State:
     pending: Pending
 
     @property
-    def repaired(self) -> bool:
-        """Whether what comes before this in the same run verifies the data and repairs these, and in check mode has not done so yet."""
-        return _repairs(self.pending)
-
-    @property
     def stale(self) -> bool:
         """Whether systemd has not read the unit's files as they are now."""
         return self.shown.get("NeedDaemonReload") == "yes"
@@ -128,10 +122,6 @@ class Done:
     keys: t.Optional[dict[str, t.Any]]
 
 
-def _repairs(pending: Pending) -> bool:
-    return bool(pending.changes & {*PLACE, "appendonly"})
-
-
 def read_state(declared: DeclaredUnit, host: Host, params: t.Mapping[str, t.Any], login: Login, check: bool) -> State:
     """Look at unit and server, which have to belong together. Raises Problem or Refusal."""
     unit, fresh = declared.unit, params["fresh_install"]
@@ -145,7 +135,7 @@ def read_state(declared: DeclaredUnit, host: Host, params: t.Mapping[str, t.Any]
     overrides = command_line_overrides(start)
     pending = Pending(frozenset(params["pending"]), frozenset(params["pending_restart"])) if check else Pending()
     if not problem:
-        if not _repairs(pending):
+        if not pending.repairs_data:
             require_overrides(overrides, in_file)
         require_unit_file(start, params["config_file"])
     drop_in = host.read(declared.path) or ""
@@ -178,7 +168,7 @@ def _require_safe(state: State, info: Info) -> None:
     if info.flag("aof_enabled"):
         require_aof_replays(instance.server, info)
     require_primary(info, sentinel_listens(instance.server))
-    require_restart(_file_values(now), now.live, info, aof_in_use(host, instance.pid, disk), state.repaired)
+    require_restart(_file_values(now), now.live, info, aof_in_use(host, instance.pid, disk), state.pending.repairs_data)
 
 
 def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
@@ -196,7 +186,7 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
         words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
     if not instance.running or fresh:
-        if instance.text and in_file["dir"] and not state.repaired:
+        if instance.text and in_file["dir"] and not state.pending.repairs_data:
             require_start(instance.path, in_file, scan(disk_of(in_file)))
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     rewrites = state.drop_in != declared.text and not state.missing
