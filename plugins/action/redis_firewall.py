@@ -81,8 +81,6 @@ class ActionModule(ActionBase):
             " and its boot file still has the old rules."
         )
 
-    # --- names of the inventory ---
-
     def _with_addresses(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """The arguments with names of the inventory replaced by addresses; what has another shape is for the module to refuse."""
         variables = arguments.get("address_variables", ["ansible_host"])

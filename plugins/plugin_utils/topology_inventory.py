@@ -81,8 +81,6 @@ class TopologyInventory(BaseInventoryPlugin, Constructable, Cacheable):
             return f"Reading a Redis inventory needs redis-py >= 3.5 on the controller. Do: {sys.executable} -m pip install redis."
         return problem.message()
 
-    # --- options ---
-
     def text(self, name: str) -> t.Optional[str]:
         """A string option, its template worked out; None for an empty one."""
         return self._worked_out(name, self.get_option(name)) or None
@@ -114,8 +112,6 @@ class TopologyInventory(BaseInventoryPlugin, Constructable, Cacheable):
             validate_certs=self.get_option("validate_certs"),
         )
 
-    # --- what there is ---
-
     def _endpoints(self, path: str, cache: bool) -> tuple[list[Endpoint], str]:
         """From the cache where that is wanted and it has them; else from the servers. With the time at which they were asked."""
         wanted, key, asked = self.get_option("cache"), self.get_cache_key(path), self.asked()
@@ -133,8 +129,6 @@ class TopologyInventory(BaseInventoryPlugin, Constructable, Cacheable):
         if wanted:
             self._cache[key] = {"asked": asked, "seen_at": seen_at, "endpoints": [one.stored() for one in endpoints]}
         return endpoints, seen_at
-
-    # --- which host each one is ---
 
     def _names(self, endpoints: t.Sequence[Endpoint], path: str) -> tuple[list[str], list[str]]:
         existing = self._existing(path)
@@ -202,8 +196,6 @@ class TopologyInventory(BaseInventoryPlugin, Constructable, Cacheable):
             except AnsibleError:
                 return ""
         return "" if "{{" in text else text
-
-    # --- into the inventory ---
 
     def _add(self, host: Host, new: bool, seen_at: str) -> None:
         name = self.inventory.add_host(host.name)

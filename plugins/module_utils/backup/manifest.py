@@ -71,10 +71,6 @@ class BackupManifest:
     def total_keys(self) -> int:
         return sum(int(counts[0]) for counts in self.keys.values())
 
-    @property
-    def expiring_keys(self) -> int:
-        return sum(int(counts[1]) for counts in self.keys.values())
-
     def render(self) -> str:
         return seal(dataclasses.asdict(self))
 

@@ -90,8 +90,6 @@ class Restic:
             self._version = found
         return self._version
 
-    # --- the repository -------------------------------------------------------------------------------------------------
-
     def exists(self) -> bool:
         """False only where the place answers and holds no repository; it is opened, so that the password is verified as well."""
         try:
@@ -115,12 +113,6 @@ class Restic:
         """The structure, and the data of a part (``5%``, ``1/7``, ``100%``) where one is named. No time given: that of short commands."""
         part = [] if read_data_subset is None else [f"--read-data-subset={read_data_subset}"]
         self._run("check", *part, timeout=timeout)
-
-    def unlock(self) -> None:
-        """Remove locks whose run has ended; those of runs that live stay."""
-        self._run("unlock")
-
-    # --- snapshots ------------------------------------------------------------------------------------------------------
 
     def save(self, directory: str, tags: t.Sequence[str], when: int, timeout: float, hostname: str) -> Saved:
         """The content of ``directory``, at the root of a new snapshot, dated ``when`` (seconds since 1970) and of ``hostname``.
@@ -187,8 +179,6 @@ class Restic:
         """Remove snapshots; with ``prune`` the data that no other one needs as well. One that is not there is no error."""
         if ids:
             self._run("forget", *(["--prune"] if prune else []), *map(_checked_id, ids), timeout=timeout)
-
-    # --- how it runs ----------------------------------------------------------------------------------------------------
 
     @property
     def _name(self) -> str:

@@ -79,8 +79,6 @@ class Work:
     def _server(self, node_id: str) -> Server:
         return self.nodes.by_id[node_id]
 
-    # --- a cluster comes to be ------------------------------------------------------------------------------------------
-
     def _assign(self, steps: t.Sequence[Step]) -> None:
         for number, step in enumerate(steps, 1):
             server = self._server(step.node)
@@ -125,8 +123,6 @@ class Work:
                 "let the firewall admit the bus (port + 10000, redis_firewall_cluster_bus_ports), look at cluster-announce-* and "
                 "tls-cluster, then run again",
             )
-
-    # --- replicas -------------------------------------------------------------------------------------------------------
 
     def _replicate(self, steps: t.Sequence[Step]) -> None:
         for step in steps:
@@ -186,8 +182,6 @@ class Work:
                     "see both logs, then run again",
                 )
 
-    # --- slots ----------------------------------------------------------------------------------------------------------
-
     def _close(self, steps: t.Sequence[Step]) -> None:
         for step in steps:
             close_leftover(self.nodes, step.node, self.picture.name(step.other), step.slots)
@@ -204,8 +198,6 @@ class Work:
         wait_for(lambda: not self.nodes.observe().disagreement(), _JOIN_SECONDS)
 
     _resume = _move
-
-    # --- away -----------------------------------------------------------------------------------------------------------
 
     def _forget(self, steps: t.Sequence[Step]) -> None:
         """All others forget it (what one alone forgets, the others bring back); only then is it reset."""

@@ -74,8 +74,6 @@ class Nodes:
         self._servers: dict[str, Server] = {}
         self.by_id: dict[str, Server] = {}
 
-    # --- one of them ----------------------------------------------------------------------------------------------------
-
     def _server(self, address: str) -> Server:
         if address not in self._servers:
             self._servers[address] = connect(login_at(self.login, address), ASK_SECONDS)
@@ -125,8 +123,6 @@ class Nodes:
             product=f"{product} {'.'.join(version.split('.')[:2])}", link_up=facts.text("master_link_status") == "up",
             offset=facts.number("slave_repl_offset" if replica else "master_repl_offset"),
         )  # fmt: skip
-
-    # --- all of them ----------------------------------------------------------------------------------------------------
 
     def _ask_all(self, wanted: t.Sequence[tuple[str, str]]) -> list[Member]:
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:

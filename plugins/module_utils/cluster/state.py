@@ -107,8 +107,6 @@ class Picture:
         self._said = stated
         self.owned = {node_id: _slots_of(row) for node_id, row in self._rows.items()}
 
-    # --- one node -------------------------------------------------------------------------------------------------------
-
     def name(self, node_id: str) -> str:
         """The address by which people know a node."""
         if node_id in self.by_id:
@@ -141,8 +139,6 @@ class Picture:
 
     def replicas(self, node_id: str) -> list[str]:
         return [other for other in self._rows if self.primary_of(other) == node_id]
-
-    # --- all of them ----------------------------------------------------------------------------------------------------
 
     @property
     def ids(self) -> list[str]:

@@ -262,9 +262,6 @@ def load_verified(nft: Nft, wanted: t.Optional[Table], text: str) -> None:
                       "an nft whose listing is understood", f"report what these print: nft --version; nft -j list table inet {TABLE}")  # fmt: skip
 
 
-# --- file and unit -----------------------------------------------------------------------------------------------------
-
-
 def read_state(host: Host, nft: Nft, file: str) -> State:
     """What is there now. Raises Problem."""
     live, unreadable = nft.read()
@@ -344,9 +341,6 @@ def remove(host: Host, found: Plan, file: str) -> None:
             raise Problem("file_written", f"{error.filename} cannot be removed: {error.strerror}", "", "run with become: true") from None  # fmt: skip
     if found.unit:
         systemctl(host, "daemon-reload")
-
-
-# --- what else is on the host ------------------------------------------------------------------------------------------
 
 
 def resolve(names: t.Sequence[str]) -> dict[str, list[str]]:

@@ -80,9 +80,6 @@ def _in_ports(port: int, listed: str) -> bool:
     return False
 
 
-# --- ufw --------------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class _UfwRule:
     to: str
@@ -147,9 +144,6 @@ def ufw_blocks(status: UfwStatus, port: int, networks: Networks) -> list[Blocked
     if status.incoming != "allow":
         found += [Blocked(port, one, f"ufw allow proto tcp from {one} to any port {port}") for one in left]
     return found
-
-
-# --- firewalld --------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)

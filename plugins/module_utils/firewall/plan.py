@@ -245,9 +245,6 @@ def _plan_absent(state: State, file: str, live: t.Sequence[Change]) -> Plan:
     return Plan((*changes, *live), bool(live), state.file is not None, state.unit is not None, disable)
 
 
-# --- what must not be cut off ------------------------------------------------------------------------------------------
-
-
 def refuse_ports_of_ssh(declared: Declared, ports: t.Mapping[int, str]) -> None:
     """No declared port may be one of ``ports`` (port → how it is known to be sshd's). Raises Refusal."""
     hit = [f"port {port} ({ports[port]})" for port in declared.ports if port in ports]

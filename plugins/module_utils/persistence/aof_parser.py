@@ -72,9 +72,6 @@ class _Stop(Exception):
         self.ends, self.at, self.why = ends, at, why
 
 
-# --- one command, from the file: every case, and where it fails ---------------------------------------------------------
-
-
 def _line(handle: t.BinaryIO, begins: bytes) -> bytes:
     """One line without its end; ``begins`` is the pattern of what may stand there where the file ends within it. Raises _Stop."""
     at = handle.tell()
@@ -136,9 +133,6 @@ def _whole(handle: t.BinaryIO) -> tuple[bytes, tuple[bytes, ...]]:
         if number <= _ARGS:
             kept.append(first)
     return name, tuple(kept)
-
-
-# --- one command, from a block of the file: the usual case, quickly ------------------------------------------------------
 
 
 def _quick(block: bytes, at: int) -> t.Optional[tuple[bytes, tuple[bytes, ...], int]]:

@@ -102,9 +102,6 @@ def archive_dirs(place: Place) -> str:
     return os.path.join(place.dir, "redisops-aof-archive")
 
 
-# --- keeping -----------------------------------------------------------------------------------------------------------
-
-
 def _folder_ready(place: Place, folder: str) -> None:
     """Make the folder, of root alone. Raises Problem."""
     live = os.path.realpath(place.aof_dir)
@@ -319,9 +316,6 @@ def _remove(home: str) -> None:
     fsync_dir(home)
     shutil.rmtree(home)
     fsync_dir(os.path.dirname(home))
-
-
-# --- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _manifests(directory: str) -> list[str]:

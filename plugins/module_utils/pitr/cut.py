@@ -52,9 +52,6 @@ class Cut:
     last_ts: t.Optional[int]
 
 
-# --- the new directory -------------------------------------------------------------------------------------------------
-
-
 def _check_aof(host: Host, *args: str) -> Completed:
     for vendor in ("redis", "valkey"):
         done = host.run(f"{vendor}-check-aof", *args)
@@ -190,9 +187,6 @@ def stage_pieces(
     return last
 
 
-# --- to a second -------------------------------------------------------------------------------------------------------
-
-
 def stage_at(
     sets: t.Sequence[AofSet], at: int, target_dir: str, appendfilename: str, host: Host, owner: tuple[int, int]
 ) -> Cut:
@@ -225,9 +219,6 @@ def stage_at(
     last_ts = stage_pieces(pieces, target_dir, appendfilename, owner, cut)
     names = tuple(piece.entry.name for piece in pieces)
     return Cut(target_dir, names[0], names[1:], dropped, at, last_ts)
-
-
-# --- to a command ------------------------------------------------------------------------------------------------------
 
 
 def stage_before(

@@ -65,9 +65,6 @@ def ctime_of(path: str) -> t.Optional[int]:
         return None
 
 
-# --- the same file elsewhere -------------------------------------------------------------------------------------------
-
-
 def _same_start(one: str, other: str, count: int) -> bool:
     """Whether both files begin with the same ``count`` bytes (at least one)."""
     with open_regular(one) as first, open_regular(other) as second:
@@ -172,9 +169,6 @@ def _healed(live: AofSet, others: t.Sequence[AofSet]) -> _Healed:
         )
         taken.append(f"{entry.name} from {where}{rest}")
     return _Healed(dataclasses.replace(live, increments=tuple(increments)), special, taken, unsure)
-
-
-# --- what can be put together ------------------------------------------------------------------------------------------
 
 
 def _lost(live: AofSet, used: t.Mapping[int, int], sizes: t.Mapping[int, int]) -> list[t.Optional[AfterCorruption]]:
@@ -377,6 +371,3 @@ def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Repaired
             return None, piece
         pieces.append(piece)
     return RepairedAof(tuple(pieces)), ""
-
-
-# --- staging -----------------------------------------------------------------------------------------------------------

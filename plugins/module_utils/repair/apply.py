@@ -63,9 +63,6 @@ def words(target: Target, method: Method) -> list[str]:
     return [method.do, swap]
 
 
-# --- before anything is touched --------------------------------------------------------------------------------------------
-
-
 def _place_for_help(method: Method) -> None:
     """What this host cannot do by itself. Raises Refusal."""
     if method.kind == "member":
@@ -108,9 +105,6 @@ def require_harmless(
             server.close()
     elif method.method == "backup" and not method.where:
         require_backup_fits(target, sources.store.find(method.source), sources.store.group_name, test_load)
-
-
-# --- the acts --------------------------------------------------------------------------------------------------------------
 
 
 def _settings(sources: Sources, target: Target) -> Settings:

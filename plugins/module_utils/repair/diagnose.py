@@ -108,9 +108,6 @@ def find_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
     raise AssertionError("not reached")
 
 
-# --- the files -----------------------------------------------------------------------------------------------------------
-
-
 def _identity(path: str) -> t.Optional[tuple[int, int]]:
     """Which file stands there; a rewrite or a save puts another one in its place."""
     try:
@@ -157,9 +154,6 @@ def _log_events(target: Target, now: float) -> tuple[list[LogEvent], str]:
     on_disk = logfile not in ("", "/dev/stdout", "/dev/null")
     found = log_file(path, since, zone) if on_disk else journal(target.host, target.unit, since)
     return scan(found.lines, since, zone), found.because
-
-
-# --- copies --------------------------------------------------------------------------------------------------------------
 
 
 def _same_save(target: Target, backup: Backup) -> bool:
@@ -254,9 +248,6 @@ def _peers(target: Target, sources: Sources, now: float) -> list[Peer]:
         except Problem as problem:
             found.append(Peer(member, because=problem.detected))
     return found
-
-
-# --- the AOF -------------------------------------------------------------------------------------------------------------
 
 
 def _sound(host: Host, one: AofSet, timeout: float) -> AofSet:
@@ -413,9 +404,6 @@ def _snapshot(target: Target, wrote: t.Optional[float], timeout: float) -> tuple
     seconds = None if wrote is None or made is None else max(round(wrote - made, 1), 0.0)
     because = f"{path} is good and holds {verdict.keys} keys"
     return from_rdb(path, target.place.appendfilename), Way(True, because, Loss(None, None, seconds), keys=verdict.keys)
-
-
-# --- all of it -----------------------------------------------------------------------------------------------------------
 
 
 def _doubt(target: Target) -> str:

@@ -167,9 +167,6 @@ class Plan:
     methods: tuple[Method, ...] = ()
 
 
-# --- what is the matter --------------------------------------------------------------------------------------------------
-
-
 def _cause(events: t.Sequence[LogEvent]) -> t.Optional[dict[str, t.Any]]:
     """The last line of the log that tells why a start failed, if no start went well after it."""
     kinds = ((one, KINDS[one.code]) for one in events if not one.over)
@@ -189,9 +186,6 @@ def _damaged(facts: Facts) -> list[t.Mapping[str, t.Any]]:
         if not known or (facts.running and not facts.aof):
             return []
     return found
-
-
-# --- the methods ----------------------------------------------------------------------------------------------------------
 
 
 def _too_few(keys: int, had: t.Optional[int]) -> bool:
@@ -329,9 +323,6 @@ def plan(facts: Facts) -> Plan:
     makers: dict[str, t.Callable[[Facts], Method]] = {"memory": _memory, "backup": _backup, "replica": _replica}
     methods = tuple(makers[name](facts) if name in makers else _way(facts, name) for name in METHODS)
     return Plan("damaged", tuple(damaged), cause, methods)
-
-
-# --- the choice ------------------------------------------------------------------------------------------------------------
 
 
 def _methods_text(methods: t.Iterable[Method]) -> str:

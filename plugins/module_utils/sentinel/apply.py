@@ -53,9 +53,6 @@ _UP_SECONDS = 60.0
 _RESTORED = {"down-after-milliseconds": "30000", "failover-timeout": "180000", "parallel-syncs": "1"}
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def await_quorum(server: Server, names: t.Iterable[str], timeout: float) -> None:
     """Until every primary could be failed over. Raises Problem."""
     for name in names:
@@ -65,12 +62,6 @@ def await_quorum(server: Server, names: t.Iterable[str], timeout: float) -> None
                 "enough Sentinels that know each other", "start the others, and look at firewall, sentinel_user and announce_ip: "
                 f"redis-cli -p {server.login.port} SENTINEL SENTINELS {name} shows whom this one knows",
             )  # fmt: skip
-
-
-# --- who is primary ---------------------------------------------------------------------------------------------------
-
-
-# --- acts -------------------------------------------------------------------------------------------------------------
 
 
 def require_file_accepted(sentinel: Sentinel, text: str) -> None:

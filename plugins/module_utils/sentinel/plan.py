@@ -373,9 +373,6 @@ def edit(conf: SentinelConf, items: t.Iterable[Item]) -> str:
     return conf.render()
 
 
-# --- proofs -----------------------------------------------------------------------------------------------------------
-
-
 def require_names(names: t.Iterable[str], there: t.Collection[str], what: str) -> None:
     """Every name must be one that is watched. Raises Problem with those that are."""
     for name in names:

@@ -73,9 +73,6 @@ def own_addresses(host: Host) -> list[str]:
     return host_addresses(host.read("/proc/net/fib_trie") or "", host.read("/proc/net/if_inet6") or "")
 
 
-# --- what is --------------------------------------------------------------------------------------------------------------
-
-
 def _identity(material: Material, passphrase: t.Optional[str], login: Login) -> t.Optional[Identity]:
     """What this run shows a server that asks for a client's certificate: the login's, else the server's own where it may be one."""
     if login.client_cert_file and login.client_key_file:
@@ -208,9 +205,6 @@ def no_tls(what: str) -> Refusal:
         "no_tls", f"{what} was built without TLS", "a Redis with TLS; the packages of the distributions and of Redis have it",
         "install one of them",
     )  # fmt: skip
-
-
-# --- from there to what is declared -------------------------------------------------------------------------------------------
 
 
 class _Live:

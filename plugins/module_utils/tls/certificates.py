@@ -285,9 +285,6 @@ def request(declared: Declared, choice: Choice, access: Access) -> str:
     return make_request(key, declared.names)
 
 
-# --- what differs -----------------------------------------------------------------------------------------------------
-
-
 def _shown(kind: str, text: t.Optional[str], passphrase: t.Optional[str]) -> t.Optional[str]:
     """One file in one line; never what is in a key."""
     if text is None:

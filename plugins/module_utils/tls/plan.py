@@ -146,9 +146,6 @@ def set_live_order(plan: ConfigPlan, tls_port: str, live: t.Mapping[str, str]) -
     }
 
 
-# --- certificates -----------------------------------------------------------------------------------------------------
-
-
 def describe(certificate: Certificate) -> str:
     """One certificate in one line of the diff."""
     names = " ".join(certificate.names) or "none"
@@ -249,9 +246,6 @@ def issue_reasons(
     elif found.not_after - now < renew_before * DAY and longest - found.not_after >= DAY:
         reasons.append(f"it expires at {stamp(found.not_after)}")
     return reasons
-
-
-# --- the live server --------------------------------------------------------------------------------------------------
 
 
 def live_address(bind: str) -> str:
