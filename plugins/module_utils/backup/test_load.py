@@ -168,6 +168,8 @@ def loaded(
         began = time.monotonic()
         user = User(nobody.pw_uid, group, ())
         with started(lambda _home: ["/bin/sh", "-c", _MEEK, program, *arguments], user, timeout, work) as server:
+            if server.code is None and not server.socket:
+                raise _not_answering(timeout)
             if server.code is None:
                 yield dataclasses.replace(_loaded(server, began, timeout), directory=work)
                 return
@@ -180,6 +182,16 @@ def loaded(
         )
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _not_answering(timeout: float) -> Problem:
+    """It runs and never answered. There is no socket to ask, and without one a login would reach another server."""
+    return Problem(
+        "load_timeout",
+        f"the temporary server does not answer after {timeout:g} seconds",
+        "time to start it",
+        "set a longer timeout",
+    )
 
 
 def _loaded(process: Started, began: float, timeout: float) -> Loaded:
