@@ -17,6 +17,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
     render_rows,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import release_locks
 
 __all__ = ["result_of", "run_module"]
 
@@ -81,6 +82,8 @@ def run_module(
         module.fail_json(
             msg=f"Unexpected {type(error).__name__} in {where}: {error}. This is a defect: please report it."
         )
+    finally:
+        release_locks()
     for warning in result.pop("warnings", []):
         module.warn(warning)
     module.exit_json(**result)

@@ -22,6 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.schedule.entrypo
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
 
 __all__ = ["Archive", "main", "place_in", "run"]
 
@@ -55,6 +56,7 @@ def run(wanted: Archive, now: float, free_percent: t.Callable[[str], float] = _f
     place, aof = place_in(wanted.config_file)
     if not aof:
         return {"state": "off", "linked": [], "removed": []}
+    lock_directory(place.dir)
     folder = archive_dirs(place)
     kept = archive(place, folder, wanted.keep_seconds, now)
     removed = [*kept.removed]

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import release_locks
 
 __all__ = ["ended"]
 
@@ -44,5 +45,7 @@ def ended(arguments: t.Sequence[str], parse: t.Callable[[str], S], act: t.Callab
             _failed("defect", f"Unexpected {type(error).__name__}: {error}. This is a defect: please report it."),
             1,
         )
+    finally:
+        release_locks()
     print(json.dumps(line, sort_keys=True))
     return code

@@ -30,6 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedEdit, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
@@ -181,8 +182,22 @@ def _require_it_is_stopped(instance: Instance, login: Login) -> None:
         )
 
 
+def _lock(instance: Instance) -> Instance:
+    """One run at a time on this data: from here on nobody else of ours changes it. The file is read anew then. Raises Refusal."""
+    place: t.Optional[str] = None
+    if instance.server is None:
+        place = instance.in_file("dir")
+    else:
+        with contextlib.suppress(CommandError):  # a login without that right is told so where it is asked for more
+            place = instance.server.config_get("dir").get("dir")
+    if place and os.path.isabs(place):
+        lock_directory(place)
+    text = read_text(instance.path)
+    return dataclasses.replace(instance, text=text, directives=_directives(text, instance.path))
+
+
 def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_install: bool = False) -> Instance:
-    """Read file and live server. Raises Problem, or Refusal where the two cannot be shown to be one instance.
+    """Read file and live server, under the lock of its data. Raises Problem, or Refusal where the two cannot be shown to be one instance.
 
     ``fresh_install``: this run installs Redis, so what it changes is reported against an empty file, and there is no data yet.
     """
@@ -200,8 +215,10 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_ins
     try:
         instance.server = _connect_where_it_is(instance, login)
     except ServerDown:
+        instance = _lock(instance)
         _require_it_is_stopped(instance, login)
         return instance
+    instance = _lock(instance)
     try:
         instance.info = wait_until_loaded(instance.server, timeout)
         instance.live = instance.server.config_all()
