@@ -168,7 +168,6 @@ seconds:
 """
 
 import contextlib
-import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import store_of
@@ -189,13 +188,19 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover imp
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     bring,
     bring_point,
+    kept_changes,
     put_back,
     require_backup_fits,
     require_point_fits,
+    require_put_back,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_not_less
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
+    RollbackCopy,
+    rollback_copies,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard, discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {
@@ -241,11 +246,8 @@ def chosen(params: dict, store: Store) -> Backup:
 
 
 def shown(target: Target, group_name: str) -> dict:
-    role = (
-        {"slave": "replica", "master": "primary"}.get(target.instance.info.text("role"))
-        if target.instance.running
-        else None
-    )
+    info = target.instance.info
+    role = {"slave": "replica", "master": "primary"}.get(info.text("role")) if target.instance.running else None
     return {"role": role, "slots": list(target.slots), "group_name": group_name}
 
 
@@ -264,6 +266,9 @@ def brought(module: AnsibleModule, target: Target) -> dict:
     params = module.params
     store = store_of(params["directory"], params["group_name"], target.slots)
     backup = chosen(params, store)
+    if params["backup"] == "latest_verified":
+        earlier = {one.label: one.manifest.total_keys for one in store.all() if one.verified and one.manifest}
+        require_not_less(backup.manifest, earlier, target.keys)
     plan = require_backup_fits(target, backup, store.group_name, params["test_load"])
     words = [
         f"verify {backup.label} and copy it next to the data",
@@ -275,6 +280,7 @@ def brought(module: AnsibleModule, target: Target) -> dict:
         for word in words
     ]
     changes = [changes[0], *(Change("data", change.name, None, None, change.action) for change in changes[1:])]
+    changes = [*kept_changes(target), *changes]
     if module.check_mode:
         return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
     discard_unfinished(target.place)
@@ -309,6 +315,7 @@ def rewound(module: AnsibleModule) -> dict:
         ]
         changes = [Change("data", target.place.dir, target.keys_text, point.label, words[0])]
         changes += [Change("data", target.place.dir, None, None, word) for word in words[1:]]
+        changes = [*kept_changes(target), *changes]
         if module.check_mode:
             return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
         done = bring_point(target, point)
@@ -330,9 +337,11 @@ def rolled_back(module: AnsibleModule) -> dict:
     rollback_copy = found[-1]
     words = f"stop {target.unit}, put back what {rollback_copy.path} holds, start it and look at its keys"
     changes = [
-        Change("data", target.place.dir, target.keys_text, f"what was there before {rollback_copy.label}", words)
+        *kept_changes(target),
+        Change("data", target.place.dir, target.keys_text, f"what was there before {rollback_copy.label}", words),
     ]
     plan = {"backup": rollback_copy.label, "from": rollback_copy.path}
+    require_put_back(target, rollback_copy)
     if module.check_mode:
         return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
     done = put_back(target, rollback_copy)
@@ -341,13 +350,33 @@ def rolled_back(module: AnsibleModule) -> dict:
     )
 
 
+def require_let_go(target: Target, found: list[RollbackCopy]) -> None:
+    """What was live before may be deleted: the server runs, and was seen to run with what replaced it. Raises Refusal."""
+    doubtful = [one.path for one in found if not one.finished and (one.swapped or one.stays)]
+    if doubtful:
+        raise Refusal(
+            "not_finished",
+            f"{doubtful[0]} holds what was live before, and the server was never seen to run with what replaced it (or its journal is damaged)",
+            "a server that was seen to run with what was brought",
+            "run redis_repair, which ends a restore that was cut off; or look at the directory, and remove it yourself",
+        )
+    if found and not target.instance.running:
+        raise Refusal(
+            "not_running",
+            f"the server is stopped, and {found[-1].path} may be the only other data",
+            "a server that runs",
+            "start it, look at its data, then run again",
+        )
+
+
 def cleaned(module: AnsibleModule) -> dict:
     target = target_of(module.params)
     found = rollback_copies(target.place)
+    require_let_go(target, found)
     changes = [Change("data", one.path, "kept", None, f"delete {one.path}") for one in found]
     if not module.check_mode:
         for one in found:
-            shutil.rmtree(one.path)
+            discard(one.path)
     return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
 
 

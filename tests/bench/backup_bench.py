@@ -43,7 +43,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.loca
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import Staging, stage
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of
-from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+from tests.support.unit import PretendedUnit
 
 MB = 1024 * 1024
 CONF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\nenable-debug-command local\n'
@@ -232,25 +234,10 @@ def latency(bench: Bench, seconds: float) -> dict[str, t.Any]:
     return result
 
 
-class Unit:
-    """What systemctl would do with the bench's server."""
+class Unit(PretendedUnit):
+    """The collection waits for the load by itself."""
 
-    def __init__(self, server: RedisUnderTest) -> None:
-        self.server = server
-
-    def run(self, *args: str, **more: t.Any) -> Completed:
-        if args[0] != "systemctl":
-            return run_command(*args, **more)
-        if args[1] == "show":
-            process = self.server.process
-            pid = process.pid if process and process.poll() is None else 0
-            line = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.server.conf} ; }}"
-            return Completed(0, f"Id=redis.service\nLoadState=loaded\nMainPID={pid}\nExecStart={line}\n")
-        self.server.stop() if args[1] == "stop" else self._start()
-        return Completed(0, "")
-
-    def _start(self) -> None:
-        # The collection waits for the load by itself.
+    def start(self) -> None:
         self.server.process = subprocess.Popen(
             ["redis-server", str(self.server.conf)], cwd="/", stdout=subprocess.DEVNULL
         )

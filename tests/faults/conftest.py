@@ -38,9 +38,10 @@ RedisUnderTest = integration.RedisUnderTest
 _tools_on_path = integration._tools_on_path
 _new_redis = integration._new_redis
 _redis_server = integration._redis_server
+_runtime_of_its_own = integration._runtime_of_its_own
 
 #: Functions that change something which outlives the process, and is not the content of a file nobody reads yet.
-_EFFECTS = {os: ("replace", "rename", "fsync", "mkdir", "rmdir", "chown"), shutil: ("rmtree",)}
+_EFFECTS = {os: ("replace", "rename", "fsync", "mkdir", "rmdir", "chown", "link", "kill"), shutil: ("rmtree",)}
 _SETTERS = (("CONFIG", "SET"), ("ACL", "SETUSER"), ("ACL", "DELUSER"))
 _COMMANDS = ("BGSAVE", "BGREWRITEAOF", "SAVE", "CLIENT")
 
@@ -87,13 +88,13 @@ def _wrap(patch: pytest.MonkeyPatch, module: t.Any, name: str, countdown: _Count
 
 
 def _arm(patch: pytest.MonkeyPatch, countdown: _Countdown) -> None:
-    from ansible_collections.redisops.recovery.plugins.module_utils.restore import apply as restore_apply
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import exchange as restore_exchange
     from ansible_collections.redisops.recovery.plugins.module_utils.restore import swap as restore_swap
     from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server
-    from ansible_collections.redisops.recovery.plugins.module_utils.service import apply as service_apply
+    from ansible_collections.redisops.recovery.plugins.module_utils.service import hold, start, stop
 
     _wrap(patch, restore_swap, "exchange", countdown)
-    for module in (restore_apply, service_apply):
+    for module in (restore_exchange, hold, start, stop):
         _wrap(patch, module, "systemctl", countdown)
     for module, names in _EFFECTS.items():
         for name in names:

@@ -9,7 +9,9 @@ import subprocess
 import time
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host, run_command
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+from tests.support.unit import PretendedUnit
 
 AOF = 'save ""\nappendonly yes\nenable-debug-command local\n'
 RDB = "save 3600 1\nappendonly no\nenable-debug-command local\n"
@@ -45,26 +47,18 @@ def boot(server) -> None:
         time.sleep(0.01)
 
 
-class Unit:
-    """What systemctl would say and do; servers are found by their directory, since a run that started one may have been killed."""
+class Unit(PretendedUnit):
+    """Servers are found by their directory, since a run that started one may have been killed."""
 
-    def __init__(self, server):
-        self.server = server
+    def pid(self):
+        return (running(self.server) or [0])[0]
 
-    def run(self, *args, **more):
-        if args[0] != "systemctl":
-            return run_command(*args, **more)
-        if args[1] == "show":
-            pid = (running(self.server) or [0])[0]
-            command = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.server.conf} ; }}"
-            return Completed(
-                0, f"Id=redis.service\nLoadState=loaded\nUnitFileState=enabled\nMainPID={pid}\nExecStart={command}\n"
-            )
-        if args[1] == "stop":
-            end(self.server)
-        if args[1] == "start" and not running(self.server):
+    def stop(self):
+        end(self.server)
+
+    def start(self):
+        if not running(self.server):
             boot(self.server)
-        return Completed(0, "")
 
 
 def restore(call_module, server, **options):

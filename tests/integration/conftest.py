@@ -29,6 +29,14 @@ def _tools_on_path() -> t.Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _runtime_of_its_own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run puts into /run for systemd is not put into this machine's."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+
+    monkeypatch.setattr(Host, "runtime", str(tmp_path / "run"))
+
+
 class RedisUnderTest:
     """One redis-server with its own directory and file. ``cli`` is redis-cli, the independent reader."""
 

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.integration.test_redis_restore import Unit
 from tests.support.topology import free_port, wait
+from tests.support.unit import PretendedUnit
 
 LOW, HIGH = "0-8191", "8192-16383"
 DEBUG = "enable-debug-command local\n"
@@ -88,7 +88,7 @@ def _restore(call_module, monkeypatch, store):
     real = redis_restore.Host
 
     def run(server, check=False, **options):
-        monkeypatch.setattr(redis_restore, "Host", lambda: real("/", Unit(server).run))
+        monkeypatch.setattr(redis_restore, "Host", lambda: real("/", PretendedUnit(server).run))
         wanted = {"directory": str(store), "group_name": "shop", **options}
         return call_module("redis_restore", check=check, **server.params(unit="redis", **wanted))
 

@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
-from tests.integration.test_redis_restore import Unit
 from tests.support.topology import wait
+from tests.support.unit import PretendedUnit
 
 
 class Systemd:
@@ -186,7 +186,7 @@ def test_the_history_by_itself_outlives_a_rewrite(redis_server, call_module, hom
     from ansible_collections.redisops.recovery.plugins.modules import redis_restore
 
     real = redis_restore.Host
-    monkeypatch.setattr(redis_restore, "Host", lambda: real("/", Unit(redis_server).run))
+    monkeypatch.setattr(redis_restore, "Host", lambda: real("/", PretendedUnit(redis_server).run))
     at = call_module(
         "redis_restore", check=True, **redis_server.params(unit="redis", group_name="orders", undo_flush=True)
     )

@@ -492,6 +492,7 @@ def test_a_save_whose_child_was_told_to_end_is_no_proof(redis_server):
     from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
     from ansible_collections.redisops.recovery.plugins.module_utils.persistence import apply as persistence_apply
     from ansible_collections.redisops.recovery.plugins.module_utils.server import connection as server_connection
+    from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
     redis_server.write_conf("save 900 1\nrdb-key-save-delay 1000\n")
     redis_server.start().fill(5000)
@@ -509,7 +510,9 @@ def test_a_save_whose_child_was_told_to_end_is_no_proof(redis_server):
     killer = threading.Thread(target=end_the_child)
     killer.start()
     with pytest.raises(Problem) as caught:
-        persistence_apply.verified_save(server_connection.connect(server_connection.Login(port=redis_server.port)), 20)
+        persistence_apply.verified_save(
+            server_connection.connect(server_connection.Login(port=redis_server.port)), Host(), 20
+        )
     killer.join()
     assert caught.value.code == "save_failed", caught.value.message()
     assert not (redis_server.data / "dump.rdb").exists()

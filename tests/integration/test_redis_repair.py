@@ -14,14 +14,14 @@ import time
 
 import pytest
 
-from tests.integration.test_redis_restore import Unit as _Unit
 from tests.support.data_of_all_kinds import fill
+from tests.support.unit import PretendedUnit
 
 AOF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\nenable-debug-command local\nrepl-diskless-sync-delay 0\n'
 RDB = "save 3600 1\nappendonly no\nenable-debug-command local\nrepl-diskless-sync-delay 0\n"
 
 
-class Unit(_Unit):
+class Unit(PretendedUnit):
     """A server that does not come up fails its unit."""
 
     def run(self, *args, **more):
@@ -355,7 +355,7 @@ def test_an_rdb_that_the_server_never_read_is_not_saved_over(repair, unit):
     path.write_bytes(aside[:200] + b"\x01" + aside[201:])
     os.utime(path, (time.time() - 3600,) * 2)
     predicted = refused(repair, unit, "no_way_left")
-    assert "never read it" in predicted.msg
+    assert "never read that file" in predicted.msg
     assert "memory" in predicted.msg
 
 

@@ -7,53 +7,23 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 
 from tests.support.data_of_all_kinds import fill
+from tests.support.unit import PretendedUnit
 
 FORMS = {"aof": 'save ""\nappendonly yes\n', "rdb": "save 3600 1\nappendonly no\n"}
 DEBUG = "enable-debug-command local\n"
-
-
-class Unit:
-    """What systemctl would say of the server, and do with it."""
-
-    def __init__(self, server):
-        self.server = server
-        self.did = []
-        self.broken = False
-
-    def run(self, *args, timeout=None, environment=None, directory=None):
-        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, run_command
-
-        if args[0] != "systemctl":
-            return run_command(*args, timeout=timeout, environment=environment, directory=directory)
-        if args[1] == "show":
-            process = self.server.process
-            pid = process.pid if process and process.poll() is None else 0
-            command = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.server.conf} ; }}"
-            return Completed(
-                0,
-                f"Id=redis.service\nLoadState=loaded\nUnitFileState=enabled\nMainPID={pid}\nExecStart={command}\nDropInPaths=\n",
-            )
-        self.did.append(args[1])
-        if args[1] == "stop":
-            self.server.stop()
-        if args[1] == "start":
-            if self.broken:
-                self.broken = False
-                return Completed(1, "Job for redis.service failed")
-            self.server.start()
-        return Completed(0, "")
 
 
 @pytest.fixture(name="unit")
 def _unit(redis_server, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.modules import redis_restore
 
-    unit = Unit(redis_server)
+    unit = PretendedUnit(redis_server)
     host = redis_restore.Host
     monkeypatch.setattr(redis_restore, "Host", lambda: host("/", unit.run))
     return unit
@@ -174,9 +144,9 @@ def test_a_restore_under_writes_keeps_every_acknowledged_write_to_go_back_to(res
     server = unit.server
     server.write_conf(FORMS["rdb"].replace("3600 1", '""') + DEBUG)
     server.start().fill(50)
-    back_up()
+    label = back_up().backup["label"]
     server.fill(500, "later")
-    assert not restore().failed
+    assert not restore(backup=label).failed
     assert server.keys() == 50
     assert not restore(state="rolled_back").failed
     assert server.keys() == 550
@@ -284,7 +254,15 @@ def test_an_rdb_file_that_the_server_never_read_is_not_lost_by_a_restore(restore
     server.write_conf("save 3600 1\nappendonly yes\n")
     server.start()
     assert server.keys() == 0
-    refused(restore, unit, "rdb_never_loaded")
+    predicted, done = restore(check=True), restore()
+    assert not done.failed, done.msg
+    assert predicted.actions == done.actions
+    assert "keep" in done.actions[0]
+    (kept_file,) = server.data.glob("redisops-kept-*/dump.rdb")
+    assert (
+        "400 keys read"
+        in subprocess.run(["redis-check-rdb", kept_file], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def test_a_holder_whose_word_is_damaged_is_not_removed(restore, unit, saved):

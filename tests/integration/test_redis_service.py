@@ -12,43 +12,17 @@ import time
 import pytest
 import redis
 
+from tests.support.unit import PretendedUnit
+
 RDB_ONLY = "save 900 1\nappendonly no\n"
 AOF = "appendonly yes\n"
-
-
-class Unit:
-    """What systemctl would say of the server, and do with it."""
-
-    def __init__(self, server):
-        self.server = server
-        self.conf = server.conf
-        self.did = []
-
-    def run(self, *args, timeout=None):
-        from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, run_command
-
-        if args[0] != "systemctl":
-            return run_command(*args, timeout=timeout)
-        if args[1] == "show":
-            process = self.server.process
-            pid = process.pid if process and process.poll() is None else 0
-            command = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.conf} ; }}"
-            return Completed(
-                0, f"Id=redis.service\nLoadState=loaded\nUnitFileState=enabled\nMainPID={pid}\nExecStart={command}\nDropInPaths=\n"
-            )  # fmt: skip
-        self.did.append(args[1])
-        if args[1] == "restart":
-            self.server.stop()
-        if args[1] in ("start", "restart"):
-            self.server.start()
-        return Completed(0, "")
 
 
 @pytest.fixture(name="unit")
 def _unit(redis_server, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.modules import redis_service
 
-    unit = Unit(redis_server)
+    unit = PretendedUnit(redis_server)
     monkeypatch.setattr(redis_service, "SYSTEM_UNITS", str(redis_server.home / "units"))
     host = redis_service.Host
     monkeypatch.setattr(redis_service, "Host", lambda: host("/", unit.run))
@@ -260,7 +234,7 @@ def test_a_file_that_changes_behind_the_first_proof(serve, unit, monkeypatch):
     pid = unit.server.process.pid
     result = serve()
     assert result.code == "aof_differs", result
-    assert "has not been restarted" in result.msg
+    assert "has not been stopped" in result.msg
     assert unit.server.process.pid == pid
     assert unit.server.cli("SET", "writes", "go on") == "OK"
 

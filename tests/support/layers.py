@@ -47,7 +47,7 @@ KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
         "one part of the world, wrapped",
         "that part",
         (
-            "archive", "benchmarks", "certificates", "connection", "entrypoint", "files", "handshake", "host", "lock", "openssl", "pause",
+            "archive", "benchmarks", "certificates", "connection", "entrypoint", "files", "handshake", "holder", "host", "lock", "openssl", "pause",
             "permissions", "primary_guard", "program", "repositories", "restic", "rollback_copy", "shard_store", "store",
             "systemctl", "temporary_server", "test_load",
         ),
@@ -61,8 +61,8 @@ KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
         "changes the world in guarded steps",
         "all of it, through the tools",
         (
-            "apply", "*_apply", "copy", "create", "cut", "exercise", "exporter", "failover_hold", "recover", "resharding",
-            "service", "stage", "swap", "switchover", "verify",
+            "apply", "*_apply", "copy", "create", "cut", "exchange", "exercise", "exporter", "failover_hold", "hold", "keep", "recover", "resharding",
+            "service", "stage", "start", "stop", "swap", "switchover", "verify",
         ),
     ),
     Kind.PROGRAM: ("the same as a program that a timer starts", "as an actor", ("job", "*_job")),

@@ -10,40 +10,99 @@ import shutil
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile, AofManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
     aof_in_use,
     base_is_sound,
+    require_rdb_is_known,
+    unread_rdb,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.keep import is_kept, keep, paths_of_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE, start_loads
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedTwin, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["bring_aof_up", "convert_offline", "settle_aof", "verified_save"]
+__all__ = [
+    "bring_aof_up",
+    "convert_offline",
+    "keep_unloaded",
+    "keep_unread",
+    "place_of",
+    "settle_aof",
+    "unloaded_changes",
+    "unread_changes",
+    "verified_save",
+]
 
 _RESUMABLE = "nothing has been written to the file; run again, it goes on from here"
 
 
-def _rdb_identity(server: Server) -> tuple[int, int]:
-    """Inode and time of the server's RDB file; a save replaces the file."""
-    place = server.config_get("dir", "dbfilename")
+def _rdb_identity(place: Place) -> tuple[int, int]:
+    """Inode and time of the RDB file; a save replaces the file."""
     try:
-        status = os.stat(os.path.join(place["dir"], place["dbfilename"]))
+        status = os.stat(place.rdb)
     except FileNotFoundError:
         return (0, 0)
     return (status.st_ino, status.st_mtime_ns)
 
 
-def verified_save(server: Server, timeout: float, tick: t.Callable[[], None] = lambda: None) -> Info:
+def keep_unread(host: Host, info: Info, disk: DataFiles) -> str:
+    """Before anything replaces it: the RDB file that the running server never loaded, kept. Gives where; empty where there is none.
+
+    Raises Refusal where it cannot be.
+    """
+    unread = unread_rdb(host, info, disk)
+    return keep(disk.place, [unread.path]) if unread else ""
+
+
+def unread_changes(host: Host, info: Info, disk: DataFiles) -> list[Change]:
+    """What keep_unread() is going to do."""
+    unread = unread_rdb(host, info, disk)
+    if unread is None or is_kept(disk.place, unread.path):
+        return []
+    words = f"keep {unread.path}, which the running server never loaded, by a hard link"
+    return [Change("disk", unread.path, None, None, words)]
+
+
+def place_of(server: Server) -> Place:
+    """Where the running server keeps its data."""
+    stated = server.config_get(*PLACE)
+    return Place(*(stated.get(name, "") for name in PLACE))
+
+
+def _unloaded(values: t.Mapping[str, str], disk: DataFiles) -> list[str]:
+    """What a start from these values passes over, and the first save after it would replace."""
+    loads_aof = start_loads(values, disk) == "aof" and disk.rdb_bytes is not None
+    return [path for path in ([disk.place.rdb] if loads_aof else []) if not is_kept(disk.place, path)]
+
+
+def unloaded_changes(values: t.Mapping[str, str], disk: DataFiles) -> list[Change]:
+    """What keep_unloaded() is going to do."""
+    return [
+        Change("disk", path, None, None, f"keep {path}, which the start does not load, by a hard link")
+        for path in _unloaded(values, disk)
+    ]
+
+
+def keep_unloaded(values: t.Mapping[str, str], disk: DataFiles) -> str:
+    """Before a start: the RDB file that it does not load, kept. Gives where; empty where there is none. Raises Refusal."""
+    return keep(disk.place, _unloaded(values, disk))
+
+
+def verified_save(server: Server, host: Host, timeout: float, tick: t.Callable[[], None] = lambda: None) -> Info:
     """BGSAVE, and proof that a new RDB file was completed. Gives the INFO after it. Raises Problem otherwise.
 
     ``tick`` is called while it waits. Counters and status alone verify nothing: a child that was told to end leaves ``ok``.
+    What the file replaces was loaded or written by this process, or is kept; it is refused where that holds far more than the server.
     """
     latest: list[Info] = [server.info()]
+    place = place_of(server)
 
     def idle() -> bool:
         tick()
@@ -56,7 +115,11 @@ def verified_save(server: Server, timeout: float, tick: t.Callable[[], None] = l
             "save_timeout", f"a save or rewrite is still running after {timeout:g} seconds", "an idle server",
             "wait for it and run again, or set a longer timeout",
         )  # fmt: skip
-    old, saves = _rdb_identity(server), latest[0].number("rdb_saves")
+    disk = scan(place)
+    require_rdb_is_known(host, latest[0], disk)
+    keep_unread(host, latest[0], disk)
+    tick()
+    old, saves = _rdb_identity(place), latest[0].number("rdb_saves")
     try:
         server.command("BGSAVE", "SCHEDULE")
     except CommandError as error:
@@ -68,11 +131,11 @@ def verified_save(server: Server, timeout: float, tick: t.Callable[[], None] = l
         timeout,
     )
     status = latest[0].text("rdb_last_bgsave_status")
-    if not ended or status != "ok" or _rdb_identity(server) == old:
+    if not ended or status != "ok" or _rdb_identity(place) == old:
         raise Problem(
             "save_failed",
             f"BGSAVE did not end well: rdb_last_bgsave_status:{status}"
-            + ("" if _rdb_identity(server) != old else ", no new RDB file"),
+            + ("" if _rdb_identity(place) != old else ", no new RDB file"),
             "a verified save",
             "look into the server's log: a full disk, missing memory for fork (vm.overcommit_memory) and wrong owners are the usual causes",
         )
@@ -123,8 +186,12 @@ def settle_aof(server: Server, host: Host, place: Place, timeout: float, failure
 
 
 def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> None:
-    """Turn AOF on in the live server and verify the files. On failure it is off again. Raises Problem."""
+    """Turn AOF on in the live server and verify the files. On failure it is off again. Raises Problem.
+
+    The rewrite deletes what lies there of an older AOF: that is kept first, since this process never loaded it.
+    """
     before = server.info("persistence")
+    keep(place, paths_of_aof(scan(place)))
     try:
         server.command("CONFIG", "SET", "appendonly", "yes")
         if "aof_rewrites" in before.fields:

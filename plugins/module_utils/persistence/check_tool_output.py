@@ -13,11 +13,15 @@ __all__ = ["Verdict", "parse_check_aof", "parse_check_rdb"]
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """``keys`` is -1 where the tool does not count; ``reason`` is the tool's own words where it found a fault."""
+    """``keys`` is -1 where the tool does not count; ``reason`` is the tool's own words where it found a fault.
+
+    ``expired``: how many of ``keys`` are past their time.
+    """
 
     ok: bool
     keys: int
     reason: str
+    expired: int = 0
 
 
 def _last_telling_line(output: str) -> str:
@@ -33,7 +37,9 @@ def parse_check_rdb(code: int, output: str) -> Verdict:
     """The verdict of ``redis-check-rdb FILE`` from its exit code and its output."""
     ok = code == 0 and "looks OK" in output
     keys = re.search(r"^\[info\] (\d+) keys read", output, re.M)
-    return Verdict(ok, int(keys.group(1)) if keys else -1, "" if ok else _last_telling_line(output))
+    past = re.search(r"^\[info\] (\d+) already expired", output, re.M)
+    reason = "" if ok else _last_telling_line(output)
+    return Verdict(ok, int(keys.group(1)) if keys else -1, reason, int(past.group(1)) if past else 0)
 
 
 def parse_check_aof(code: int, output: str) -> Verdict:

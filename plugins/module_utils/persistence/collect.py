@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import os
-import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
     Verdict,
     parse_check_rdb,
@@ -22,12 +21,37 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan
     Wanted,
     start_loads,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_header import (
+    RdbHeader,
+    RdbHeaderError,
+    read_header,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.unread import (
+    Unread,
+    is_of_its_history,
+    is_own_save,
+    require_not_less,
+    was_loaded,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["aof_in_use", "base_is_sound", "check_rdb", "require_rdb_is_known", "respell_dir", "situation_of"]
+__all__ = [
+    "aof_in_use",
+    "base_is_sound",
+    "check_rdb",
+    "require_rdb_is_known",
+    "respell_dir",
+    "situation_of",
+    "unread_rdb",
+]
+
+
+#: Seconds in which a rewrite that just began or ended has named its files.
+_SETTLES = 3.0
 
 
 def check_rdb(host: Host, path: str) -> Verdict:
@@ -44,30 +68,33 @@ def check_rdb(host: Host, path: str) -> Verdict:
     )
 
 
-def require_rdb_is_known(host: Host, info: Info, disk: DataFiles, now: t.Callable[[], float] = time.time) -> None:
-    """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal.
+def _header(path: str) -> t.Optional[RdbHeader]:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+            return read_header(handle)
+    except (OSError, RdbHeaderError):
+        return None
 
-    That is what a server leaves that was restarted with ``appendonly yes`` and no AOF: empty, next to the only good file.
+
+def unread_rdb(host: Host, info: Info, disk: DataFiles) -> t.Optional[Unread]:
+    """The RDB file where it is not shown that the running server has written or loaded it; None where it is, or there is none."""
+    if disk.rdb_bytes is None:
+        return None
+    header = _header(disk.place.rdb)
+    if header and (is_own_save(info, header) or is_of_its_history(info, header)):
+        return None
+    verdict = check_rdb(host, disk.place.rdb)
+    if was_loaded(info, disk, verdict.keys):
+        return None
+    return Unread(disk.place.rdb, max(verdict.keys - verdict.expired, 0) if verdict.keys >= 0 else None)
+
+
+def require_rdb_is_known(host: Host, info: Info, disk: DataFiles) -> None:
+    """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal where it holds far more.
+
+    That is what a server leaves that was restarted with ``appendonly yes`` beside no AOF, or beside an older one.
     """
-    started = now() - info.number("uptime_in_seconds") - 1
-    loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
-    if disk.rdb_bytes is None or info.number("rdb_saves") or disk.rdb_mtime >= started or loaded:
-        return
-    base = disk.manifest and disk.manifest.base
-    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
-    if info.flag("aof_enabled") and os.path.exists(path) and os.stat(path).st_mtime < started:
-        return  # it began with an AOF that was there before, not with one that it had to make
-    keys = check_rdb(host, disk.place.rdb).keys
-    if keys > 0:
-        raise Refusal(
-            "rdb_never_loaded",
-            f"{disk.place.rdb} is older than the running server and holds {keys} keys; the server has {info.keys} and never "
-            "read it, as after a restart with appendonly yes and no AOF. The next save would overwrite it",
-            "to know which of the two is the data",
-            f"to get the file's keys back: cp -p {disk.place.rdb} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move "
-            f"{disk.place.aof_dir} aside, put the copy back, run again with the server stopped. "
-            "If the file is not wanted: redis-cli BGSAVE, then run again",
-        )
+    require_not_less(unread_rdb(host, info, disk), info, disk.place.aof_dir)
 
 
 def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
@@ -79,6 +106,11 @@ def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
     if not (manifest and manifest.base and manifest.increments) or disk.missing:
         return False
     return host.holds_open(pid, os.path.join(disk.place.aof_dir, manifest.increments[-1].name))
+
+
+def aof_is_in_use(host: Host, pid: int, place: Place) -> bool:
+    """As aof_in_use(), looked at anew for a moment: a rewrite that begins or ends in between puts other files in their place."""
+    return wait_for(lambda: aof_in_use(host, pid, scan(place)), _SETTLES)
 
 
 def base_is_sound(host: Host, disk: DataFiles) -> bool:
@@ -121,7 +153,9 @@ def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Sit
         keys=info.keys,
         used_memory=info.number("used_memory"),
         rewriting=info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled"),
-        aof_in_use=instance.running and aof_in_use(host, instance.pid, disk),
+        aof_in_use=instance.running
+        and instance.live["appendonly"] == "yes"
+        and aof_is_in_use(host, instance.pid, place),
         rdb_reason=sound,
         fresh_install=fresh_install,
         leaves_data=leaves_data,

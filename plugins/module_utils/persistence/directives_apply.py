@@ -23,7 +23,7 @@ def _disarm(instance: Instance, plan: Plan, text: str, timeout: float) -> str:
     """A verified save, and a file that lets a crash find it; gives what the file says then. Raises Problem."""
     if plan.save_first:
         stage(instance, text).discard()  # a full disk or a read-only directory shows before anything else
-        verified_save(instance.server, timeout)
+        verified_save(instance.server, instance.host, timeout)
     if not plan.disarm_file:
         return instance.text
     # Until the AOF is verified a crash must find the RDB file, just saved: "yes" would start empty or from an older AOF.

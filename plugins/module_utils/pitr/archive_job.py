@@ -15,6 +15,7 @@ import sys
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.keep import drop_expired
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive, archive_dirs, drop_oldest
@@ -57,6 +58,7 @@ def run(wanted: Archive, now: float, free_percent: t.Callable[[str], float] = _f
     if not aof:
         return {"state": "off", "linked": [], "removed": []}
     lock_directory(place.dir)
+    drop_expired(place, now)
     folder = archive_dirs(place)
     kept = archive(place, folder, wanted.keep_seconds, now)
     removed = [*kept.removed]

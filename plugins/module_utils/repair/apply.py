@@ -157,7 +157,7 @@ def _from_memory(target: Target) -> Done:
     assert server is not None
     kept = _keep(target, time.time())
     if not target.aof:
-        info = verified_save(server, target.timeout)
+        info = verified_save(server, target.host, target.timeout)
         _require_whole(target)
         return Done(kept, 0.0, info.keys)
     if not os.path.isdir(target.place.aof_dir):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 import typing as t
@@ -13,46 +12,74 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import unread_changes
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import (
     Target,
-    require_harmless_stop,
+    require_plain,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.exchange import (
+    Done,
+    start_again,
+    swap_and_start,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder, begin, reopened
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
     RollbackCopy,
     rollback_copies,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
     Staging,
-    begin,
     check_staged,
-    finish,
+    discard,
     note,
     require_exchange,
-    say_now,
+    require_something,
     stage,
-    swap,
     turn,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
-from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import pause_writes, start_server
-from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = ["Done", "bring", "bring_point", "cut_off", "put_back", "require_backup_fits", "require_point_fits", "resume"]
+__all__ = [
+    "bring",
+    "bring_point",
+    "cut_off",
+    "kept_changes",
+    "put_back",
+    "require_backup_fits",
+    "require_point_fits",
+    "require_put_back",
+    "resume",
+]
 
-#: What lets the primary guard pass once: the data that a restore brings may well be less than what a replica holds.
-_GUARD, _PASS = "/etc/redisops/primary-guard.json", "/run/redisops/start-without-data"
+
+def _require_target(target: Target) -> None:
+    """What every way of bringing data asks of the server that it is brought to. Raises Refusal."""
+    restore_plan.require_role(target.follower, target.watched)
+    require_plain(target)
+    require_exchange(target.place.dir)
 
 
-@dataclasses.dataclass(frozen=True)
-class Done:
-    """``seconds``: how long the server was away. ``kept`` is the directory with what was there before."""
+def kept_changes(target: Target) -> list[Change]:
+    """What is kept before the server is stopped, since its shutdown saves."""
+    if not target.instance.running:
+        return []
+    return unread_changes(target.host, target.instance.info, scan(target.place))
 
-    kept: str
-    seconds: float
-    keys: int
+
+def _limit(target: Target, name: str) -> int:
+    """A limit as it may come to be: the smaller of live and file, since the next start takes the file's; 0 where there is none."""
+    instance = target.instance
+    stated = [int(value) for value in (instance.value(name), instance.in_file(name)) if value and value.isdigit()]
+    return min((one for one in stated if one), default=0)
+
+
+def _databases(target: Target) -> str:
+    """How many databases the next start has."""
+    return target.instance.in_file("databases") or "16"
 
 
 def require_backup_fits(target: Target, backup: Backup, group_name: str, test_load: bool) -> dict[str, t.Any]:
@@ -68,9 +95,9 @@ def require_backup_fits(target: Target, backup: Backup, group_name: str, test_lo
         )
     info = instance.info if instance.running else None
     is_cluster = (instance.value("cluster-enabled") or "no") == "yes"
-    require_harmless_stop(target)
-    restore_plan.require_target(manifest, group_name, target.slots, is_cluster, info, target.watched)
-    databases = int(instance.value("databases") or 16)
+    restore_plan.require_target(manifest, group_name, target.slots, is_cluster)
+    _require_target(target)
+    databases = int(_databases(target))
     highest = max(map(int, manifest.keys), default=0)
     if highest >= databases:
         raise Refusal(
@@ -83,9 +110,8 @@ def require_backup_fits(target: Target, backup: Backup, group_name: str, test_lo
     memory = memory_available(target.host.read("/proc/meminfo") or "")
     used = info.number("used_memory_rss") if info else 0
     restore_plan.require_fits(
-        manifest, space.f_bavail * space.f_frsize, memory, used, int(instance.value("maxmemory") or 0), test_load
+        manifest, space.f_bavail * space.f_frsize, memory, used, _limit(target, "maxmemory"), test_load
     )
-    require_exchange(target.place.dir)
     return {
         "backup": backup.label,
         "taken_at": manifest.taken_at,
@@ -95,88 +121,17 @@ def require_backup_fits(target: Target, backup: Backup, group_name: str, test_lo
         "disk": restore_plan.needed_bytes(manifest),
         "form": "aof" if target.aof else "rdb",
         "replaces": target.keys_text,
-        "seconds_away": restore_plan.predicted_seconds(backup.proof.get("load_seconds")),
+        "seconds_away": restore_plan.predicted_seconds(backup.proof.get("load_seconds"), info),
     }
-
-
-def _stop(target: Target) -> None:
-    """Let the server end, with all that it acknowledged on disk: it is what one may want to go back to."""
-    if target.instance.server:
-        pause_writes(target.instance.server, lambda _info: None, target.timeout)
-        target.instance.server.close()
-    systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
-    left = target.host.servers_in(target.place.dir)
-    if left:
-        raise Problem(
-            "still_running",
-            f"process {left[0]} still works in {target.place.dir} after {target.unit} was stopped",
-            "a server that is stopped",
-            "see what started it, stop it, then run again",
-        )
-
-
-def _start(target: Target) -> Info:
-    passed = os.path.exists(_GUARD)
-    if passed:
-        os.makedirs(os.path.dirname(_PASS), 0o755, exist_ok=True)
-        with open(_PASS, "w", encoding="ascii"):
-            pass
-    try:
-        return start_server(target.host, target.unit, target.login, target.timeout)
-    finally:
-        if passed and os.path.exists(_PASS):
-            os.unlink(_PASS)
-
-
-def _missing(came: t.Mapping[int, Keyspace], now: t.Mapping[int, Keyspace]) -> str:
-    """Keys that should be there and are not; those with a time to live may be past it."""
-    for number, space in came.items():
-        have = now[number].keys if number in now else 0
-        if have < space.keys - space.expires:
-            return f"database {number} has {have} keys, and {space.keys} were brought ({space.expires} of them with a time to live)"
-    return ""
-
-
-def _swap_and_start(target: Target, rollback_copy: str, aof: bool, came: t.Optional[t.Mapping[int, Keyspace]]) -> Done:
-    """Stop, swap, start, look; on any trouble swap back and start. Raises Problem."""
-    began = time.monotonic()
-    _stop(target)
-    try:
-        say_now(rollback_copy, target.place, aof)
-        swap(target.place, rollback_copy, aof)
-        info = _start(target)
-        wrong = _missing(came, info.keyspace) if came is not None else ""
-    except Problem as problem:
-        wrong = problem.detected
-    if not wrong:
-        finish(rollback_copy)
-        return Done(rollback_copy, round(time.monotonic() - began, 3), info.keys)
-    systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
-    # Seen, not assumed: a swap that failed before it did anything must not be done by undoing it.
-    if any(one.swapped for one in rollback_copies(target.place) if one.path == rollback_copy):
-        swap(target.place, rollback_copy, aof)
-    if target.instance.running:  # one that was down before would not come up with its own data either
-        _start(target)
-    now = "runs on its own data again" if target.instance.running else "is stopped as it was, with its own data"
-    raise Problem(
-        "restore_undone",
-        f"the server did not come up with what was brought, and {now}: {wrong}",
-        "a server that loads it",
-        f"look into its log (journalctl -u {target.unit}) and at {rollback_copy}",
-    )
 
 
 def bring(target: Target, backup: Backup, test_load: bool) -> Done:
     """Restore; what can be verified was verified. Raises Problem: then the server runs on its own data."""
-    manifest, came = backup.manifest, {}
-    rollback_copy = begin(target.place, time.time())
-    databases = target.instance.value("databases") or "16"
-    stage(
-        os.path.join(backup.directory, manifest.data),
-        Staging(rollback_copy, target.place, target.aof, target.owner, backup.label, target.timeout, databases),
-    )
+    manifest, databases = backup.manifest, _databases(target)
+    came: t.Optional[int] = None if manifest.slack else manifest.total_keys
 
     def look(copy: Loaded) -> None:
+        nonlocal came
         differences = compare(copy, manifest, read_sample(backup.directory, manifest), (), time.time())
         known = backup.proof.get("digest")
         if known and known != copy.digest:
@@ -188,24 +143,31 @@ def bring(target: Target, backup: Backup, test_load: bool) -> Done:
                 "a copy that is right",
                 "look at the memory and disk of this host; nothing live was touched",
             )
-        came.update(copy.info.keyspace)
+        came = copy.info.keys
 
-    if test_load:
-        check_staged(rollback_copy, target.place, target.aof, target.timeout, databases, look)
-    else:
-        came.update(
-            {int(number): Keyspace(int(counts[0]), int(counts[1])) for number, counts in manifest.keys.items()}
-            if not manifest.slack
-            else {}
-        )
-    return _swap_and_start(target, rollback_copy, target.aof, came)
+    def fill(holder: Holder) -> None:
+        data = os.path.join(backup.directory, manifest.data)
+        stage(data, Staging(holder, target.aof, target.owner, backup.label, target.timeout, databases))
+        if test_load:
+            check_staged(holder, target.aof, target.timeout, databases, look)
+
+    with begin(target.place, time.time()) as holder:
+        _fill(holder, fill)
+        return swap_and_start(target, holder, target.aof, came)
+
+
+def _fill(holder: Holder, fill: t.Callable[[Holder], None]) -> None:
+    """Stage and verify; what failed before anything live was touched leaves nothing on the disk. Raises what ``fill`` does."""
+    try:
+        fill(holder)
+    except BaseException:
+        discard(holder.path)
+        raise
 
 
 def require_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
     """As require_backup_fits, for data of the server's own archive. Gives the plan. Raises Refusal."""
-    info = target.instance.info if target.instance.running else None
-    require_harmless_stop(target)
-    restore_plan.require_role(info, target.watched)
+    _require_target(target)
     if not target.aof:
         raise Refusal(
             "aof_off",
@@ -222,26 +184,21 @@ def require_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
             f"{2 * point.bytes} bytes (twice what is put together); what is there now is kept",
             "make room, or have a larger disk",
         )
-    require_exchange(target.place.dir)
     return {**point.plan, "bytes": point.bytes, "replaces": target.keys_text}
 
 
 def bring_point(target: Target, point: Point) -> Done:
     """Go back to a point of the AOF's archive; it is loaded next to the running server first. Raises Problem: then nothing was changed."""
-    came: dict[int, Keyspace] = {}
-    rollback_copy = begin(target.place, time.time())
-    made = os.path.join(rollback_copy, os.path.basename(target.place.aof_dir))
-    point.make(made, target.place, target.owner)
-    note(rollback_copy, target.place, True, point.label)
-    check_staged(
-        rollback_copy,
-        target.place,
-        True,
-        target.timeout,
-        target.instance.value("databases") or "16",
-        lambda copy: came.update(copy.info.keyspace),
-    )
-    return _swap_and_start(target, rollback_copy, True, came)
+    came: list[int] = []
+
+    def fill(holder: Holder) -> None:
+        point.make(os.path.join(holder.at, os.path.basename(target.place.aof_dir)), target.place, target.owner)
+        note(holder, True, point.label)
+        check_staged(holder, True, target.timeout, _databases(target), lambda copy: came.append(copy.info.keys))
+
+    with begin(target.place, time.time()) as holder:
+        _fill(holder, fill)
+        return swap_and_start(target, holder, True, came[0])
 
 
 def cut_off(target: Target) -> str:
@@ -253,15 +210,14 @@ def cut_off(target: Target) -> str:
 
 def resume(target: Target, rollback_copy: str) -> Done:
     """End a run that was cut off: start the server. Raises Problem."""
-    began = time.monotonic()
-    info = _start(target)
-    finish(rollback_copy)
-    return Done(rollback_copy, round(time.monotonic() - began, 3), info.keys)
+    with reopened(target.place, rollback_copy) as holder:
+        return start_again(target, holder)
 
 
-def put_back(target: Target, rollback_copy: RollbackCopy) -> Done:
-    """Put back what a restore replaced. Raises Problem."""
-    require_harmless_stop(target)
+def require_put_back(target: Target, rollback_copy: RollbackCopy) -> None:
+    """What was replaced may be put back: asked in check mode too. Raises Refusal."""
+    _require_target(target)
+    require_something(rollback_copy, target.place)
     if rollback_copy.aof != target.aof:
         holds, reads = ("an AOF" if one else "an RDB file" for one in (rollback_copy.aof, target.aof))
         raise Refusal(
@@ -270,5 +226,11 @@ def put_back(target: Target, rollback_copy: RollbackCopy) -> Done:
             "appendonly as it was then",
             f"set appendonly {'yes' if rollback_copy.aof else 'no'} first (redis_persistence)",
         )
-    turned = turn(rollback_copy, target.place)
-    return _swap_and_start(target, turned.path, turned.aof, None)
+
+
+def put_back(target: Target, rollback_copy: RollbackCopy) -> Done:
+    """Put back what a restore replaced. Raises Problem."""
+    require_put_back(target, rollback_copy)
+    with reopened(target.place, rollback_copy.path) as holder:
+        turn(holder, rollback_copy)
+        return swap_and_start(target, holder, rollback_copy.aof, None)

@@ -9,9 +9,17 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.unread import clearly_less
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 
-__all__ = ["needed_bytes", "predicted_seconds", "require_fits", "require_role", "require_target"]
+__all__ = [
+    "needed_bytes",
+    "predicted_seconds",
+    "require_fits",
+    "require_not_less",
+    "require_role",
+    "require_target",
+]
 
 
 def needed_bytes(manifest: BackupManifest) -> int:
@@ -20,9 +28,13 @@ def needed_bytes(manifest: BackupManifest) -> int:
     return 2 * max(data, 1)
 
 
-def predicted_seconds(load_seconds: t.Optional[float]) -> t.Optional[float]:
-    """From the stop of the server to its first answer: what its load took when the backup was verified; None where it was not."""
-    return None if load_seconds is None else round(load_seconds + 1.0, 1)
+def predicted_seconds(load_seconds: t.Optional[float], info: t.Optional[Info]) -> t.Optional[float]:
+    """How long no write is answered: the save of the shutdown, as long as the last one took, and the load as it was when the backup was verified.
+
+    None where the backup was not. ``info`` None: the server is stopped.
+    """
+    saves = max(info.number("rdb_last_bgsave_time_sec"), 0) if info else 0
+    return None if load_seconds is None else round(load_seconds + saves + 1.0, 1)
 
 
 def require_target(
@@ -30,10 +42,8 @@ def require_target(
     group_name: str,
     slots: t.Sequence[str],
     is_cluster: bool,
-    info: t.Optional[Info],
-    watched: bool,
 ) -> None:
-    """Whether this server is one that this backup may go to. ``slots`` is what its shard has; ``info`` None: it is stopped. Raises Refusal."""
+    """Whether this server is one that this backup may go to. ``slots`` is what its shard has. Raises Refusal."""
     if manifest.group_name != group_name:
         raise Refusal(
             "wrong_set",
@@ -48,28 +58,39 @@ def require_target(
             "the shard that the backup is of",
             "restore each shard's backup to the server that has its slots; move slots back first (redis_cluster)",
         )
-    require_role(info, watched)
 
 
-def require_role(info: t.Optional[Info], watched: bool) -> None:
-    """Whether what is brought to this server would stay; ``info`` None: it is stopped. Raises Refusal."""
-    if info is None:
-        return
-    if info.text("role") == "slave":
+def require_role(follower: str, watched: str) -> None:
+    """Whether what is brought to this server would stay; both in words, empty where nothing speaks against it. Raises Refusal."""
+    if follower:
         raise Refusal(
             "is_replica",
-            "this server is a replica: it would throw away what is restored and copy its primary again",
+            f"this server is a replica ({follower}): it would throw away what is restored and copy its primary again",
             "the primary of the group",
             "restore on the primary; its replicas follow",
         )
-    if watched and info.number("connected_slaves"):
+    if watched:
         raise Refusal(
             "primary_is_watched",
-            f"Sentinel watches this primary, which has {info.number('connected_slaves')} replicas: while it is restored a replica "
-            "with the present data would be promoted, and what is restored would be thrown away",
-            "Sentinels that rest",
-            "run the playbook redisops.recovery.restore, which stops them first and starts them last",
+            f"{watched}: while it is restored a replica with the present data would be promoted, and what is restored would be thrown away",
+            "Sentinels that rest, and replicas of a cluster that are held",
+            "run the playbook redisops.recovery.restore (in a cluster restore_cluster), which stops or holds them first and lets them go last",
         )
+
+
+def require_not_less(chosen: BackupManifest, earlier: t.Mapping[str, int], now: t.Optional[int]) -> None:
+    """A backup that nobody named may not have far fewer keys than an earlier one (label → keys), or than the live server. Raises Refusal."""
+    had = {**earlier, **({"the server now": now} if now is not None else {})}
+    most = max(had, key=lambda name: had[name], default="")
+    if not most or not clearly_less(chosen.total_keys, had[most]):
+        return
+    raise Refusal(
+        "backup_has_less",
+        f"{chosen.label} is the newest verified backup and has {chosen.total_keys} keys, and {most} has {had[most]}: it may be of a server that had "
+        "lost its data",
+        "your word on which backup is wanted",
+        f"name it: backup: {chosen.label}, or an earlier one (redis_backup_info lists them)",
+    )
 
 
 def require_fits(

@@ -5,22 +5,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import secrets
+import stat
+import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir, read_text
 
-__all__ = ["JOURNAL", "RollbackCopy", "identity_of", "live", "rollback_copies"]
+__all__ = ["JOURNAL", "RollbackCopy", "live", "mark_of", "put_mark", "rollback_copies"]
 
 
 _NAME = re.compile(r"redisops-restore-\d{8}T\d{6}Z(-\d+)?")
 
 
 JOURNAL = "restore.json"
+_MARK = re.compile(r"\.redisops-came-[0-9a-f]{32}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +47,44 @@ class RollbackCopy:
         return os.path.join(self.path, os.path.basename(place.aof_dir if self.aof else place.rdb))
 
 
-def identity_of(path: str) -> list[int]:
+def mark_of(path: str) -> str:
+    """What tells this data from any other, also after a boot or on another disk: an AOF by a mark in its directory, an RDB by size and checksum.
+
+    Empty where there is none.
+    """
     try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return []
-    return [status.st_dev, status.st_ino]
+        if os.path.isdir(path) and not os.path.islink(path):
+            return next((name for name in sorted(os.listdir(path)) if _MARK.fullmatch(name)), "")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with open(descriptor, "rb", buffering=0) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(max(size - 8, 0))
+        return f"{size}-{handle.read(8).hex()}"
+
+
+def put_mark(path: str) -> str:
+    """Give this data a mark of its own, and say it; empty where there is no data."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        return mark_of(path)
+    for name in os.listdir(path):
+        if _MARK.fullmatch(name):
+            os.unlink(os.path.join(path, name))
+    name = f".redisops-came-{secrets.token_hex(16)}"
+    descriptor = os.open(os.path.join(path, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    os.close(descriptor)
+    fsync_dir(path)
+    return name
+
+
+def _is_inside(path: str, came: t.Any) -> bool:
+    """Whether ``path`` is what came: by its mark, or (as earlier releases noted it) by its inode."""
+    if isinstance(came, list):
+        with contextlib.suppress(OSError):
+            return bool(came) and os.lstat(path).st_ino == came[-1]
+        return False
+    return bool(came) and mark_of(path) == came
 
 
 def live(place: Place, aof: bool) -> str:
@@ -55,12 +92,18 @@ def live(place: Place, aof: bool) -> str:
     return place.aof_dir if aof else place.rdb
 
 
+def _is_ours(path: str) -> bool:
+    """The server's user may put anything next to its data: only a directory of this user's own counts."""
+    status = os.lstat(path)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def rollback_copies(place: Place) -> list[RollbackCopy]:
     """Every rollback copy next to the data, oldest first."""
     found = []
     for name in sorted(os.listdir(place.dir)):
         path = os.path.join(place.dir, name)
-        if not _NAME.fullmatch(name) or not os.path.isdir(path) or os.path.islink(path):
+        if not _NAME.fullmatch(name) or not _is_ours(path):
             continue
         try:
             content = json.loads(read_text(os.path.join(path, JOURNAL)))
@@ -68,9 +111,10 @@ def rollback_copies(place: Place) -> list[RollbackCopy]:
             came, finished = content["came"], bool(content.get("finished", True))
         except (Problem, ValueError, KeyError, TypeError):
             # Without a word it was cut off before it held anything; with one that is damaged it may hold what was live.
-            found.append(RollbackCopy(path, False, "", False, os.path.lexists(os.path.join(path, JOURNAL))))
+            stays = os.path.lexists(os.path.join(path, JOURNAL))
+            found.append(RollbackCopy(path, False, "", False, stays, not stays))
             continue
-        inside = identity_of(os.path.join(path, os.path.basename(live(place, aof))))
+        inside = _is_inside(os.path.join(path, os.path.basename(live(place, aof))), came)
         # What came is no longer inside: it went to where the data is, even if the server has replaced it there since.
-        found.append(RollbackCopy(path, aof, label, bool(came) and inside != came, stays, finished))
+        found.append(RollbackCopy(path, aof, label, bool(came) and not inside, stays, finished))
     return found

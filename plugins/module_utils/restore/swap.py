@@ -30,27 +30,33 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof, since_line
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
     JOURNAL,
     RollbackCopy,
-    identity_of,
     live,
+    mark_of,
+    put_mark,
     rollback_copies,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
     "Staging",
-    "begin",
     "check_staged",
+    "discard",
     "discard_unfinished",
     "exchange",
     "finish",
     "note",
     "require_exchange",
+    "require_something",
     "say_now",
+    "serves",
     "stage",
     "swap",
+    "swap_back",
     "turn",
 ]
 
@@ -87,38 +93,39 @@ def require_exchange(directory: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _journal(path: str, content: t.Mapping[str, t.Any]) -> None:
-    StagedFile(os.path.join(path, JOURNAL), json.dumps(content, sort_keys=True) + "\n", 0o600).commit()
+def _journal(holder: Holder, content: t.Mapping[str, t.Any]) -> None:
+    text = json.dumps(content, sort_keys=True) + "\n"
+    StagedFile(os.path.join(holder.at, JOURNAL), text, 0o600, follow=False).commit()
+
+
+def _may_hold_live_data(rollback_copy: RollbackCopy) -> bool:
+    """Whether a directory without a journal, or with a damaged one, may hold more than what a run that was cut off had staged."""
+    return rollback_copy.swapped or rollback_copy.stays
 
 
 def discard_unfinished(place: Place) -> list[str]:
-    """Remove what runs that were cut off before their swap had staged; never what was swapped out. Gives what it removed."""
+    """Remove what runs that were cut off before their swap had staged; never what was swapped out. Gives what it removed.
+
+    The caller has the lock of the data: no other run fills one of these now.
+    """
     gone = []
     for rollback_copy in rollback_copies(place):
-        if not (rollback_copy.swapped or rollback_copy.stays):
-            shutil.rmtree(rollback_copy.path)
+        if not _may_hold_live_data(rollback_copy):
+            discard(rollback_copy.path)
             gone.append(rollback_copy.path)
     return gone
 
 
-def begin(place: Place, now: float) -> str:
-    """An empty rollback copy. Raises Problem."""
-    stem = path = os.path.join(place.dir, "redisops-restore-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)))
-    number = 1
-    while os.path.lexists(path):
-        number += 1
-        path = f"{stem}-{number}"
-    try:
-        os.mkdir(path, 0o700)
-        fsync_dir(place.dir)
-    except OSError as error:
-        raise Problem(
-            "restore_write",
-            f"{path} could not be made: {error.strerror or error}",
-            "a data directory that can be written",
-            "see to that, then run again",
-        ) from None
-    return path
+def discard(path: str) -> None:
+    """Remove a rollback copy: its data first, the journal last, so that one that is half gone never looks like another thing."""
+    names = sorted(os.listdir(path), key=lambda name: name == JOURNAL)
+    for name in names:
+        inside = os.path.join(path, name)
+        if os.path.isdir(inside) and not os.path.islink(inside):
+            shutil.rmtree(inside)
+        else:
+            os.unlink(inside)
+    os.rmdir(path)
 
 
 def _copy(source: str, target: str) -> None:
@@ -129,32 +136,34 @@ def _copy(source: str, target: str) -> None:
         os.close(descriptor)
 
 
-def _stage_aof(data: str, rollback_copy: str, place: Place) -> None:
+def _inside(holder: Holder, aof: bool) -> str:
+    """The one name in the rollback copy that is the data."""
+    return os.path.join(holder.at, os.path.basename(live(holder.place, aof)))
+
+
+def _stage_aof(data: str, holder: Holder) -> None:
     """An AOF directory with the server's own names, of an AOF or with an RDB as its base."""
-    folder = os.path.join(rollback_copy, os.path.basename(place.aof_dir))
-    os.mkdir(folder, 0o750)
+    folder, own = _inside(holder, True), holder.place.appendfilename
+    os.mkdir(folder, 0o700)
     if not data.endswith(".manifest"):
-        entries = [(data, AofFile(f"{place.appendfilename}.1.base.rdb", 1, "b"))]
+        entries = [(data, AofFile(f"{own}.1.base.rdb", 1, "b"))]
     else:
         theirs = os.path.basename(data)[: -len(".manifest")]
         entries = []
         for entry in parse_manifest(read_text(data), data).needed:
-            name = (
-                place.appendfilename + entry.name[len(theirs) :] if entry.name.startswith(theirs + ".") else entry.name
-            )
+            name = own + entry.name[len(theirs) :] if entry.name.startswith(theirs + ".") else entry.name
             entries.append((os.path.join(os.path.dirname(data), entry.name), dataclasses.replace(entry, name=name)))
     for source, entry in entries:
         _copy(source, os.path.join(folder, entry.name))
     text = AofManifest(tuple(entry for _source, entry in entries)).render()
-    StagedFile(os.path.join(folder, f"{place.appendfilename}.manifest"), text, 0o640).commit()
+    StagedFile(os.path.join(folder, f"{own}.manifest"), text, 0o640, follow=False).commit()
 
 
 @dataclasses.dataclass(frozen=True)
 class Staging:
-    """Where data is staged, and as what: ``owner`` (user id, group id), ``label`` of the backup. ``timeout`` and ``databases`` are the temporary server's."""
+    """What is staged, and as what: ``owner`` (user id, group id), ``label`` of the backup. ``timeout`` and ``databases`` are the temporary server's."""
 
-    rollback_copy: str
-    place: Place
+    holder: Holder
     aof: bool
     owner: tuple[int, int]
     label: str
@@ -164,7 +173,7 @@ class Staging:
 
 def _stage_rdb(data: str, to: Staging) -> None:
     """An RDB file; one that a temporary server makes where the backup is an AOF."""
-    target = os.path.join(to.rollback_copy, os.path.basename(to.place.rdb))
+    target = _inside(to.holder, False)
     if not data.endswith(".manifest"):
         _copy(data, target)
         return
@@ -174,11 +183,17 @@ def _stage_rdb(data: str, to: Staging) -> None:
 
 
 def _hand_over(directory: str, owner: tuple[int, int]) -> None:
-    """What lies in ``directory`` becomes the owner's; the directory itself stays ours."""
+    """What lies in ``directory``, which nobody else can enter, becomes the owner's; the directory itself stays ours."""
     for folder, _folders, files in os.walk(directory):
         for name in files:
-            os.chown(os.path.join(folder, name), *owner, follow_symlinks=False)
-            os.chmod(os.path.join(folder, name), 0o660)
+            path = os.path.join(folder, name)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                os.fchown(descriptor, *owner)
+                os.fchmod(descriptor, 0o660)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         if folder != directory:
             os.chown(folder, *owner, follow_symlinks=False)
             os.chmod(folder, 0o750)
@@ -189,15 +204,15 @@ def stage(data: str, to: Staging) -> None:
     """Put the backup's data into the rollback copy in the form that the server reads, owned as its own. Raises Problem; nothing live is touched."""
     try:
         if to.aof:
-            _stage_aof(data, to.rollback_copy, to.place)
+            _stage_aof(data, to.holder)
         else:
             _stage_rdb(data, to)
-        _hand_over(to.rollback_copy, to.owner)
-        note(to.rollback_copy, to.place, to.aof, to.label)
+        _hand_over(to.holder.at, to.owner)
+        note(to.holder, to.aof, to.label)
     except OSError as error:
         raise Problem(
             "restore_write",
-            f"{to.rollback_copy} could not be filled: {error.strerror or error}; nothing else was touched",
+            f"{to.holder.path} could not be filled: {error.strerror or error}; nothing else was touched",
             "a data directory with room",
             "see to that, then run again",
         ) from None
@@ -211,10 +226,10 @@ def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
     """
     path = os.path.join(folder, f"{appendfilename}.manifest")
     found = parse_manifest(read_text(path), path)
-    like = os.stat(path)
+    like = os.lstat(path)
     if found.increments:
         last = os.path.join(folder, found.increments[-1].name)
-        with open(last, "rb") as handle:
+        with open(os.open(last, os.O_RDONLY | os.O_NOFOLLOW), "rb") as handle:
             scan = scan_aof(handle)
         if scan.ends == "truncated" and ours:
             os.truncate(last, scan.good_up_to)
@@ -222,20 +237,20 @@ def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
             return
     number = max([0, *(entry.seq for entry in found.increments)]) + 1
     entry = AofFile(f"{appendfilename}.{number}.incr.aof", number, "i")
-    access = (like.st_uid, like.st_gid, 0o660)
+    access = Access(like.st_uid, like.st_gid, 0o660)
     StagedFile(
         os.path.join(folder, entry.name), since_line(time.time()).decode("ascii"), access=access, follow=False
     ).commit()
     text = AofManifest((*found.files, entry)).render()
-    StagedFile(path, text, access=(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
+    StagedFile(path, text, access=Access(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
 
 
-def say_now(rollback_copy: str, place: Place, aof: bool) -> None:
+def say_now(holder: Holder, aof: bool) -> None:
     """Between the stop and the swap: what was staged a while ago becomes the server's now. Raises Problem."""
-    folder = os.path.join(rollback_copy, os.path.basename(live(place, aof)))
+    folder = _inside(holder, aof)
     if not aof or not os.path.isdir(folder):
         return
-    path = os.path.join(folder, f"{place.appendfilename}.manifest")
+    path = os.path.join(folder, f"{holder.place.appendfilename}.manifest")
     with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside says nothing
         increments = parse_manifest(read_text(path), path).increments
         last = os.path.join(folder, increments[-1].name) if increments else ""
@@ -247,96 +262,124 @@ def say_now(rollback_copy: str, place: Place, aof: bool) -> None:
             StagedFile(last, since_line(time.time()).decode("ascii"), follow=False).commit()
 
 
-def note(rollback_copy: str, place: Place, aof: bool, label: str) -> None:
+def note(holder: Holder, aof: bool, label: str) -> None:
     """Say what was staged, last of all: without it, what is there counts for nothing."""
-    came = os.path.join(rollback_copy, os.path.basename(live(place, aof)))
+    came = _inside(holder, aof)
     if aof:
-        _say_since(came, place.appendfilename, True)
-    _journal(rollback_copy, {"aof": aof, "label": label, "came": identity_of(came), "finished": False})
-    fsync_dir(rollback_copy)
+        _say_since(came, holder.place.appendfilename, True)
+    _journal(holder, {"aof": aof, "label": label, "came": put_mark(came), "finished": False})
 
 
-def finish(rollback_copy: str) -> None:
+def _read_journal(holder: Holder) -> dict[str, t.Any]:
+    return dict(json.loads(read_text(os.path.join(holder.at, JOURNAL))))
+
+
+def finish(holder: Holder) -> None:
     """Say that the server runs with what came."""
-    content = json.loads(read_text(os.path.join(rollback_copy, JOURNAL)))
-    _journal(rollback_copy, {**content, "finished": True})
+    _journal(holder, {**_read_journal(holder), "finished": True})
 
 
-def _staged_data(rollback_copy: str, place: Place, aof: bool) -> str:
-    """What a temporary server loads of what is staged."""
-    folder = os.path.join(rollback_copy, os.path.basename(live(place, aof)))
-    return os.path.join(folder, f"{place.appendfilename}.manifest") if aof else folder
+def serves(holder: Holder) -> None:
+    """Say that what came is live, and clients may write to it: from here on it is never removed unasked, wherever it lies."""
+    _journal(holder, {**_read_journal(holder), "stays": True})
 
 
-def swap(place: Place, rollback_copy: str, aof: bool) -> None:
-    """Let what is staged and what is live are switched at once; the server is stopped. What else a later start might read goes into the rollback copy.
+def _exchange_or_move(here: str, there: str) -> None:
+    """Swap two names, or move the one that there is."""
+    if os.path.lexists(here) and os.path.lexists(there):
+        exchange(here, there)
+    elif os.path.lexists(there):
+        os.rename(there, here)
+    elif os.path.lexists(here):
+        os.rename(here, there)
 
-    Raises Problem. Called again, it swaps back.
+
+def swap(holder: Holder, aof: bool) -> None:
+    """Let what is staged and what is live be switched at once; the server is stopped. What else a later start might read goes into the rollback copy.
+
+    Raises Problem; also where nothing is staged: what is live is never moved away for nothing. Called again, it swaps back.
     """
-    here, there = live(place, aof), os.path.join(rollback_copy, os.path.basename(live(place, aof)))
+    place = holder.place
+    here, there = live(place, aof), _inside(holder, aof)
     try:
-        if os.path.lexists(here) and os.path.lexists(there):
-            exchange(here, there)
-        elif os.path.lexists(there):
-            os.rename(there, here)
-        else:
-            os.rename(here, there)
+        if not os.path.lexists(there) and _read_journal(holder).get("came") != "":
+            raise FileNotFoundError(errno.ENOENT, "nothing is staged there any more")
+        if os.path.islink(here):
+            raise OSError(errno.ELOOP, "it is a link")
+        _exchange_or_move(here, there)
         fsync_dir(place.dir)
-        fsync_dir(rollback_copy)
+        fsync_dir(holder.at)
         # The form that is not read now: of the data that was, and no neighbour for the data that is.
         other = live(place, not aof)
-        aside = os.path.join(rollback_copy, os.path.basename(other))
-        if os.path.lexists(other) and os.path.lexists(aside):
-            exchange(other, aside)
-        elif os.path.lexists(other):
-            os.rename(other, aside)
-        elif os.path.lexists(aside):
-            os.rename(aside, other)
+        _exchange_or_move(other, os.path.join(holder.at, os.path.basename(other)))
         fsync_dir(place.dir)
-        fsync_dir(rollback_copy)
+        fsync_dir(holder.at)
     except OSError as error:
         raise Problem(
             "swap_failed",
-            f"{here} and {there} could not be switched at once: {error.strerror or error}",
-            "a file system that can do so",
-            f"both are whole: see which one is the data, and look at {rollback_copy}",
+            f"the data and {os.path.basename(there)} in {holder.path} could not be switched at once: {error.strerror or error}",
+            "a file system that can do so, and what was staged",
+            f"both are whole: see which one is the data, and look at {holder.path}",
         ) from None
 
 
-def turn(rollback_copy: RollbackCopy, place: Place) -> RollbackCopy:
+def swap_back(holder: Holder, aof: bool) -> None:
+    """Undo swap(). Raises Problem; a swap that failed before it did anything is not done by undoing it."""
+    if _is_swapped(holder, aof):
+        swap_again = _read_journal(holder)
+        _journal(
+            holder, {**swap_again, "came": "" if not os.path.lexists(_inside(holder, aof)) else swap_again["came"]}
+        )
+        swap(holder, aof)
+        _journal(holder, swap_again)
+
+
+def _is_swapped(holder: Holder, aof: bool) -> bool:
+    came = _read_journal(holder).get("came")
+    return bool(came) and mark_of(_inside(holder, aof)) != came
+
+
+def turn(holder: Holder, rollback_copy: RollbackCopy) -> None:
     """Before a swap back: what the rollback copy has is what is to come, and was live once. Raises Problem."""
-    inside = identity_of(rollback_copy.staged(place))
-    if not inside:
-        raise Problem(
+    inside = _inside(holder, rollback_copy.aof)
+    require_something(rollback_copy, holder.place)
+    if rollback_copy.aof:
+        with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
+            _say_since(inside, holder.place.appendfilename, False)
+    _journal(
+        holder,
+        {
+            "aof": rollback_copy.aof,
+            "label": rollback_copy.label,
+            "came": put_mark(inside),
+            "stays": True,
+            "finished": False,
+        },
+    )
+
+
+def require_something(rollback_copy: RollbackCopy, place: Place) -> None:
+    """The rollback copy holds data. Raises Refusal."""
+    if not os.path.lexists(rollback_copy.staged(place)):
+        raise Refusal(
             "nothing_to_bring_back",
             f"{rollback_copy.path} holds no {os.path.basename(live(place, rollback_copy.aof))}: there was no data before",
             "the data that was",
             "restore a backup",
         )
-    if rollback_copy.aof:
-        with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
-            _say_since(rollback_copy.staged(place), place.appendfilename, False)
-    _journal(
-        rollback_copy.path,
-        {"aof": rollback_copy.aof, "label": rollback_copy.label, "came": inside, "stays": True, "finished": False},
-    )
-    return dataclasses.replace(rollback_copy, swapped=False, stays=True)
 
 
-def check_staged(
-    rollback_copy: str, place: Place, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]
-) -> None:
+def check_staged(holder: Holder, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]) -> None:
     """Load what is staged in a temporary server, and let ``look`` at it. Raises Problem."""
-    data = _staged_data(rollback_copy, place, aof)
-    folder = os.path.dirname(data) if aof else ""
-    before = {
-        path: os.stat(path) for path in ([os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data])
-    }
+    folder = _inside(holder, aof)
+    data = os.path.join(folder, f"{holder.place.appendfilename}.manifest") if aof else folder
+    paths = [os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data]
+    before = {path: os.stat(path) for path in paths}
     try:
-        with loaded(data, rollback_copy, timeout, databases, os.stat(data).st_gid) as copy:
+        with loaded(data, holder.at, timeout, databases, os.stat(data).st_gid) as copy:
             look(copy)
             copy.server.close()
     finally:  # the temporary server was let in by links to these very files
         for path, status in before.items():
-            os.chown(path, status.st_uid, status.st_gid)
+            os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
             os.chmod(path, status.st_mode & 0o7777)

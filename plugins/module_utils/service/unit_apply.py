@@ -14,8 +14,12 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import require_aof_replays
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
+    keep_unloaded,
+    unloaded_changes,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
-    aof_in_use,
+    aof_is_in_use,
     require_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
@@ -33,7 +37,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
 from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
     restart_server,
     save_before_restart,
-    start_server,
     write_drop_in,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
@@ -44,6 +47,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.collect 
     require_paths,
     unit_state,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.service.hold import UnitHold
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import (
     DeclaredUnit,
     Pending,
@@ -60,6 +64,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
     unit_problem,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
+from ansible_collections.redisops.recovery.plugins.module_utils.service.start import start_server
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, apply_access
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
@@ -168,7 +173,11 @@ def _require_safe(state: State, info: Info) -> None:
     if info.flag("aof_enabled"):
         require_aof_replays(instance.server, info)
     require_primary(info, sentinel_listens(instance.server))
-    require_restart(_file_values(now), now.live, info, aof_in_use(host, instance.pid, disk), state.pending.repairs_data)
+    stated = _file_values(now)
+    in_use = now.live["appendonly"] != "yes" or aof_is_in_use(host, instance.pid, disk.place)
+    require_restart(stated, now.live, info, in_use, state.pending.repairs_data)
+    if not info.keys and not state.pending.repairs_data:  # an empty server may be turned to a place that holds data
+        require_start(instance.path, stated, scan(disk_of(stated)))
 
 
 def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
@@ -187,7 +196,9 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
     if not instance.running or fresh:
         if instance.text and in_file["dir"] and not state.pending.repairs_data:
-            require_start(instance.path, in_file, scan(disk_of(in_file)))
+            disk = scan(disk_of(in_file))
+            require_start(instance.path, in_file, disk)
+            changes += unloaded_changes(in_file, disk)
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     rewrites = state.drop_in != declared.text and not state.missing
     return Plan(unit_changes, reasons, due, changes, rewrites, exposure_of(state.host, unit) if rewrites else None)
@@ -204,13 +215,18 @@ def _apply_unit(state: State, changes: t.Iterable[Change]) -> None:
         systemctl(state.host, "enable" if declared.enabled else "disable", f"{declared.unit}.service")
 
 
-def _restart(state: State, login: Login, began: float, timeout: float) -> dict[str, t.Any]:
+def _hold(state: State, place: str) -> UnitHold:
+    return UnitHold(state.host, state.declared.unit, place, True)
+
+
+def _restart(state: State, began: float, timeout: float) -> dict[str, t.Any]:
     """The restart, and the mode of the RDB file where it was saved since ``began`` (seconds since 1970); gives the keys.
 
     Raises Problem where it fails, or keys are missing.
     """
     instance, safe = state.instance, functools.partial(_require_safe, state)
-    before, after = restart_server(state.host, state.declared.unit, instance.server, login, safe, timeout)
+    hold = _hold(state, instance.live["dir"])
+    before, after = restart_server(hold, state.host, instance.server, safe, timeout)
     rdb = disk_of(instance.live).rdb
     if os.path.exists(rdb) and os.stat(rdb).st_mtime >= int(began):
         status = os.stat(rdb)
@@ -225,16 +241,25 @@ def _restart(state: State, login: Login, began: float, timeout: float) -> dict[s
     return keys
 
 
+def _start(state: State, login: Login, timeout: float) -> None:
+    """Start the stopped server; what it will not load is kept first. Raises Problem."""
+    stated = state.in_file
+    place = stated["dir"] or "/"
+    if stated["dir"]:
+        keep_unloaded(stated, scan(disk_of(stated)))
+    start_server(state.host, _hold(state, place), login, timeout)
+
+
 def apply(state: State, plan: Plan, login: Login, timeout: float) -> Done:
     """A verified save, the unit, the restart or start; ``timeout`` in seconds, of each wait. Raises Problem or Refusal."""
     host, unit, instance, keys = state.host, state.declared.unit, state.instance, None
     began = time.time()
     if plan.due:
-        save_before_restart(instance.server, functools.partial(_require_safe, state), timeout)
+        save_before_restart(instance.server, host, functools.partial(_require_safe, state), timeout)
     _apply_unit(state, plan.unit_changes)
     exposure = exposure_of(host, unit) if plan.rewrites else None
     if plan.due:
-        keys = _restart(state, login, began, timeout)
+        keys = _restart(state, began, timeout)
     elif not instance.running:
-        start_server(host, unit, login, timeout)
+        _start(state, login, timeout)
     return Done(exposure, keys)

@@ -190,7 +190,10 @@ class StagedFile:
         ``follow`` False: a link at ``path`` is replaced, and what it points to is left alone. Raises Problem; then nothing is left behind.
         """
         directory, name = os.path.split(os.path.realpath(path) if follow else os.path.abspath(path))
-        directory = os.path.realpath(directory)
+        if follow or not re.match(
+            r"/proc/\d+/fd/\d+(/|$)", directory
+        ):  # a directory by its descriptor has no other name
+            directory = os.path.realpath(directory)
         self.path = os.path.join(directory, name)
         self._temp = os.path.join(directory, f".{name}{_SUFFIX}")
         try:

@@ -76,6 +76,9 @@ def run_command(
 class Host:
     """Reads of /proc and /sys, and commands."""
 
+    #: What is gone after a boot.
+    runtime = "/run"
+
     def __init__(self, root: str = "/", run: Runner = run_command) -> None:
         self.root = root
         self.run = run
@@ -135,6 +138,13 @@ class Host:
             if serves and os.path.samestat(here, wanted):
                 found.append(int(name))
         return found
+
+    def began(self, pid: int) -> t.Optional[int]:
+        """When process ``pid`` began, in clock ticks since the boot: with its number this is who it is. None where it has ended."""
+        fields = (self.read(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
+        if len(fields) < 20 or fields[0] in "ZX":
+            return None
+        return int(fields[19])
 
     def replaced_program(self, pid: int) -> str:
         """The program that process ``pid`` runs where another file has taken its place on disk, as an upgrade does; else empty."""
