@@ -195,11 +195,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply im
     require_put_back,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_not_less
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
-    RollbackCopy,
-    rollback_copies,
-)
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_let_go, require_not_less
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard, discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -350,29 +347,10 @@ def rolled_back(module: AnsibleModule) -> dict:
     )
 
 
-def require_let_go(target: Target, found: list[RollbackCopy]) -> None:
-    """What was live before may be deleted: the server runs, and was seen to run with what replaced it. Raises Refusal."""
-    doubtful = [one.path for one in found if not one.finished and (one.swapped or one.stays)]
-    if doubtful:
-        raise Refusal(
-            "not_finished",
-            f"{doubtful[0]} holds what was live before, and the server was never seen to run with what replaced it (or its journal is damaged)",
-            "a server that was seen to run with what was brought",
-            "run redis_repair, which ends a restore that was cut off; or look at the directory, and remove it yourself",
-        )
-    if found and not target.instance.running:
-        raise Refusal(
-            "not_running",
-            f"the server is stopped, and {found[-1].path} may be the only other data",
-            "a server that runs",
-            "start it, look at its data, then run again",
-        )
-
-
 def cleaned(module: AnsibleModule) -> dict:
     target = target_of(module.params)
     found = rollback_copies(target.place)
-    require_let_go(target, found)
+    require_let_go(found, target.instance.running)
     changes = [Change("data", one.path, "kept", None, f"delete {one.path}") for one in found]
     if not module.check_mode:
         for one in found:

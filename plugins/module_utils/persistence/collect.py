@@ -92,7 +92,7 @@ def unread_rdb(host: Host, info: Info, disk: DataFiles) -> t.Optional[Unread]:
 def require_rdb_is_known(host: Host, info: Info, disk: DataFiles) -> None:
     """Before a save replaces it: an RDB file that this process never read may be all there is. Raises Refusal where it holds far more.
 
-    That is what a server leaves that was restarted with ``appendonly yes`` beside no AOF, or beside an older one.
+    That is what a server leaves that was restarted with ``appendonly yes`` next to no AOF, or next to an older one.
     """
     require_not_less(unread_rdb(host, info, disk), info, disk.place.aof_dir)
 

@@ -66,7 +66,7 @@ def require_not_less(unread: t.Optional[Unread], info: Info, aof_dir: str) -> No
     raise Refusal(
         "rdb_never_loaded",
         f"{unread.path} holds {unread.keys} keys; the running server has {info.keys} and never read that file, as after a restart with "
-        "appendonly yes beside no AOF, or beside an older one. The next save would overwrite it",
+        "appendonly yes next to no AOF, or next to an older one. The next save would overwrite it",
         "to know which of the two is the data",
         f"to get the file's keys back: cp -p {unread.path} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move {aof_dir} aside, put the copy "
         "back, run again with the server stopped. If the file is not wanted: redis-cli BGSAVE, then run again",

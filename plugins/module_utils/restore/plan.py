@@ -16,6 +16,7 @@ __all__ = [
     "needed_bytes",
     "predicted_seconds",
     "require_fits",
+    "require_let_go",
     "require_not_less",
     "require_role",
     "require_target",
@@ -126,4 +127,32 @@ def require_fits(
             f"maxmemory is {maxmemory}, and the backup took {manifest.used_memory} bytes: keys would be evicted as soon as it is loaded",
             "a maxmemory that holds the backup",
             "raise maxmemory first (redis_config)",
+        )
+
+
+class Kept(t.Protocol):
+    """What is asked of a rollback copy before it is removed."""
+
+    path: str
+    swapped: bool
+    stays: bool
+    finished: bool
+
+
+def require_let_go(found: t.Sequence[Kept], running: bool) -> None:
+    """What was live before may be deleted: the server runs, and was seen to run with what replaced it. Raises Refusal."""
+    doubtful = [one.path for one in found if not one.finished and (one.swapped or one.stays)]
+    if doubtful:
+        raise Refusal(
+            "not_finished",
+            f"{doubtful[0]} holds what was live before, and the server was never seen to run with what replaced it (or its journal is damaged)",
+            "a server that was seen to run with what was brought",
+            "run redis_repair, which ends a restore that was cut off; or look at the directory, and remove it yourself",
+        )
+    if found and not running:
+        raise Refusal(
+            "not_running",
+            f"the server is stopped, and {found[-1].path} may be the only other data",
+            "a server that runs",
+            "start it, look at its data, then run again",
         )
