@@ -93,7 +93,7 @@ def _rows(groups: t.Mapping[str, t.Any], wanted: str, group_name: str, latest: f
         if group_name in ("", one["group"])
         for row in one["backups"]
     ]
-    return [row for row in found if (row["state"] != "damaged" or row["label"] == wanted) and row["at"] <= latest]
+    return [row for row in found if (row["state"] != "failed" or row["label"] == wanted) and row["at"] <= latest]
 
 
 def _none_of(rows: t.Sequence[t.Mapping[str, t.Any]], what: str, hosts: t.Iterable[str]) -> str:

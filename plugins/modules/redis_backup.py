@@ -112,7 +112,7 @@ source:
   returned: success
   type: str
 state:
-  description: V(damaged), V(failed), V(taken), V(checksummed), V(loaded), V(verified), V(elsewhere) (another host of the group takes it) or V(absent).
+  description: V(verified), V(loaded), V(copied), V(failed), V(elsewhere) (another host of the group takes it) or V(absent).
   returned: success
   type: str
 """
@@ -125,7 +125,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.job impor
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import fetch, let_go, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import row_of
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import (
@@ -160,6 +160,15 @@ def present(module: AnsibleModule, job: Job, host: Host) -> dict:
     return result_of(done.changes, source=done.source, **{**about, "state": done.state})
 
 
+def running(job: Job) -> str:
+    """Product and version of the server; empty where it does not answer."""
+    try:
+        server = connect(job.login, 5.0)
+    except Problem:
+        return ""
+    return server.info("server").product
+
+
 def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     """Something about a backup that is there."""
     store, wanted = job.store(), module.params["state"]
@@ -181,7 +190,7 @@ def existing(module: AnsibleModule, job: Job, host: Host) -> dict:
     if changes and not module.check_mode:
         with store.locked():
             if wanted == "verified":
-                backup = require_backup(store, backup, job.settings, host)
+                backup = require_backup(store, backup, job.settings, host, running(job))
             elif wanted == "absent":
                 store.delete(backup.label)
             else:
@@ -200,6 +209,11 @@ def own_store(job: Job) -> Store:
     return job.store(slots_of(server, server.info("cluster")))
 
 
+def damage_of(backup: Backup) -> list[str]:
+    """What is wrong with the files of a backup that lies here, each in words."""
+    return [backup.problem] if backup.manifest is None else verify_files(backup.directory, backup.manifest)
+
+
 def fetched(module: AnsibleModule, job: Job, host: Host) -> dict:
     if not job.repositories:
         raise Problem(
@@ -207,13 +221,19 @@ def fetched(module: AnsibleModule, job: Job, host: Host) -> dict:
         )
     store, place = own_store(job), job.repositories[0].repository
     snapshot, label = named(store, module.params["backup"], place, host)
-    if label in store.labels():
+    damaged = label in store.labels() and damage_of(store.read(label))
+    if label in store.labels() and not damaged:
         return result_of([], source=place.name, **shown(store.read(label)))
-    changes = [Change("backup", label, None, f"from {place.name}", f"fetch {label} from {place.name} and verify it")]
+    words = f"fetch {label} from {place.name} and verify its files"
+    if damaged:
+        words = f"put the damaged {label} aside ({damaged[0]}), {words}"
+    changes = [Change("backup", label, "damaged" if damaged else None, f"from {place.name}", words)]
     if module.check_mode:
-        return result_of(changes, source=place.name, backup=None, state="taken", directory="")
+        return result_of(changes, source=place.name, backup=None, state="copied", directory="")
     store.prepare()
     with store.locked():
+        if damaged:
+            store.put_aside(label)
         backup = fetch(store, snapshot, place, host, job.settings.timeout)
     return result_of(changes, source=place.name, **shown(backup))
 

@@ -75,11 +75,12 @@ groups:
       description: Its name.
       type: str
     status:
-      description: V(0) ok, V(1) no backup, V(2) no verified backup, V(3) the last verified one is too old, V(4) the latest one failed or is damaged.
+      description: V(0) ok, V(1) no backup, V(2) no verified backup, V(3) the last verified one is too old, V(4) the latest one failed.
       type: int
     backups:
       description:
-        - Oldest first. RV(ignore:state) is V(damaged), V(failed), V(taken), V(checksummed), V(loaded) or V(verified); times are seconds since 1970.
+        - Oldest first. RV(ignore:state) is V(verified), V(loaded), V(copied) or V(failed); RV(ignore:compared) is what that word rests on. Times are seconds since 1970.
+        - That every file is there and has its size is looked at always; O(verify) reads them as well.
       type: list
       elements: dict
 status:
@@ -96,6 +97,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import FAILED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import group_names
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import render_text, row_of, status_of
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store, verify_files
@@ -135,7 +137,7 @@ def rows_of(store: Store, verify: bool) -> list[dict]:
         row = row_of(one)
         differences = verify_files(one.directory, one.manifest) if verify and one.manifest else []
         if differences:
-            row.update(state="damaged", differences=differences, why="files are not as they were written")
+            row.update(state=FAILED, differences=differences, compared=[], why="files are not as they were written")
         rows.append(row)
     return rows
 

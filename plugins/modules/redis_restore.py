@@ -66,6 +66,10 @@ options:
     description: Whether a backup that was not verified may be restored. It is loaded and compared in any case, if O(test_load=true).
     type: bool
     default: false
+  allow_other_server:
+    description: Whether a backup of another server of this host may be restored, so that this server has the other one's data.
+    type: bool
+    default: false
   test_load:
     description: Whether the copy is loaded next to the running server first. That takes memory for both.
     type: bool
@@ -214,6 +218,7 @@ SPEC = {
     "undo_flush": {"type": "bool", "default": False},
     "archive": {"type": "list", "elements": "path", "default": []},
     "allow_unverified": {"type": "bool", "default": False},
+    "allow_other_server": {"type": "bool", "default": False},
     "test_load": {"type": "bool", "default": True},
     "config_file": {"type": "path", "default": "/etc/redis/redis.conf"},
     "unit": {"type": "str", "default": "auto"},
@@ -235,7 +240,7 @@ def chosen(params: dict, store: Store) -> Backup:
     if not backup.verified and not params["allow_unverified"]:
         raise Refusal(
             "not_verified",
-            f"{backup.label} was not verified ({backup.proof.get('state', 'taken')}: {backup.proof.get('why') or 'no proof was tried'})",
+            f"{backup.label} was not verified ({backup.state}: {backup.proof.get('why') or 'no proof was tried'})",
             "a backup that was loaded and compared",
             "verify it (redis_backup, state: verified), name another one, or set allow_unverified: true",
         )
@@ -266,7 +271,7 @@ def brought(module: AnsibleModule, target: Target) -> dict:
     if params["backup"] == "latest_verified":
         earlier = {one.label: one.manifest.total_keys for one in store.all() if one.verified and one.manifest}
         require_not_less(backup.manifest, earlier, target.keys)
-    plan = require_backup_fits(target, backup, store.group_name, params["test_load"])
+    plan = require_backup_fits(target, backup, store.group_name, params["test_load"], params["allow_other_server"])
     words = [
         f"verify {backup.label} and copy it next to the data",
         *(["load the copy and compare it"] if params["test_load"] else []),

@@ -24,6 +24,7 @@ PLAYBOOK_OPTIONS: dict[str, dict[str, t.Any]] = {
     for name in (
         "allow_truncation",
         "allow_unverified",
+        "allow_other_server",
         "drift_fails",
         "test_load",
         "report_drift",

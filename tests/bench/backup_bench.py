@@ -42,6 +42,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import Staging, stage
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import INSTALLED
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -325,7 +326,8 @@ def through(home: pathlib.Path, size: int) -> None:
     rollback_copy.mkdir()
     place = Place(str(home), "dump.rdb", "appendonlydir", "appendonly.aof")
     stage(
-        str(home / "backup" / "data" / "huge"), Staging(str(rollback_copy), place, False, owner, "bench", 3600.0, "16")
+        str(home / "backup" / "data" / "huge"),
+        Staging(str(rollback_copy), place, False, owner, "bench", 3600.0, INSTALLED),
     )
 
 

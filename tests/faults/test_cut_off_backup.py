@@ -86,7 +86,7 @@ def test_redis_backup_cut_off_anywhere(sweep, call_module, method):
             assert server.keys() == 200
             assert server.config("auto-aof-rewrite-percentage") == "100"
             info = call_module("redis_backup_info", directory=str(server.home / "backups"), verify=True)
-            assert {row["state"] for one in info.groups for row in one["backups"]} <= {"taken", "verified"}, point
+            assert {row["state"] for one in info.groups for row in one["backups"]} <= {"copied", "verified"}, point
             done = back_up(call_module, server, method)
             assert (done.failed, done.state) == (False, "verified"), f"cut off {point}; run again: {done.msg}"
             left = [

@@ -166,7 +166,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_named(redis_server, call_module)
         for place in {0, len(raw) // 2, len(raw) - 1}:
             path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
             found = call_module("redis_backup_info", **info).groups[0]["backups"][0]
-            assert (found["state"], file["path"] in found["differences"][0]) == ("damaged", True)
+            assert (found["state"], file["path"] in found["differences"][0]) == ("failed", True)
         path.write_bytes(raw)
     assert call_module("redis_backup_info", **info).status == 0
     (home / "data" / "more").write_text("x")
@@ -239,7 +239,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(redis_server, call_module, n
     content["files"][0]["path"] = name
     path.write_text(seal(content))
     found = call_module("redis_backup_info", directory=str(server.home / "backups"), verify=True)
-    assert found.groups[0]["backups"][0]["state"] == "damaged"
+    assert found.groups[0]["backups"][0]["state"] == "failed"
     assert "leads out" in found.text
     again = call_module("redis_backup", **params(server, state="verified", backup=done.backup["label"]))
     assert (again.failed, again.code) == (True, "manifest_damaged")
@@ -357,7 +357,9 @@ def test_a_user_that_may_only_save_takes_an_rdb_backup_without_a_sample(redis_se
     )
     done = call_module("redis_backup", **params(server, login_user="backup", login_password="secret"))
     assert not done.failed, done.msg
-    assert done.state == "verified"
+    assert done.state == "loaded"
+    assert "no key was sampled" in done.backup["why"]
+    assert "keys and keys with a time to live of each database" in done.backup["compared"]
     assert "sample.json" not in {file["path"] for file in manifest_of(done.directory)["files"]}
     assert "users were not saved" in manifest_of(done.directory)["notes"][0]
 

@@ -13,9 +13,11 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.fingerprint import (
+    Chosen,
     Moment,
     choose_sample,
     read_moment,
@@ -34,14 +36,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     wait_for,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.pause import WritePause
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import digest_of, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 __all__ = ["Taken", "copy_file", "take_aof", "take_rdb", "take_stream", "write_file"]
 
 _STEP = 1024 * 1024
-#: How often the AOF's set of files may change under our hands before we give up, and how often a quiet moment is looked for.
+#: How often the AOF's set of files, or a save of others, may change under our hands before we give up.
 _TRIES = 50
+#: Seconds that writes are paused for the moment of an AOF backup, the next longer than the one before: a busy host may take us the CPU.
+_PAUSES = (0.03, 0.06, 0.12)
 #: How many saves are made for numbers that are exact.
 _EXACT_TRIES = 3
 
@@ -240,51 +245,109 @@ def _read(path: str) -> str:
         return handle.read()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """The files of an AOF, open, and the manifest's text that names them."""
+
+    manifest: AofManifest
+    text: str
+    opened: t.Mapping[str, int]
+
+    def close(self) -> None:
+        for descriptor in self.opened.values():
+            os.close(descriptor)
+
+    @property
+    def last(self) -> str:
+        return self.manifest.needed[-1].name
+
+    def says(self, current: int) -> bool:
+        """Whether ``current``, the server's own count (aof_current_size), is of these files. A base that it began with itself is not in it."""
+        sizes = {name: os.fstat(descriptor).st_size for name, descriptor in self.opened.items()}
+        base = self.manifest.base
+        uncounted = sizes.get(base.name, 0) if base else 0
+        return current in (sum(sizes.values()), sum(sizes.values()) - uncounted)
+
+
 def take_aof(server: Server, place: Place, root: str, sample: int) -> Taken:
-    """Base and increments as they are, the last one up to where it is now. Nothing is paused and nothing is held. Raises Problem."""
-    chosen = choose_sample(server, server.info(), sample)
-    manifest, _text, opened = _held(place)
+    """Base and increments as they are, the last one up to where it is now; writes are paused for some milliseconds. Raises Problem."""
+    held, moment, length, note = _aof_moment(server, place, sample)
     try:
-        last = opened[manifest.needed[-1].name]
-        moment, length = _quiet_moment(server, last, chosen)
         files = []
-        for entry in manifest.needed:
-            size = length if entry is manifest.needed[-1] else None
-            size, digest = copy_file(opened[entry.name], os.path.join(root, "data/aof", entry.name), size)
+        for entry in held.manifest.needed:
+            size = length if entry.name == held.last else None
+            size, digest = copy_file(held.opened[entry.name], os.path.join(root, "data/aof", entry.name), size)
             files.append(BackupFile(f"data/aof/{entry.name}", size, digest))
     finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
+        held.close()
     data = f"data/aof/{place.appendfilename}.manifest"
-    files.append(write_file(root, data, AofManifest(manifest.needed).render()))
-    notes = (
-        ()
-        if not moment.slack
-        else (f"{moment.slack} commands ran while numbers and size were read, so no values were sampled",)
-    )
-    return Taken(moment, tuple(files), data, notes)
+    files.append(write_file(root, data, AofManifest(held.manifest.needed).render()))
+    return Taken(moment, tuple(files), data, (note,) if note else ())
 
 
-def _quiet_moment(server: Server, last: int, chosen: t.Sequence[tuple[int, str]]) -> tuple[Moment, int]:
-    """A moment in which the AOF on disk is all that the server has done; where there is none, how much was done meanwhile."""
-    for tries in range(_TRIES):
-        before, length = server.info(), os.fstat(last).st_size
-        moment = read_moment(server, chosen)
-        after_length, after = os.fstat(last).st_size, server.info()
-        still = before.number("aof_buffer_length") == after.number("aof_buffer_length") == 0
-        quiet = length == after_length and still and not moment.slack
-        if quiet or tries == _TRIES - 1:
-            ran = (
-                after.number("total_commands_processed")
-                - before.number("total_commands_processed")
-                - 2 * len(chosen)
-                - 5
-            )
-            if quiet:
-                return moment, after_length
-            # What was written may not be in the file yet: a value that was read is no measure for the copy.
-            return dataclasses.replace(moment, slack=max(ran, moment.slack, 1), sample=()), after_length
-    raise AssertionError("not reached")
+def _aof_moment(server: Server, place: Place, sample: int) -> tuple[_Held, Moment, int, str]:
+    """The files, the moment, how long the last file was in it, and a note where that was no exact moment. Raises Problem."""
+    held: t.Optional[_Held] = None
+    for seconds in _PAUSES:
+        chosen = choose_sample(server, server.info(), sample)
+        if held is not None:
+            held.close()
+        held = _Held(*_held(place))
+        moment, length, wrong = _paused_moment(server, place, held, chosen, seconds)
+        if not wrong:
+            return held, moment, length, ""
+    # What was written may not be in the file yet: a value that was read is no measure for the copy.
+    moment = dataclasses.replace(moment, slack=max(moment.slack, 1), sample=())
+    return held, moment, length, f"numbers and files are of no exact moment ({wrong}), so no values were compared"
+
+
+def _paused_moment(
+    server: Server, place: Place, held: _Held, chosen: t.Sequence[Chosen], seconds: float
+) -> tuple[Moment, int, str]:
+    """One moment under a pause of writes, how long the last file was, and why it is none; the last is empty where it is one.
+
+    The pause is left to run out: to end it by hand would end that of another run as well.
+    """
+    pause = WritePause(server.command, seconds)
+    try:
+        pause.renew()
+        paused = True
+    except CommandError:
+        paused = False  # a user that may not; the moment can be one all the same, if nothing else ran in it
+    began = time.monotonic()
+    before = server.info()
+    while before.number("aof_buffer_length") and time.monotonic() < began + seconds / 2:
+        before = server.info()
+    before_length = os.fstat(held.opened[held.last]).st_size
+    moment = read_moment(server, chosen)
+    length = os.fstat(held.opened[held.last]).st_size
+    after = server.info()
+    same_files = _read_if_there(place.manifest) == held.text
+    in_time = paused and pause.lasted < seconds
+    states = [_written(info) for info in (before, moment.info, after)]
+    reasons = {
+        "a rewrite went on to other files": not same_files,
+        "not all that the AOF has was on disk": any(
+            info.number("aof_buffer_length") for info in (before, moment.info, after)
+        ),
+        "the server's AOF has another size than its files": not held.says(after.number("aof_current_size")),
+        "writes went on meanwhile": length != before_length or any(state != states[0] for state in states),
+        f"{moment.slack} commands ran in it": bool(moment.slack) and not in_time,
+    }
+    wrong = next((words for words, holds in reasons.items() if holds), "")
+    return (moment if wrong else dataclasses.replace(moment, slack=0)), length, wrong
+
+
+def _written(info: Info) -> tuple[int, ...]:
+    """What moves with every write, of clients and of a primary's."""
+    return tuple(info.number(name) for name in ("aof_current_size", "master_repl_offset", "slave_repl_offset"))
+
+
+def _read_if_there(path: str) -> str:
+    try:
+        return _read(path)
+    except OSError:
+        return ""
 
 
 def take_stream(server: Server, login: Login, host: Host, root: str, sample: int, timeout: float) -> Taken:
@@ -312,9 +375,10 @@ def take_stream(server: Server, login: Login, host: Host, root: str, sample: int
     constant = tuple(one for one, other in zip(before.sample, after.sample) if one == other)
     ran = after.info.number("total_commands_processed") - before.info.number("total_commands_processed")
     # Of ours: the first packet's rest, and the commands of the copy itself (REPLCONF, SYNC, acknowledgements) is not known apart.
-    moved = (
-        after.info.number("master_repl_offset") != before.info.number("master_repl_offset")
-        or after.info.keyspace != before.info.keyspace
+    # Without a backlog the offset stands still; the count of changes does not, unless a save in between has set it back.
+    still = ("master_repl_offset", "slave_repl_offset", "rdb_changes_since_last_save", "rdb_saves")
+    moved = after.info.keyspace != before.info.keyspace or any(
+        after.info.number(name) != before.info.number(name) for name in still
     )
     size, digest = digest_of(path)
     with open(path, "rb") as handle:

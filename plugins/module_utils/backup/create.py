@@ -18,10 +18,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy impo
     take_stream,
     write_file,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.identity import identity_of, require_same_server
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupFile, BackupManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.plan import (
     Room,
     choose_method,
+    require_data_age,
     require_room,
     require_unharmed,
 )
@@ -35,10 +37,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand, join_args
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import loading_lines
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Settings", "ready", "require_backup", "take"]
+__all__ = ["Ready", "Settings", "ready", "require_backup", "take"]
 
 #: What a restore has to know of the server that the data is of.
 _KEPT = (
@@ -90,7 +94,21 @@ def _last_bytes(place: Place, info: Info, method: str) -> int:
         return info.number("used_memory_dataset", info.number("used_memory"))
 
 
-def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.Mapping[str, str]]:
+class Ready(t.NamedTuple):
+    """A server that a backup can be taken of. ``age``: seconds since the newest write that it can have.
+
+    ``identity``: which server it is (identity.py), and its ``program``; ``local``: it runs on this host.
+    """
+
+    info: Info
+    method: str
+    live: t.Mapping[str, str]
+    age: int
+    identity: t.Mapping[str, str]
+    local: bool
+
+
+def ready(server: Server, store: Store, settings: Settings, host: Host) -> Ready:
     """INFO, method and live settings, if a backup can be taken now. Raises Problem or Refusal; nothing is changed."""
     info = server.info()
     if info.flag("loading"):
@@ -98,8 +116,12 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
     live = server.config_all()
     method = choose_method(settings.method, info)
     require_unharmed(info)
+    age = require_data_age(info)
+    here = info.number("process_id") in host.servers_in(live["dir"])
+    identity = identity_of(info, live, socket.gethostname() if here else server.login.host)
+    require_same_server(store.last(), identity, store.group_name)
     local = method != "stream"
-    if local and info.number("process_id") not in host.servers_in(live["dir"]):
+    if local and not here:
         raise Refusal(
             "other_host",
             f"the server at {server.login.address} does not run on this host: there is no such process with its data in {live['dir']}",
@@ -120,7 +142,28 @@ def ready(server: Server, settings: Settings, host: Host) -> tuple[Info, str, t.
         room,
         settings.fork_headroom_percent,
     )
-    return info, method, live
+    store.require_fit()
+    program = host.program_of(info.number("process_id")) if here else ""
+    return Ready(info, method, live, age, {**identity, **({"program": program} if program else {})}, here)
+
+
+def _load_lines(info: Info, server: Server) -> tuple[tuple[str, ...], list[str]]:
+    """The lines without which its data does not load, of the file that it was started with, and modules that were loaded since; notes."""
+    path = info.text("config_file")
+    lines: tuple[str, ...] = ()
+    notes = []
+    if path:
+        try:
+            lines = loading_lines(expand(RedisConf(read_text(path), path), read_includes))
+        except Problem as problem:
+            notes.append(f"rename-command and loadmodule of {path} are not known: {problem.detected}")
+    try:
+        modules = [dict(zip(row[::2], row[1::2])) for row in server.command("MODULE", "LIST")]
+    except CommandError:
+        return lines, notes
+    named = " ".join(lines)
+    since = [one for one in modules if one.get("path") and one["path"] not in named]
+    return (*lines, *(join_args(["loadmodule", one["path"], *one.get("args", ())]) for one in since)), notes
 
 
 def _require_save_harms_nothing(info: Info, method: str, live: t.Mapping[str, str], host: Host, local: bool) -> None:
@@ -172,9 +215,11 @@ def take(
     server: Server, store: Store, settings: Settings, host: Host, why: str, clock: t.Callable[[], float] = time.time
 ) -> Backup:
     """Take one backup; the caller holds the store's lock. Raises Problem; then nothing with a label was left."""
-    _info, method, live = ready(server, settings, host)
+    found = ready(server, store, settings, host)
+    method, live = found.method, found.live
     began, place = clock(), place_of(live)
-    label = store.free_label(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(began)) + f"-{method}")
+    taken_at = began - found.age
+    label = store.free_label(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(taken_at)) + f"-{method}")
     path = store.begin(label)
     if method == "rdb":
         taken = take_rdb(server, place, path, settings.sample, settings.timeout)
@@ -183,6 +228,12 @@ def take(
     else:
         taken = take_stream(server, server.login, host, path, settings.sample, settings.timeout)
     parts, notes = _server_parts(server, live, settings, path)
+    if found.age:
+        notes.append(f"the link of this replica has been down for {found.age} seconds: the backup is dated by that")
+    lines: tuple[str, ...] = ()
+    if found.local:
+        lines, more = _load_lines(found.info, server)
+        notes += more
     if taken.moment.sample:
         parts.append(write_file(path, SAMPLE, json.dumps([dataclasses.asdict(one) for one in taken.moment.sample])))
     moment = taken.moment.info
@@ -193,7 +244,7 @@ def take(
         method=method,
         source="replica" if moment.text("role") == "slave" else "primary",
         why_source=why,
-        taken_at=round(began, 3),
+        taken_at=round(taken_at, 3),
         seconds=round(clock() - began, 3),
         product=moment.product,
         version=moment.text("redis_version"),
@@ -208,26 +259,15 @@ def take(
         slots=slots_of(server, moment),
         settings={name: live[name] for name in _KEPT if name in live},
         notes=(*taken.notes, *notes),
+        code=taken.moment.code,
+        server=found.identity,
+        load_lines=lines,
     )
-    _let_server_read(path, place)
     return store.finish(path, manifest)
 
 
-def _let_server_read(path: str, place: Place) -> None:
-    """The server's group may read the data, so that a temporary server of that group can; the directory above stays root's."""
-    if os.geteuid():
-        return
-    gid = os.stat(place.dir).st_gid if os.path.isdir(place.dir) else 0
-    for folder, _folders, files in os.walk(os.path.join(path, "data")):
-        os.chown(folder, 0, gid)
-        os.chmod(folder, 0o750)
-        for name in files:
-            os.chown(os.path.join(folder, name), 0, gid)
-            os.chmod(os.path.join(folder, name), 0o640)
-
-
-def require_backup(store: Store, backup: Backup, settings: Settings, host: Host) -> Backup:
-    """Verify one backup and note what came of it. Raises Problem where its manifest is damaged."""
+def require_backup(store: Store, backup: Backup, settings: Settings, host: Host, running: str = "") -> Backup:
+    """Verify one backup and note what came of it; ``running`` is the release that runs, empty where none does. Raises Problem where its manifest is damaged."""
     if backup.manifest is None:
         raise Problem(
             "manifest_damaged",
@@ -240,7 +280,11 @@ def require_backup(store: Store, backup: Backup, settings: Settings, host: Host)
         backup.manifest,
         backup.seal,
         Loading(
-            store.directory, settings.timeout, memory_available(host.read("/proc/meminfo") or ""), settings.assertions
+            store.directory,
+            settings.timeout,
+            memory_available(host.read("/proc/meminfo") or ""),
+            settings.assertions,
+            running=running,
         ),
     )
     return store.note(backup, PROOF, result)

@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
+import json
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
 
-__all__ = ["Moment", "SampleKey", "choose_sample", "encode", "read_moment"]
+__all__ = ["LENGTHS", "Chosen", "Moment", "SampleKey", "choose_sample", "code_digest", "encode", "read_moment"]
 
-#: A key whose copy is larger than this, in bytes of memory, is left out of the sample: DUMP would hold the server up.
-LARGEST = 64 * 1024
+#: Type → what tells its length. Each is answered at once, however large the key is.
+LENGTHS = {"string": "STRLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "hash": "HLEN", "stream": "XLEN"}
+#: The server is not held up for a sample: of a string of more bytes, of anything else with more elements, or of what takes more bytes of
+#: memory, the length is compared in place of the content; so it is when the sample as a whole has come to TOTAL bytes of memory.
+_MOST_BYTES, _MOST_ELEMENTS = 8 * 1024, 256
+LARGEST, TOTAL = 32 * 1024, 256 * 1024
 #: Bytes that one read of Redis takes (16 kB, PROTO_IOBUF_LEN in its server.h), less what is asked next to the sample.
 ONE_READ = 15 * 1024
 _Row = t.Tuple[t.Union[str, int], ...]
@@ -32,57 +38,99 @@ def encode(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SampleKey:
-    """``key`` and ``dump`` are base64; ``dump`` is DUMP's answer. ``expires_at`` in milliseconds since 1970, -1 for never."""
+    """``key`` and ``dump`` are base64; ``dump`` is DUMP's answer, empty for a key of which only type and length are compared.
+
+    ``expires_at`` in milliseconds since 1970, -1 for never. ``length`` is -1 where ``dump`` says it all.
+    """
 
     database: int
     key: str
     expires_at: int
     dump: str
+    kind: str = ""
+    length: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
     """``slack``: commands of others that ran between the first and the last of ours; 0 means one moment.
 
-    ``functions`` counts libraries; -1 where this user may not list them.
+    ``functions`` counts libraries, -1 where this user may not list them; ``code`` is their code_digest().
     """
 
     info: Info
     slack: int
     sample: tuple[SampleKey, ...] = ()
     functions: int = -1
+    code: str = ""
 
 
-def choose_sample(server: Server, info: Info, count: int) -> list[tuple[int, str]]:
-    """Up to ``count`` keys at random, spread over the databases: (database, key). Empty where this user may not look."""
+class Chosen(t.NamedTuple):
+    """A key of the sample; ``whole``: by its content, else by its length."""
+
+    database: int
+    key: str
+    kind: str
+    whole: bool
+
+
+def code_digest(libraries: t.Sequence[t.Any]) -> str:
+    """The SHA-256 of what FUNCTION LIST WITHCODE answered: names, engines and code, in the order of their names."""
+    rows = [row if isinstance(row, dict) else dict(zip(row[::2], row[1::2])) for row in libraries]
+    named = sorted([str(row.get(name, "")) for name in ("library_name", "engine", "library_code")] for row in rows)
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _at_random(server: Server, database: int, count: int) -> list[tuple[str, str, int]]:
+    """Up to ``count`` keys of a database: name, type, length. What is no type of Redis' own (a module's) is left out."""
+    names = server.commands([("SELECT", database), *([("RANDOMKEY",)] * (2 * count))])[1:]
+    names = list(dict.fromkeys(name for name in names if name is not None))
+    kinds = [str(kind) for kind in server.commands([("TYPE", name) for name in names])]
+    known = [(name, kind) for name, kind in zip(names, kinds) if kind in LENGTHS][:count]
+    lengths = server.commands([(LENGTHS[kind], name) for name, kind in known])
+    return [(name, kind, int(length)) for (name, kind), length in zip(known, lengths)]
+
+
+def _sized(server: Server, database: int, rows: t.Sequence[tuple[str, str, int]]) -> t.Iterator[tuple[Chosen, int]]:
+    """Which of them are small enough to be read whole, and what each takes; MEMORY USAGE is asked of those only that it can sum up at once."""
+    few = [row for row in rows if row[2] <= (_MOST_BYTES if row[1] == "string" else _MOST_ELEMENTS)]
+    sizes = server.commands([("MEMORY", "USAGE", name, "SAMPLES", 0) for name, _kind, _length in few])
+    takes = {name: int(size or 0) for (name, _kind, _length), size in zip(few, sizes)}
+    for name, kind, _length in rows:
+        whole = takes.get(name, LARGEST + 1) <= LARGEST
+        yield Chosen(database, name, kind, whole), takes[name] if whole else 0
+
+
+def choose_sample(server: Server, info: Info, count: int) -> list[Chosen]:
+    """Up to ``count`` keys at random, spread over the databases. Empty where this user may not look."""
     databases = sorted(info.keyspace)
     if not databases or count < 1:
         return []
     each = max(1, count // len(databases))
-    found: list[tuple[int, str]] = []
+    found: list[Chosen] = []
+    room = TOTAL
     try:
         for database in databases:
-            names = server.commands([("SELECT", database), *([("RANDOMKEY",)] * (2 * each))])[1:]
-            names = list(dict.fromkeys(name for name in names if name is not None))
-            sizes = server.commands([("MEMORY", "USAGE", name, "SAMPLES", 1) for name in names])
-            found += [(database, name) for name, size in zip(names, sizes) if size is not None and size <= LARGEST][
-                :each
-            ]
-        server.commands(_ask(found[:1])[0])  # the moment itself is no time to find out that it may not
+            for one, size in _sized(server, database, _at_random(server, database, each)):
+                room -= size
+                found.append(one if room >= 0 else one._replace(whole=False))
+        server.commands(
+            _ask([one for one in found if one.whole][:1])[0]
+        )  # the moment itself is no time to find out that it may not
     except CommandError:
         found = []
     _back(server)
     return _what_fits(found)
 
 
-def _what_fits(sample: t.Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+def _what_fits(sample: t.Sequence[Chosen]) -> list[Chosen]:
     """As many keys as can be asked for in what Redis reads at once: between two reads it turns to others."""
     room, fit = ONE_READ, []
-    for database, key in sample:
-        room -= 2 * len(key.encode("utf-8", "surrogateescape")) + 110
+    for one in sample:
+        room -= 2 * len(one.key.encode("utf-8", "surrogateescape")) + 110
         if room < 0:
             break
-        fit.append((database, key))
+        fit.append(one)
     return fit
 
 
@@ -94,16 +142,16 @@ def _back(server: Server) -> None:
         pass  # then it never left
 
 
-def _ask(sample: t.Sequence[tuple[int, str]]) -> tuple[list[_Row], list[int]]:
+def _ask(sample: t.Sequence[Chosen]) -> tuple[list[_Row], list[int]]:
     """What is asked of the sample (it begins and ends in database 0), and where in it the two questions for each key stand."""
     rows: list[_Row] = []
     places, at = [], 0
-    for database, key in sample:
-        if database != at:
-            rows.append(("SELECT", database))
-            at = database
+    for one in sample:
+        if one.database != at:
+            rows.append(("SELECT", one.database))
+            at = one.database
         places.append(len(rows))
-        rows += [("PEXPIRETIME", key), ("DUMP", key)]
+        rows += [("PEXPIRETIME", one.key), ("DUMP" if one.whole else LENGTHS[one.kind], one.key)]
     return [*rows, *([("SELECT", 0)] if at else [])], places
 
 
@@ -115,17 +163,28 @@ def _may_list_functions(server: Server) -> bool:
     return True
 
 
-def read_moment(server: Server, sample: t.Sequence[tuple[int, str]] = (), then: t.Sequence[_Row] = ()) -> Moment:
+def _sampled(one: Chosen, expires: t.Any, answer: t.Any) -> t.Optional[SampleKey]:
+    """None for a key that is gone."""
+    if answer is None or int(expires) == -2:
+        return None
+    dump, length = (encode(answer), -1) if one.whole else ("", int(answer))
+    return SampleKey(one.database, encode(one.key), int(expires), dump, one.kind, length)
+
+
+def read_moment(server: Server, sample: t.Sequence[Chosen] = (), then: t.Sequence[_Row] = ()) -> Moment:
     """Numbers, sample and functions of one moment; ``then`` (BGSAVE, say) is carried out in it. Raises CommandError."""
-    functions = [("FUNCTION", "LIST")] if _may_list_functions(server) else []
+    functions = [("FUNCTION", "LIST", "WITHCODE")] if _may_list_functions(server) else []
     asked, places = _ask(sample)
     rows = [("INFO", "everything"), *asked, *functions, *then, ("INFO", "stats")]
     answers = server.commands(rows)
     begun, ended = parse_info(answers[0]), parse_info(answers[-1])
     slack = ended.number("total_commands_processed") - begun.number("total_commands_processed") - len(rows) + 1
-    found = []
-    for (database, key), place in zip(sample, places):
-        expires, dump = answers[1 + place : 3 + place]
-        if dump is not None:
-            found.append(SampleKey(database, encode(key), int(expires), encode(dump)))
-    return Moment(begun, max(slack, 0), tuple(found), len(answers[1 + len(asked)]) if functions else -1)
+    found = [_sampled(one, *answers[1 + place : 3 + place]) for one, place in zip(sample, places)]
+    libraries = answers[1 + len(asked)] if functions else None
+    return Moment(
+        begun,
+        max(slack, 0),
+        tuple(one for one in found if one),
+        -1 if libraries is None else len(libraries),
+        "" if libraries is None else code_digest(libraries),
+    )

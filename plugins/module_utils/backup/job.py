@@ -21,6 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.create im
     require_backup,
     take,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import COPIED, FAILED, VERIFIED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.plan import choose_source, own_shard
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import Elsewhere, let_go, send
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
@@ -117,10 +118,27 @@ def run(
     store = job.store(slots_of(server, server.info("cluster")))
     young = [one for one in store.all() if one.verified and 0 <= clock() - one.at < job.max_age]
     if young:
-        return Outcome((), young[-1], "verified", source)
-    method = ready(server, job.settings, host)[1]
+        return Outcome((), young[-1], VERIFIED, source)
+    method = ready(server, store, job.settings, host).method
+    changes = _planned(job, store, method)
+    if check:
+        return Outcome(changes, None, COPIED, source)
+    store.prepare()
+    with store.locked(patience):
+        backup = take(server, store, job.settings, host, source, clock)
+        if job.verify:
+            backup = require_backup(store, backup, job.settings, host, server.info().product)
+    with store.locked(patience):
+        try:
+            backup = _sent(backup, store, job, host, clock())
+        finally:
+            let_go(store, job.retention, clock(), whole=backup.label if backup.verified else "")
+    return Outcome(changes, backup, backup.state, source)
+
+
+def _planned(job: Job, store: Store, method: str) -> tuple[Change, ...]:
     words = f"take a backup by {method}" + (", load it and compare" if job.verify else "")
-    changes = (
+    return (
         Change("backup", store.group_name, None, f"taken by {method}", words),
         *(
             Change(
@@ -133,34 +151,26 @@ def run(
             for place in job.repositories
         ),
     )
-    if check:
-        return Outcome(changes, None, "taken", source)
-    store.prepare()
-    with store.locked(patience):
-        backup = take(server, store, job.settings, host, source, clock)
-        if job.verify:
-            backup = require_backup(store, backup, job.settings, host)
+
+
+def _sent(backup: Backup, store: Store, job: Job, host: Host, now: float) -> Backup:
+    """The backup with its copies in the repositories. Raises Problem: one that failed goes nowhere."""
     row = row_of(backup)
-    if row["state"] == "failed":
+    if row["state"] == FAILED:
         raise Problem(
             "backup_not_verified",
             f"{backup.label} was taken and failed its proof: {row['why']}: {'; '.join(row['differences'][:5])}",
             "a backup that loads to what the server had",
             "it is left in place to be looked at; see the memory and disk of this host (dmesg), take another one",
         )
-    with store.locked(patience):
-        try:
-            backup = send(backup, store, job.repositories, host, job.settings.timeout, clock())
-        finally:
-            let_go(store, job.retention, clock())
-    return Outcome(changes, backup, row["state"], source)
+    return send(backup, store, job.repositories, host, job.settings.timeout, now)
 
 
 def _taken(job: Job) -> tuple[dict[str, t.Any], int]:
     done = run(job, Host(), patience=job.settings.timeout)  # a drill may be at work
     line = {"state": done.state, "source": done.source, "actions": render_actions(done.changes)}
     line["backup"] = row_of(done.backup) if done.backup else None
-    return line, 0 if done.state in ("verified", "elsewhere") or not job.verify else 1
+    return line, 0 if done.state in (VERIFIED, "elsewhere") or not job.verify else 1
 
 
 def main(arguments: t.Sequence[str]) -> int:

@@ -13,6 +13,7 @@ import re
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import valid_lines
 
 __all__ = ["FORMAT", "LABEL", "BackupFile", "BackupManifest", "parse_backup_manifest", "seal", "unseal"]
 
@@ -36,8 +37,10 @@ class BackupManifest:
     """Times are seconds since 1970. ``keys`` is database → (keys, of them with a time to live), as text → [int, int].
 
     ``slack`` is how many commands ran between the moment the numbers were read and the moment the copy shows; 0: they are exact.
-    ``functions`` counts libraries, -1 where that was not known. ``source`` is ``primary`` or ``replica``; ``slots`` are a cluster shard's ranges.
-    ``settings`` is what a restore needs to know of the server.
+    ``functions`` counts libraries, -1 where that was not known; ``code`` is the SHA-256 of their names and code.
+    ``source`` is ``primary`` or ``replica``; ``slots`` are a cluster shard's ranges.
+    ``settings`` is what a restore needs to know of the server. ``server`` says which one it was (identity.py); ``load_lines`` are the lines of
+    its configuration without which its data does not load (release.py).
     """
 
     label: str
@@ -61,6 +64,9 @@ class BackupManifest:
     slots: tuple[str, ...] = ()
     settings: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    code: str = ""
+    server: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    load_lines: tuple[str, ...] = ()
     format: int = FORMAT
 
     @property
@@ -116,6 +122,10 @@ def _safe(path: t.Any) -> bool:
     )
 
 
+def _texts(given: t.Any) -> bool:
+    return isinstance(given, dict) and all(isinstance(value, str) for value in given.values())
+
+
 def parse_backup_manifest(text: str, path: str = "manifest.json") -> BackupManifest:
     """A manifest from its text. Raises Problem: damaged, of a newer format, or with file names that lead elsewhere."""
     content = unseal(text, path)
@@ -139,6 +149,7 @@ def parse_backup_manifest(text: str, path: str = "manifest.json") -> BackupManif
                 "files": files,
                 "slots": tuple(content.get("slots", ())),
                 "notes": tuple(content.get("notes", ())),
+                "load_lines": tuple(content.get("load_lines", ())),
             }
         )
         keys_fit = all(
@@ -146,15 +157,28 @@ def parse_backup_manifest(text: str, path: str = "manifest.json") -> BackupManif
         )
     except (TypeError, AttributeError):
         raise bad("fields are missing, or are none that it should have") from None
-    for file in files:
-        if not _safe(file.path):
-            raise bad(f"the file name {file.path!r} leads out of the backup")
-        if not isinstance(file.size, int) or file.size < 0 or not _HASH.fullmatch(str(file.sha256)):
-            raise bad(f"size or hash of {file.path} is none")
-    if len({file.path for file in files}) != len(files):
-        raise bad("a file is named twice")
-    if not isinstance(manifest.label, str) or not LABEL.fullmatch(manifest.label) or not keys_fit:
-        raise bad("label or keys are none")
-    if manifest.data not in {file.path for file in files}:
-        raise bad(f"the data {manifest.data!r} is none of its files")
+    problem = _fault(manifest, keys_fit)
+    if problem:
+        raise bad(problem)
     return manifest
+
+
+def _fault(manifest: BackupManifest, keys_fit: bool) -> str:
+    """What of a manifest's values is none, in words; empty where all are."""
+    for file in manifest.files:
+        if not _safe(file.path):
+            return f"the file name {file.path!r} leads out of the backup"
+        if not isinstance(file.size, int) or file.size < 0 or not _HASH.fullmatch(str(file.sha256)):
+            return f"size or hash of {file.path} is none"
+    paths = {file.path for file in manifest.files}
+    faults = {
+        "a file is named twice": len(paths) != len(manifest.files),
+        "label or keys are none": not isinstance(manifest.label, str)
+        or not LABEL.fullmatch(manifest.label)
+        or not keys_fit,
+        "what it says of the server is none": not (
+            valid_lines(manifest.load_lines) and _texts(manifest.server) and _texts(manifest.settings)
+        ),
+        f"the data {manifest.data!r} is none of its files": manifest.data not in paths,
+    }
+    return next((words for words, holds in faults.items() if holds), "")

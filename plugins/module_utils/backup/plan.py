@@ -11,7 +11,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 
-__all__ = ["METHODS", "Room", "choose_method", "choose_source", "own_shard", "require_room", "require_unharmed"]
+__all__ = [
+    "METHODS",
+    "Room",
+    "choose_method",
+    "choose_source",
+    "own_shard",
+    "require_data_age",
+    "require_room",
+    "require_unharmed",
+]
 
 #: ``rdb``: BGSAVE and a copy. ``aof``: base and increments of the multi-part AOF. ``stream``: redis-cli --rdb, from another host as well.
 METHODS = ("rdb", "aof", "stream")
@@ -115,3 +124,30 @@ def require_unharmed(info: Info) -> None:
             "a server that can write",
             "see to its disk first (df, the server's log)",
         )
+
+
+def require_data_age(info: Info) -> int:
+    """How many seconds old the newest write is that this server can have: 0 of a primary, and of a replica whose link is up.
+
+    Raises Refusal where that is not known: a replica that is being given its data, or has not had a link since it started.
+    """
+    if info.text("role") != "slave":
+        return 0
+    if info.flag("master_sync_in_progress"):
+        raise Refusal(
+            "replica_syncing",
+            "this replica is being given its data by its primary",
+            "a replica that has it",
+            "wait until master_sync_in_progress is 0 (redis-cli INFO replication), or take the backup from the primary",
+        )
+    if info.text("master_link_status") == "up":
+        return 0
+    down = info.number("master_link_down_since_seconds", -1)
+    if down < 0:
+        raise Refusal(
+            "replica_not_linked",
+            "this replica has had no link to its primary since it started: how old its data is, is not known",
+            "a replica whose link was up, so that the backup can be dated",
+            "see to the link (redis-cli INFO replication, the server's log), take the backup from the primary, or promote this one",
+        )
+    return down

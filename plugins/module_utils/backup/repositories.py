@@ -10,6 +10,7 @@ import os
 import shutil
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import FAILED, VERIFIED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic import Restic
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_output import Snapshot
@@ -19,13 +20,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.retention
     Policy,
     decide,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import COPIES, Backup, Store, verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import (
+    COPIES,
+    PROOF,
+    Backup,
+    Store,
+    verify_files,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 __all__ = ["Elsewhere", "fetch", "labelled", "let_go", "named", "send"]
-
-_VERIFIED = "verified"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +70,13 @@ def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host
                 "redisops",
                 _tag(store.group_name),
                 f"label={backup.label}",
-                *([_VERIFIED] if backup.verified else []),
+                *([VERIFIED] if backup.verified else []),
             ]
             saved = restic.save(backup.directory, tags, int(manifest.taken_at), timeout, manifest.host)
             copies[name] = {"snapshot": saved.snapshot, "at": now, "added": saved.added}
             backup = store.note(backup, COPIES, copies)
             found = restic.snapshots(_tag(store.group_name))
-            rows = [Candidate(one.id, one.at, _VERIFIED in one.tags) for one in found]
+            rows = [Candidate(one.id, one.at, VERIFIED in one.tags) for one in found]
             gone = [one.label for one in _decided(rows, place.retention, now) if not one.retained]
             _forget(restic, gone, timeout)
         except Problem as problem:
@@ -80,7 +85,7 @@ def send(backup: Backup, store: Store, places: t.Sequence[Elsewhere], host: Host
         there = ", ".join(sorted(copies)) or "none"
         raise Problem(
             failed.code,
-            f"{backup.label} is {'verified' if backup.verified else 'taken'} and on this host; of the repositories it is in: {there}. {failed.detected}",
+            f"{backup.label} is {backup.state} and on this host; of the repositories it is in: {there}. {failed.detected}",
             failed.needs,
             failed.do,
         )
@@ -96,10 +101,32 @@ def _forget(restic: Restic, gone: t.Sequence[str], timeout: float) -> None:
             raise
 
 
-def let_go(store: Store, policy: Policy, now: float, check: bool = False) -> list[Decision]:
-    """Delete what the policy does not keep on this host; the caller holds the lock. Gives every decision, newest first."""
-    rows = [Candidate(one.label, int(one.at), one.verified, one.pinned) for one in store.all()]
-    decisions = _decided(rows, policy, now)
+def let_go(store: Store, policy: Policy, now: float, check: bool = False, whole: str = "") -> list[Decision]:
+    """Delete what the policy does not keep on this host; the caller holds the lock. Gives every decision, newest first.
+
+    Before anything is deleted, the newest verified backup is read from end to end: it is what the others go for. ``whole`` is the label of
+    one that was just read. One that is damaged becomes ``failed``, and counts for nothing.
+    """
+    damaged: set[str] = set()
+    while True:
+        backups = store.all()
+        good = [one for one in backups if one.verified and one.label not in damaged]
+        rows = [
+            Candidate(one.label, int(one.at), one in good, one.pinned, one.state == FAILED or one.label in damaged)
+            for one in backups
+        ]
+        decisions = _decided(rows, policy, now)
+        newest = max((one for one in good if one.at <= now), key=lambda one: (one.at, one.label), default=None)
+        if newest is None or newest.label == whole or all(one.retained for one in decisions):
+            break
+        differences = verify_files(newest.directory, newest.manifest)
+        if not differences:
+            break
+        damaged.add(newest.label)
+        if not check:
+            proof = {name: value for name, value in newest.proof.items() if name != "seal"}
+            why = "files are not as they were written"
+            store.note(newest, PROOF, {**proof, "state": FAILED, "differences": differences[:50], "why": why})
     if not check:
         for one in decisions:
             if not one.retained:
@@ -120,7 +147,7 @@ def _chosen(found: t.Sequence[Snapshot], wanted: str, place: Repository) -> Snap
     fit = {
         "latest": labelled[-1:],
         "oldest": labelled[:1],
-        "latest_verified": [one for one in labelled if _VERIFIED in one.tags][-1:],
+        "latest_verified": [one for one in labelled if VERIFIED in one.tags][-1:],
     }.get(wanted, [one for one in labelled if _label(one) == wanted][-1:])
     if not fit:
         there = ", ".join(_label(one) for one in labelled[-10:])
@@ -136,7 +163,7 @@ def _chosen(found: t.Sequence[Snapshot], wanted: str, place: Repository) -> Snap
 def labelled(store: Store, place: Repository, host: Host) -> list[tuple[Snapshot, str, bool]]:
     """The set's backups in a repository, oldest first: snapshot, label, and whether it was verified when it was sent. Raises Problem."""
     found = Restic(host, place).snapshots(_tag(store.group_name))
-    return [(one, _label(one), _VERIFIED in one.tags) for one in found if _label(one)]
+    return [(one, _label(one), VERIFIED in one.tags) for one in found if _label(one)]
 
 
 def named(store: Store, wanted: str, place: Repository, host: Host) -> tuple[Snapshot, str]:

@@ -11,10 +11,12 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 
-__all__ = ["Candidate", "Decision", "Policy", "decide", "require_policy"]
+__all__ = ["FAILED_KEPT", "Candidate", "Decision", "Policy", "decide", "require_policy"]
 
 _DAY = 86400
 _EPOCH = datetime.datetime(1970, 1, 1)
+#: So many of those that failed stay, to be looked at.
+FAILED_KEPT = 2
 #: The first second that has a date.
 _FIRST = -62135596800
 
@@ -38,12 +40,16 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A backup: ``at`` in seconds since 1970, ``verified`` that it can be restored, ``pinned`` that somebody wants it for good."""
+    """A backup: ``at`` in seconds since 1970, ``verified`` that it can be restored, ``pinned`` that somebody wants it for good.
+
+    ``failed``: it is not what it was. Such a one takes no other one's place, and stays for a while only to be looked at.
+    """
 
     label: str
     at: int
     verified: bool = False
     pinned: bool = False
+    failed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +130,9 @@ def _by_rule(
     """What the rules of the policy keep."""
     if not any(getattr(policy, rule) for rule in _RULES):
         yield from ((one, "every rule of the policy is off") for one in order)
+    failed = [one for one in past if one.failed]
+    yield from ((one, f"one of the newest {FAILED_KEPT} that failed, to be looked at") for one in failed[:FAILED_KEPT])
+    past = [one for one in past if not one.failed]
     yield from ((one, f"one of the newest {policy.keep_last} (keep_last)") for one in past[: policy.keep_last])
     if policy.keep_within_days:
         words = f"not older than {policy.keep_within_days} days (keep_within_days)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import COPIED, FAILED, VERIFIED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupManifest
 
 __all__ = ["CODES", "render_text", "row_of", "status_of"]
@@ -18,7 +19,7 @@ CODES = {
     1: "no backup",
     2: "no verified backup",
     3: "the last verified backup is too old",
-    4: "the latest backup failed its proof, or is damaged",
+    4: "the latest backup failed",
 }
 
 
@@ -46,6 +47,12 @@ class Stored(t.Protocol):
     @property
     def pinned(self) -> bool: ...
 
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def damage(self) -> t.Sequence[str]: ...
+
 
 def _of_manifest(manifest: t.Optional[BackupManifest]) -> dict[str, t.Any]:
     if manifest is None:
@@ -67,20 +74,21 @@ def _of_manifest(manifest: t.Optional[BackupManifest]) -> dict[str, t.Any]:
 
 
 def row_of(backup: Stored) -> dict[str, t.Any]:
-    """One backup as a dict of plain values. ``state`` is ``damaged``, ``failed``, ``taken``, ``checksummed``, ``loaded`` or ``verified``."""
-    proof = backup.proof
-    state = "damaged" if backup.manifest is None else str(proof.get("state", "taken"))
+    """One backup as a dict of plain values. ``state`` is one of levels.STATES; ``compared`` is what that word rests on."""
+    proof, state, damage = backup.proof, backup.state, list(backup.damage)
+    why = backup.problem or ("files are not as they were written" if damage else str(proof.get("why", "")))
     return {
         "label": backup.label,
         "at": backup.at,
         "state": state,
-        "why": backup.problem or str(proof.get("why", "")),
-        "differences": list(proof.get("differences", ())),
+        "why": why or ("no proof was tried" if state == COPIED and not proof else ""),
+        "differences": damage or list(proof.get("differences", ())),
+        "compared": [] if damage else list(proof.get("compared", ())),
         "pinned": backup.pinned,
         **_of_manifest(backup.manifest),
         "load_seconds": proof.get("load_seconds"),
         "digest": proof.get("digest"),
-        "verified_at": proof.get("at") if state == "verified" else None,
+        "verified_at": proof.get("at") if state == VERIFIED else None,
         "repositories": sorted(name for name in backup.copies if name != "seal"),
     }
 
@@ -89,12 +97,12 @@ def status_of(rows: t.Sequence[t.Mapping[str, t.Any]], max_age: float, now: floa
     """The code of a group's backups, oldest first. ``max_age`` in seconds, 0 for any age."""
     if not rows:
         return 1
-    verified = [row for row in rows if row["state"] == "verified"]
+    verified = [row for row in rows if row["state"] == VERIFIED]
     if not verified:
         return 2
     if max_age and now - verified[-1]["at"] > max_age:
         return 3
-    return 4 if rows[-1]["state"] in ("failed", "damaged") else 0
+    return 4 if rows[-1]["state"] == FAILED else 0
 
 
 def _ago(seconds: float) -> str:
@@ -121,7 +129,7 @@ def render_text(group_name: str, rows: t.Sequence[t.Mapping[str, t.Any]], code: 
     """For people: a line on the set, then one for each backup, newest first."""
     lines = [f"set {group_name}: {CODES[code]} ({code})"]
     for row in reversed(rows):
-        mark = "OK" if row["state"] == "verified" else row["state"].upper()
+        mark = "OK" if row["state"] == VERIFIED else row["state"].upper()
         when = datetime.datetime.fromtimestamp(row["at"], datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         facts = [when, _ago(now - row["at"]), _size(row["bytes"]), f"{row['keys']} keys", f"from the {row['source']}"]
         if row["load_seconds"] is not None:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import calendar
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import re
 import shutil
 import stat
+import tempfile
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import COPIED, FAILED, VERIFIED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import (
     LABEL,
     BackupManifest,
@@ -37,9 +40,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.files imp
     read_text,
 )
 
-__all__ = ["Backup", "Store", "verify_files"]
+__all__ = ["Backup", "Store", "missing_files", "verify_files"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: A group that a file is given to see whether it can be: of the range that the temporary server's are from.
+_OTHER_GROUP = 61184
 _BEGUN = ".begun-"
 _GOING = ".going-"
 MANIFEST, PROOF, KEEP, COPIES = "manifest.json", "proof.json", "keep", "copies.json"
@@ -50,7 +55,10 @@ NEXT_TO = frozenset([*_NAMES, *(f".{name}.redisops-new" for name in _NAMES)])
 
 @dataclasses.dataclass(frozen=True)
 class Backup:
-    """One backup as it lies there. ``proof`` is empty where none was written, or where it is of another manifest or damaged."""
+    """One backup as it lies there. ``proof`` is empty where none was written, or where it is of another manifest or damaged.
+
+    ``damage``: what a look at names and sizes finds wrong; hashes are verify_files' to compare.
+    """
 
     directory: str
     label: str
@@ -60,10 +68,18 @@ class Backup:
     copies: t.Mapping[str, t.Any]
     pinned: bool
     seal: str = ""
+    damage: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """One of levels.STATES."""
+        if self.manifest is None or self.damage:
+            return FAILED
+        return str(self.proof.get("state", COPIED))
 
     @property
     def verified(self) -> bool:
-        return self.proof.get("state") == "verified"
+        return self.state == VERIFIED
 
     @property
     def at(self) -> float:
@@ -75,6 +91,25 @@ class Backup:
 
 def _epoch(label: str) -> int:
     return calendar.timegm(time.strptime(label[:16], "%Y%m%dT%H%M%SZ"))
+
+
+def missing_files(directory: str, manifest: BackupManifest) -> list[str]:
+    """Files that are not there, or have another size than the manifest says, each in words: what a stat of each tells."""
+    found = []
+    for file in manifest.files:
+        try:
+            status = os.lstat(os.path.join(directory, file.path))
+        except FileNotFoundError:
+            found.append(f"{file.path} is missing")
+            continue
+        except OSError as error:
+            found.append(f"{file.path} cannot be read: {error.strerror or error}")
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            found.append(f"{file.path} is no plain file")
+        elif status.st_size != file.size:
+            found.append(f"{file.path} has {status.st_size} bytes, and had {file.size}")
+    return found
 
 
 def verify_files(directory: str, manifest: BackupManifest) -> list[str]:
@@ -101,6 +136,23 @@ def verify_files(directory: str, manifest: BackupManifest) -> list[str]:
             if relative not in named and relative not in NEXT_TO:
                 found.append(f"{relative} is there, and the manifest does not name it")
     return found
+
+
+def require_fit(near: str) -> None:
+    """Owner and mode of a file in ``near`` can be changed, and it can have a second name. Raises OSError; nothing is left behind."""
+    work = tempfile.mkdtemp(prefix=WORK_PREFIX, dir=near)
+    path, other = os.path.join(work, "one"), os.path.join(work, "two")
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        if os.geteuid() == 0:
+            os.chown(path, -1, _OTHER_GROUP)
+            os.chmod(path, 0o640)
+        status = os.stat(path)
+        if os.geteuid() == 0 and (status.st_gid, stat.S_IMODE(status.st_mode)) != (_OTHER_GROUP, 0o640):
+            raise OSError(errno.EPERM, "owner and mode of a file stay what they were")
+        os.link(path, other)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _taken(descriptor: int) -> bool:
@@ -240,7 +292,10 @@ class Store:
         if proof.get("manifest") != sealed or not sealed:
             proof = {}
         keep = os.path.exists(os.path.join(directory, KEEP))
-        return Backup(directory, label, manifest, problem, proof, self._next_to(directory, COPIES), keep, sealed)
+        damage = tuple(missing_files(directory, manifest)) if manifest else ()
+        return Backup(
+            directory, label, manifest, problem, proof, self._next_to(directory, COPIES), keep, sealed, damage
+        )
 
     @staticmethod
     def _next_to(directory: str, name: str) -> dict[str, t.Any]:
@@ -257,6 +312,34 @@ class Store:
     def all(self) -> list[Backup]:
         """Every backup, oldest first."""
         return [self.read(label) for label in self.labels()]
+
+    def last(self) -> t.Optional[BackupManifest]:
+        """The manifest of the newest backup that has a whole one; None where there is none."""
+        found = (self.read(label).manifest for label in reversed(self.labels()))
+        return next((manifest for manifest in found if manifest), None)
+
+    def require_fit(self) -> None:
+        """The file system takes what a backup and its proof need. Raises Refusal; nothing is left behind."""
+        near = self.directory
+        while not os.path.isdir(near):
+            near = os.path.dirname(near)
+        try:
+            require_fit(near)
+        except OSError as error:
+            raise Refusal(
+                "store_unfit",
+                f"{near}: {error.strerror or error}. That is how a share (NFS with root_squash, CIFS) looks to root",
+                "a disk of this host (ext4, XFS, Btrfs): a copy is loaded next to where it lies, by hard links that another user may read",
+                "set directory to a disk of this host, and let restic bring the backups to the share (repositories)",
+            ) from None
+
+    def put_aside(self, label: str) -> str:
+        """Take a damaged backup out of the way, under a name that no list shows; gives its path. Raises OSError."""
+        aside = os.path.join(self.directory, f"damaged-{label}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(os.path.join(self.directory, label), aside)
+        fsync_dir(self.directory)
+        return aside
 
     def find(self, name: str) -> Backup:
         """A backup by its label, or ``latest``, ``oldest``, ``latest_verified``. Raises Problem."""

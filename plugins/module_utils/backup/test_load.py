@@ -4,7 +4,8 @@
 """Loads copied data into a temporary server that nobody else can reach, to ask it what it holds.
 
 The temporary server follows a primary that cannot exist (port 0). So it drops no key whose time has come: what is loaded is what was saved.
-It listens on a Unix socket only, runs as a user of its own, yields to everybody and is the first that the kernel ends when memory runs out.
+It runs under a user id that nobody else has, listens on a Unix socket only, in a directory that only this user may enter, and asks for a
+password that exists for as long as it does. It yields to everybody and is the first that the kernel ends when memory runs out.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import base64
 import contextlib
 import dataclasses
 import os
-import pwd
+import secrets
 import shutil
+import stat
 import tempfile
 import time
 import typing as t
@@ -24,12 +26,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
     Login,
     Server,
+    ServerDown,
     connect,
     wait_for,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import INSTALLED, Release
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
     Started,
+    as_server,
+    free_user,
     server_binary,
     started,
 )
@@ -40,7 +46,8 @@ __all__ = ["WORK_PREFIX", "Loaded", "decode", "loaded", "memory_available", "ser
 
 #: First to go when memory runs out, last when others want the CPU.
 _MEEK = 'echo 1000 >/proc/self/oom_score_adj 2>/dev/null; exec nice -n 15 "$0" "$@"'
-_NOBODY = "nobody"
+#: The configuration, which has the password, in a directory of the server's own.
+_CONF = "redis.conf"
 #: How the names of work directories begin.
 WORK_PREFIX = ".work-"
 
@@ -48,6 +55,26 @@ WORK_PREFIX = ".work-"
 def decode(text: str) -> str:
     """The bytes behind base64, as redis-py takes them."""
     return base64.b64decode(text).decode("utf-8", "surrogateescape")
+
+
+_Row = t.Sequence[t.Union[str, int]]
+
+
+class RenamedServer(Server):
+    """A connection to a server that knows some commands by other names; whoever asks uses Redis' own."""
+
+    def __init__(self, server: Server, names: t.Mapping[str, str]) -> None:
+        self.__dict__.update(vars(server))
+        self._names = dict(names)
+
+    def _spelled(self, row: _Row) -> list[t.Union[str, int]]:
+        return [self._names.get(str(row[0]).lower(), row[0]), *row[1:]]
+
+    def command(self, *args: t.Union[str, int]) -> t.Any:
+        return super().command(*self._spelled(args))
+
+    def commands(self, rows: t.Sequence[_Row]) -> list[t.Any]:
+        return super().commands([self._spelled(row) for row in rows])
 
 
 @dataclasses.dataclass
@@ -85,8 +112,8 @@ def _no_room(place: str, error: OSError) -> Problem:
     return Problem(
         "temporary_server_files",
         f"{place}: the temporary server's files cannot be laid out: {error.strerror or error}",
-        "room for a copy of the AOF's last increment, on the file system of the backups",
-        "make room, then run again",
+        "room for a copy of the AOF's last increment, and a local file system (ext4, XFS): hard links, and files that can change owner",
+        "make room, or keep backups on a disk of this host and send them elsewhere by restic (repositories), then run again",
     )
 
 
@@ -105,7 +132,7 @@ def _lay_out(data: str, work: str) -> list[str]:
         return ["--appendonly", "no", "--dbfilename", "dump.rdb"]
     folder, name = os.path.split(data)
     target = os.path.join(work, "aof")
-    os.mkdir(target, 0o770)
+    os.mkdir(target, 0o700)
     needed = parse_manifest(read_text(data), data).needed
     for entry in needed:
         place = os.path.join(target, entry.name)
@@ -117,32 +144,47 @@ def _lay_out(data: str, work: str) -> list[str]:
     return ["--appendonly", "yes", "--appenddirname", "aof", "--appendfilename", name[: -len(".manifest")]]
 
 
-def _hand_over(work: str, gid: int) -> None:
-    """The group may read what is there, and write to what is no link to a backup."""
-    for folder, _folders, files in os.walk(work):
-        os.chown(folder, 0, gid)
-        os.chmod(folder, 0o770)
-        for name in files:
-            path = os.path.join(folder, name)
-            own = os.stat(path).st_nlink == 1
-            os.chown(path, 0, gid)
-            os.chmod(path, 0o660 if own else 0o640)
+@contextlib.contextmanager
+def _lent(work: str, user: User) -> t.Iterator[None]:
+    """Directories and copies become the user's. What is a link to somebody's file may be read by the user's group, until the block ends."""
+    lent: list[tuple[int, os.stat_result]] = []
+    try:
+        for folder, _folders, files in os.walk(work, topdown=False):
+            for name in files:
+                descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                status = os.fstat(descriptor)
+                if status.st_nlink > 1 and _readable_by(status, user):
+                    os.close(descriptor)
+                    continue
+                lent.append((descriptor, status))
+                own = status.st_nlink == 1
+                os.fchown(descriptor, user.uid if own else -1, user.gid)
+                os.fchmod(descriptor, 0o600 if own else stat.S_IMODE(status.st_mode) | 0o040)
+            os.chown(
+                folder, user.uid, user.gid, follow_symlinks=False
+            )  # its files first: from then on that user may rename them
+        yield
+    finally:
+        for descriptor, status in reversed(lent):
+            with contextlib.suppress(OSError):
+                if status.st_nlink > 1:
+                    os.fchown(descriptor, -1, status.st_gid)
+                    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            os.close(descriptor)
+
+
+def _readable_by(status: os.stat_result, user: User) -> bool:
+    return bool(status.st_mode & 0o040) and status.st_gid in user.groups
+
+
+def _configuration(password: str, release: Release) -> str:
+    return "".join(f"{line}\n" for line in (*release.applied, f"requirepass {password}"))
 
 
 @contextlib.contextmanager
-def loaded(
-    data: str,
-    near: str,
-    timeout: float,
-    databases: str = "16",
-    gid: t.Optional[int] = None,
-) -> t.Iterator[Loaded]:
-    """A temporary server with ``data`` (an RDB file, or the manifest of an AOF) loaded; gone, with its files, at the end.
-
-    ``near`` is a directory on the same file system; nobody else need be able to pass through it, since the server starts within. ``gid`` is
-    the group that it runs as. Raises Problem with Redis' own words if it does not load.
-    """
-    program = server_binary()
+def _served(data: str, near: str, timeout: float, release: Release, gid: int) -> t.Iterator[tuple[Started, str, str]]:
+    """The temporary server, its password and where it works. Raises Problem where there is no program, or no room for its files."""
+    program = server_binary(release.program)
     if program is None:
         raise Problem(
             "redis_missing",
@@ -150,38 +192,59 @@ def loaded(
             "the program that loads the copy",
             "install redis (role redis_install)",
         )
-    work = _room(near)
-    try:
+    work, password = _room(near), secrets.token_hex(32)
+    arguments = [
+        "--dir", ".", "--save", "", "--databases", release.databases, "--replicaof", "127.0.0.1", "0", "--replica-read-only", "yes",
+        "--enable-debug-command", "local", "--auto-aof-rewrite-percentage", "0", "--proto-max-bulk-len", "4gb",
+    ]  # fmt: skip
+
+    def command(home: str) -> list[str]:
+        return ["/bin/sh", "-c", _MEEK, as_server(program, home), os.path.join(home, _CONF), *laid, *arguments]
+
+    with contextlib.ExitStack() as until:
+        until.callback(shutil.rmtree, work, ignore_errors=True)
+        user = until.enter_context(free_user([gid] if gid else []))
         try:
-            data_arguments = _lay_out(data, work)
+            laid = _lay_out(data, work)
+            if os.geteuid() == 0:
+                until.enter_context(_lent(work, user))
         except OSError as error:
             raise _no_room(work, error) from None
-        nobody = pwd.getpwnam(_NOBODY)
-        # Root's group is no group for a temporary server: a backup that was brought from another host may have it.
-        group = (os.stat(data).st_gid if gid is None else gid) or nobody.pw_gid
-        if os.geteuid() == 0:
-            _hand_over(work, group)
-        arguments = [
-            *data_arguments, "--dir", ".", "--save", "", "--databases", databases, "--replicaof", "127.0.0.1", "0", "--replica-read-only", "no",
-            "--enable-debug-command", "local", "--auto-aof-rewrite-percentage", "0", "--proto-max-bulk-len", "4gb",
-        ]  # fmt: skip
-        began = time.monotonic()
-        user = User(nobody.pw_uid, group, ())
-        with started(lambda _home: ["/bin/sh", "-c", _MEEK, program, *arguments], user, timeout, work) as server:
-            if server.code is None and not server.socket:
-                raise _not_answering(timeout)
-            if server.code is None:
-                yield dataclasses.replace(_loaded(server, began, timeout), directory=work)
-                return
-            words, code = server.words, server.code
-        raise Problem(
-            "does_not_load",
-            f"a temporary server does not load {os.path.basename(data)}: {words} (it ended with {code})",
-            "data that Redis loads",
-            "redis_file_check says what is the matter with the file; use another backup",
-        )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        conf = {_CONF: _configuration(password, release)}
+        yield until.enter_context(started(command, user, timeout, work, conf)), password, work
+
+
+@contextlib.contextmanager
+def loaded(
+    data: str, near: str, timeout: float, release: Release = INSTALLED, gid: t.Optional[int] = None
+) -> t.Iterator[Loaded]:
+    """A temporary server with ``data`` (an RDB file, or the manifest of an AOF) loaded; gone, with its files, at the end.
+
+    ``near`` is a directory on the same file system; nobody else need be able to pass through it, since the server starts within. ``gid`` is
+    a further group that it has, None for that of the data. Raises Problem with Redis' own words if it does not load.
+    """
+    group = os.stat(data).st_gid if gid is None else gid
+    with _served(data, near, timeout, release, group) as (server, password, work):
+        if server.code is None and not server.socket:
+            raise _not_answering(timeout)
+        if server.code is not None:
+            raise _does_not_load(data, server)
+        try:
+            copy = _loaded(server, password, timeout)
+        except ServerDown:  # it answers while it loads, and may yet come to what it does not take
+            raise _does_not_load(data, server) from None
+        copy.server = RenamedServer(copy.server, release.renamed)
+        copy.directory = work
+        yield copy
+
+
+def _does_not_load(data: str, server: Started) -> Problem:
+    return Problem(
+        "does_not_load",
+        f"a temporary server does not load {os.path.basename(data)}: {server.words}",
+        "data that Redis loads",
+        "redis_file_check says what is the matter with the file; use another backup",
+    )
 
 
 def _not_answering(timeout: float) -> Problem:
@@ -194,8 +257,8 @@ def _not_answering(timeout: float) -> Problem:
     )
 
 
-def _loaded(process: Started, began: float, timeout: float) -> Loaded:
-    server = connect(Login(unix_socket=process.socket), max(timeout, 30.0))
+def _loaded(process: Started, password: str, timeout: float) -> Loaded:
+    server = connect(Login(unix_socket=process.socket, password=password), max(timeout, 30.0))
     latest: list[Info] = []
 
     def done() -> bool:
@@ -209,7 +272,8 @@ def _loaded(process: Started, began: float, timeout: float) -> Loaded:
             "time to load it",
             "set a longer timeout",
         )
-    seconds = time.monotonic() - began
-    # From here on it writes nothing to disk: a full one says nothing about the copy.
-    server.config_set({"appendonly": "no"})
+    seconds = time.monotonic() - process.began
+    # From here on it writes nothing to disk: a full one says nothing about the copy. A replica that may be written to drops what has
+    # expired of the keys that it was told of by commands, as those of an AOF are; so it may be written to from now on only.
+    server.config_set({"appendonly": "no", "replica-read-only": "no"})
     return Loaded(server, latest[0], seconds, str(server.command("DEBUG", "DIGEST")), process.text)

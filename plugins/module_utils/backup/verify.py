@@ -8,22 +8,38 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.fingerprint import SampleKey
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.fingerprint import (
+    LENGTHS,
+    SampleKey,
+    code_digest,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import (
+    COPIED,
+    FAILED,
+    HASHES,
+    LOADED,
+    VERIFIED,
+    compared,
+    missing,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import verify_files
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.structure_reader import beyond_digest
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, decode, loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import is_server_program
 
-__all__ = ["SAMPLE", "Loading", "compare", "read_sample", "verify"]
+__all__ = ["SAMPLE", "Loading", "compare", "read_sample", "release_of_backup", "verify"]
 
 SAMPLE = "sample.json"
-_LENGTHS = {"string": "STRLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "hash": "HLEN", "stream": "XLEN"}
 _TRIAL = "redisops:proof:trial"
 
 
@@ -62,16 +78,20 @@ def _differs(server: Server, one: SampleKey, now_ms: int) -> str:
     kind, expires = server.commands([("SELECT", one.database), ("TYPE", key), ("PEXPIRETIME", key)])[1:]
     if kind == "none":
         return f"{where} is not there"
+    if one.kind and kind != one.kind:
+        return f"{where} is of type {kind}, and was a {one.kind}"
     if int(expires) != one.expires_at:
         return f"{where} expires at {expires}, and did at {one.expires_at} (milliseconds)"
+    if not one.dump:
+        length = int(server.command(LENGTHS[kind], key))
+        return "" if length == one.length else f"{where} has length {length}, and had {one.length}"
     when = ("ABSTTL",) if one.expires_at >= 0 else ()
-    rows: list[tuple[t.Union[str, int], ...]] = [
-        ("RESTORE", _TRIAL, max(one.expires_at, 0), decode(one.dump), "REPLACE", *when),
-        ("DEBUG", "DIGEST-VALUE", key, _TRIAL),
-        ("DEL", _TRIAL),
-    ]
-    mine, theirs = server.commands(rows)[1]
-    return "" if mine == theirs else f"{where} has another value"
+    server.command("RESTORE", _TRIAL, max(one.expires_at, 0), decode(one.dump), "REPLACE", *when)
+    mine, theirs = server.command("DEBUG", "DIGEST-VALUE", key, _TRIAL)
+    if mine != theirs:
+        return f"{where} has another value"
+    unseen = beyond_digest(server, str(kind), key, _TRIAL)
+    return f"{where} has {unseen}" if unseen else ""
 
 
 def _assertion(server: Server, wanted: t.Mapping[str, t.Any]) -> str:
@@ -86,7 +106,7 @@ def _assertion(server: Server, wanted: t.Mapping[str, t.Any]) -> str:
             return f"{where} is of type {kind}, and {wanted['type']} was asserted"
         least = wanted.get("min_count")
         if least is not None:
-            have = int(server.command(_LENGTHS[kind], key)) if kind in _LENGTHS else 0
+            have = int(server.command(LENGTHS[kind], key)) if kind in LENGTHS else 0
             if have < int(least):
                 return f"{where} has {have} elements, and at least {least} were asserted"
     except CommandError as error:
@@ -103,9 +123,11 @@ def compare(
 ) -> list[str]:
     """Everything in which the loaded copy is not what the server was, in words; empty where nothing is."""
     found = _counts(manifest, copy.info)
-    functions = copy.server.command("FUNCTION", "LIST")
-    if not manifest.slack and manifest.functions not in (-1, len(functions)):
-        found.append(f"{len(functions)} libraries of functions, and there were {manifest.functions}")
+    libraries = copy.server.command("FUNCTION", "LIST", "WITHCODE")
+    if not manifest.slack and manifest.functions not in (-1, len(libraries)):
+        found.append(f"{len(libraries)} libraries of functions, and there were {manifest.functions}")
+    elif not manifest.slack and manifest.code not in ("", code_digest(libraries)):
+        found.append("libraries of functions have other code")
     found += [words for words in (_differs(copy.server, one, int(now * 1000)) for one in sample) if words]
     found += [words for words in (_assertion(copy.server, one) for one in assertions) if words]
     copy.server.command("SELECT", 0)
@@ -114,56 +136,70 @@ def compare(
 
 @dataclasses.dataclass(frozen=True)
 class Loading:
-    """How a copy is loaded: next to ``near``, for ``timeout`` seconds at most, as group ``gid`` (None: that of the data).
+    """How a copy is loaded: next to ``near``, for ``timeout`` seconds at most.
 
     ``memory`` is what processes can still be given, in bytes; None where that is not known. ``assertions`` are what the operator knows.
+    ``running`` is the product and version of the server that runs; empty where none is known to.
     """
 
     near: str
     timeout: float
     memory: t.Optional[int]
     assertions: t.Sequence[t.Mapping[str, t.Any]] = ()
-    gid: t.Optional[int] = None
+    running: str = ""
+
+
+def release_of_backup(manifest: BackupManifest) -> Release:
+    """What the backup is loaded by: the program of its server where that is on this host, with the lines that it needs."""
+    program = manifest.server.get("program", "")
+    here = manifest.server.get("host") == socket.gethostname() and is_server_program(program)
+    return Release(program if here else "", manifest.load_lines, manifest.settings.get("databases", "16"))
 
 
 def verify(
     directory: str, manifest: BackupManifest, sealed: str, loading: Loading, clock: t.Callable[[], float] = time.time
 ) -> dict[str, t.Any]:
-    """Take a backup from ``taken`` as far as it gets: ``checksummed``, ``loaded``, ``verified``; or ``failed``, with what differs.
+    """Take a backup as far as it gets: ``copied``, ``loaded``, ``verified``; or ``failed``, with what differs.
 
     Where memory is too little the backup is not loaded, and why is stated. Raises nothing that an operator could not act on: what goes
     wrong with the backup is part of the answer.
     """
-    result: dict[str, t.Any] = {"manifest": sealed, "state": "taken", "at": clock(), "why": "", "differences": []}
+    result: dict[str, t.Any] = {
+        "manifest": sealed, "state": COPIED, "at": clock(), "why": "", "differences": [], "compared": [],
+    }  # fmt: skip
     differences = verify_files(directory, manifest)
     if differences:
-        return {**result, "state": "failed", "differences": differences, "why": "files are not as they were written"}
-    result["state"] = "checksummed"
+        return {**result, "state": FAILED, "differences": differences, "why": "files are not as they were written"}
+    result["compared"] = [HASHES]
     takes = manifest.used_memory * 11 // 10
     if loading.memory is not None and loading.memory < takes:
         return {
             **result,
             "why": f"not loaded: that takes about {takes} bytes of memory, and {loading.memory} can be had here",
         }
-    data, databases = os.path.join(directory, manifest.data), manifest.settings.get("databases", "16")
     try:
-        with loaded(data, loading.near, loading.timeout, databases, loading.gid) as copy:
-            result.update(
-                state="loaded", load_seconds=round(copy.seconds, 3), digest=copy.digest, keys=copy.info.keys, server=copy.info.product,
-            )  # fmt: skip
-            sample = read_sample(directory, manifest)
-            differences = compare(copy, manifest, sample, loading.assertions, clock())
-            result.update(sampled=len(sample), assertions=len(loading.assertions))
-            copy.server.close()
+        return _loaded_and_compared(directory, manifest, loading, result, clock)
     except Problem as problem:
-        if problem.code == "temporary_server_files":  # says nothing about the backup
+        if problem.code in ("temporary_server_files", "redis_missing", "no_free_user"):  # says nothing about the backup
             return {**result, "why": f"not loaded: {problem.detected}"}
-        return {**result, "state": "failed", "why": problem.detected, "differences": [problem.detected]}
+        return {**result, "state": FAILED, "why": problem.detected, "differences": [problem.detected]}
+
+
+def _loaded_and_compared(
+    directory: str, manifest: BackupManifest, loading: Loading, result: dict[str, t.Any], clock: t.Callable[[], float]
+) -> dict[str, t.Any]:
+    """What loading it has shown. Raises Problem."""
+    data, sample = os.path.join(directory, manifest.data), read_sample(directory, manifest)
+    with loaded(data, loading.near, loading.timeout, release_of_backup(manifest)) as copy:
+        differences = compare(copy, manifest, sample, loading.assertions, clock())
+        copy.server.close()
+    whole, asserted = sum(bool(one.dump) for one in sample), len(loading.assertions)
+    found = {
+        **result, "load_seconds": round(copy.seconds, 3), "digest": copy.digest, "keys": copy.info.keys, "server": copy.info.product,
+        "sampled": len(sample), "assertions": asserted, "compared": [HASHES, *compared(manifest, whole, len(sample) - whole, asserted)],
+    }  # fmt: skip
     if differences:
-        return {
-            **result,
-            "state": "failed",
-            "differences": differences,
-            "why": "what was loaded is not what the server had",
-        }
-    return {**result, "state": "verified"}
+        why = "what was loaded is not what the server had"
+        return {**found, "state": FAILED, "differences": differences, "why": why}
+    short = missing(manifest, len(sample), copy.info.product, loading.running)
+    return {**found, "state": LOADED if short else VERIFIED, "why": "; ".join(short)}

@@ -29,7 +29,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load
     loaded,
     memory_available,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import (
+    compare,
+    read_sample,
+    release_of_backup,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.drill.report import (
     measured_rpo,
@@ -92,8 +96,7 @@ class Exercise:
 
 def _load(directory: str, manifest: BackupManifest, near: str, exercise: Exercise, report: dict[str, t.Any]) -> None:
     """Load and compare; what was measured goes into the report. Raises Problem."""
-    databases = manifest.settings.get("databases", "16")
-    with loaded(os.path.join(directory, manifest.data), near, exercise.timeout, databases) as copy:
+    with loaded(os.path.join(directory, manifest.data), near, exercise.timeout, release_of_backup(manifest)) as copy:
         report["phases"]["load"] = copy.seconds
         began = time.monotonic()
         copy.server.command("PING")

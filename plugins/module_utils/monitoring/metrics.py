@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import FAILED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.status import status_of as backup_status
 from ansible_collections.redisops.recovery.plugins.module_utils.health.check_replicas import last_verified
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Backups, Facts, Objectives
@@ -31,7 +32,7 @@ HELP = {
     "redisops_finding": "1 for each finding that is critical, a warning or not known",
     "redisops_last_save_timestamp_seconds": "When the last whole RDB on disk was written, by its file",
     "redisops_backup_expected": "1 if backups of this group are taken on this host or another host of the group",
-    "redisops_backup_status": "As redis_backup_info: 0 ok, 1 none, 2 none verified, 3 too old, 4 the latest failed or is damaged",
+    "redisops_backup_status": "As redis_backup_info: 0 ok, 1 none, 2 none verified, 3 too old, 4 the latest failed",
     "redisops_backup_last_taken_timestamp_seconds": "When the newest whole backup on this host was taken",
     "redisops_backup_last_verified_timestamp_seconds": "When the newest verified backup on this host was taken",
     "redisops_backup_last_failed_timestamp_seconds": "When the latest backup on this host was taken, if it failed its proof or is damaged",
@@ -79,11 +80,11 @@ def _of_copies(backups: Backups, now: float) -> t.Iterator[_Sample]:
     rows = backups.rows
     if rows:
         yield "redisops_backup_status", {}, backup_status(rows, 0, now)
-        if rows[-1]["state"] in ("failed", "damaged"):
+        if rows[-1]["state"] == FAILED:
             yield "redisops_backup_last_failed_timestamp_seconds", {}, rows[-1]["at"]
-    whole = [row for row in rows if row["state"] != "damaged"]
-    if whole:
-        yield "redisops_backup_last_taken_timestamp_seconds", {}, whole[-1]["at"]
+    known = [row for row in rows if row["bytes"] is not None]  # of the others the manifest is damaged
+    if known:
+        yield "redisops_backup_last_taken_timestamp_seconds", {}, known[-1]["at"]
     verified = last_verified(backups)
     if verified:
         yield "redisops_backup_last_verified_timestamp_seconds", {}, verified["at"]

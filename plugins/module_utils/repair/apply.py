@@ -100,7 +100,7 @@ def require_harmless(
     elif method.method == "replica":
         server = connect(login_at(target.login, method.source))
         try:
-            ready(server, _settings(sources, target), target.host)
+            ready(server, sources.store, _settings(sources, target), target.host)
         finally:
             server.close()
     elif method.method == "backup" and not method.where:

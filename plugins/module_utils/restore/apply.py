@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.identity import identity_of, require_own_backup
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
@@ -42,6 +44,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap imp
     stage,
     turn,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import release_of
 
 __all__ = [
     "bring",
@@ -82,9 +85,20 @@ def _databases(target: Target) -> str:
     return target.instance.in_file("databases") or "16"
 
 
-def require_backup_fits(target: Target, backup: Backup, group_name: str, test_load: bool) -> dict[str, t.Any]:
+def _identity(target: Target) -> dict[str, str]:
+    """Which server it is that is restored, by what runs or by its file."""
+    instance, names = target.instance, ("port", "tls-port", "unixsocket", "dir")
+    live = instance.live or {name: instance.in_file(name) or "" for name in names}
+    return {"config_file": instance.path, **identity_of(instance.info, live, socket.gethostname())}
+
+
+def require_backup_fits(
+    target: Target, backup: Backup, group_name: str, test_load: bool, allow_other_server: bool = False
+) -> dict[str, t.Any]:
     """Everything that can be reported before anything is touched. Gives the plan. Raises Problem or Refusal."""
     manifest, instance = backup.manifest, target.instance
+    if not allow_other_server:
+        require_own_backup(manifest, _identity(target))
     differences = verify_files(backup.directory, manifest)
     if differences:
         raise Refusal(
@@ -127,7 +141,7 @@ def require_backup_fits(target: Target, backup: Backup, group_name: str, test_lo
 
 def bring(target: Target, backup: Backup, test_load: bool) -> Done:
     """Restore; what can be verified was verified. Raises Problem: then the server runs on its own data."""
-    manifest, databases = backup.manifest, _databases(target)
+    manifest, release = backup.manifest, release_of(target.instance)
     came: t.Optional[int] = None if manifest.slack else manifest.total_keys
 
     def look(copy: Loaded) -> None:
@@ -147,9 +161,9 @@ def bring(target: Target, backup: Backup, test_load: bool) -> Done:
 
     def fill(holder: Holder) -> None:
         data = os.path.join(backup.directory, manifest.data)
-        stage(data, Staging(holder, target.aof, target.owner, backup.label, target.timeout, databases))
+        stage(data, Staging(holder, target.aof, target.owner, backup.label, target.timeout, release))
         if test_load:
-            check_staged(holder, target.aof, target.timeout, databases, look)
+            check_staged(holder, target.aof, target.timeout, release, look)
 
     with begin(target.place, time.time()) as holder:
         _fill(holder, fill)
@@ -194,7 +208,9 @@ def bring_point(target: Target, point: Point) -> Done:
     def fill(holder: Holder) -> None:
         point.make(os.path.join(holder.at, os.path.basename(target.place.aof_dir)), target.place, target.owner)
         note(holder, True, point.label)
-        check_staged(holder, True, target.timeout, _databases(target), lambda copy: came.append(copy.info.keys))
+        check_staged(
+            holder, True, target.timeout, release_of(target.instance), lambda copy: came.append(copy.info.keys)
+        )
 
     with begin(target.place, time.time()) as holder:
         _fill(holder, fill)

@@ -39,6 +39,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback
     put_mark,
     rollback_copies,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
@@ -161,14 +162,14 @@ def _stage_aof(data: str, holder: Holder) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Staging:
-    """What is staged, and as what: ``owner`` (user id, group id), ``label`` of the backup. ``timeout`` and ``databases`` are the temporary server's."""
+    """What is staged, and as what: ``owner`` (user id, group id), ``label`` of the backup. ``timeout`` and ``release`` are the temporary server's."""
 
     holder: Holder
     aof: bool
     owner: tuple[int, int]
     label: str
     timeout: float
-    databases: str
+    release: Release
 
 
 def _stage_rdb(data: str, to: Staging) -> None:
@@ -177,7 +178,7 @@ def _stage_rdb(data: str, to: Staging) -> None:
     if not data.endswith(".manifest"):
         _copy(data, target)
         return
-    with loaded(data, os.path.dirname(os.path.dirname(os.path.dirname(data))), to.timeout, to.databases) as copy:
+    with loaded(data, os.path.dirname(os.path.dirname(os.path.dirname(data))), to.timeout, to.release) as copy:
         copy.server.command("SAVE")
         _copy(os.path.join(copy.directory, "dump.rdb"), target)
 
@@ -369,14 +370,14 @@ def require_something(rollback_copy: RollbackCopy, place: Place) -> None:
         )
 
 
-def check_staged(holder: Holder, aof: bool, timeout: float, databases: str, look: t.Callable[[Loaded], None]) -> None:
+def check_staged(holder: Holder, aof: bool, timeout: float, release: Release, look: t.Callable[[Loaded], None]) -> None:
     """Load what is staged in a temporary server, and let ``look`` at it. Raises Problem."""
     folder = _inside(holder, aof)
     data = os.path.join(folder, f"{holder.place.appendfilename}.manifest") if aof else folder
     paths = [os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data]
     before = {path: os.stat(path) for path in paths}
     try:
-        with loaded(data, holder.at, timeout, databases, os.stat(data).st_gid) as copy:
+        with loaded(data, holder.at, timeout, release, os.stat(data).st_gid) as copy:
             look(copy)
             copy.server.close()
     finally:  # the temporary server was let in by links to these very files

@@ -23,6 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive, RedisConf, expand
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release, loading_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import (
     Candidate,
     server_binary,
@@ -39,6 +40,7 @@ __all__ = [
     "edited",
     "read_instance",
     "refreshed",
+    "release_of",
     "require_accepted",
     "stage",
     "temporarily_loaded",
@@ -241,6 +243,12 @@ def _spell_dir(instance: Instance) -> None:
         instance.live["dir"] = stated
 
 
+def release_of(instance: Instance) -> Release:
+    """What loads the instance's data: the program that runs, and the lines of its file, which its next start reads."""
+    program = instance.host.program_of(instance.pid) if instance.running else ""
+    return Release(program, loading_lines(instance.directives), instance.value("databases") or "16")
+
+
 def refreshed(instance: Instance) -> Instance:
     """The same running instance, its file and its settings as they are now. Raises Problem."""
     text = read_text(instance.path)
@@ -270,7 +278,7 @@ def temporarily_loaded(
 
     None where no server program is installed. Raises Problem where it refuses to start.
     """
-    binary = server_binary(instance.info.text("executable"))
+    binary = server_binary(release_of(instance).program)
     if binary is None:
         yield None
         return

@@ -12,13 +12,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import fcntl
 import os
+import pwd
 import re
+import resource
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
@@ -30,6 +35,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 __all__ = [
     "Candidate",
     "Started",
+    "as_server",
+    "free_user",
+    "reason_of_exit",
     "require_bindable",
     "server_binary",
     "started",
@@ -40,12 +48,94 @@ _TIMEOUT_SECONDS = 30.0
 
 
 def server_binary(executable: str = "") -> t.Optional[str]:
-    """The server program: the running one's, else the one that is installed."""
+    """The server program: the running one's (Host.program_of), else the one that is installed. It is called by ``as_server``."""
     for name in (executable, "redis-server", "valkey-server"):
         found = name and shutil.which(name)
         if found:
             return found
     return None
+
+
+#: The range that systemd takes dynamic users from, and the locks by which it does: who holds one has that uid.
+_FREE_UIDS = range(61184, 65520)
+_UID_LOCKS = "/run/systemd/dynamic-uid"
+_UID_TRIES = 100
+
+
+def as_server(program: str, home: str) -> str:
+    """A path in ``home`` that runs ``program`` as a server: Debian's is one file with the check tools, and becomes what it is called."""
+    if "sentinel" in os.path.basename(program):
+        return program
+    path = os.path.join(home, "redis-server")
+    os.symlink(program, path)
+    return path
+
+
+def _uids_of_processes() -> set[int]:
+    found: set[int] = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/status", encoding="ascii", errors="replace") as handle:
+                    line = next((line for line in handle if line.startswith("Uid:")), "")
+            except OSError:
+                continue
+            found.update(int(word) for word in line.split()[1:])
+    return found
+
+
+def _locked_uid(uid: int) -> t.Optional[int]:
+    """A descriptor that holds the lock of ``uid``; None where somebody else has it. Raises OSError."""
+    descriptor = os.open(
+        os.path.join(_UID_LOCKS, str(uid)), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY, 0o600
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:  # else its last holder removed it between the two steps
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _has_account(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False
+
+
+@contextlib.contextmanager
+def free_user(groups: t.Sequence[int] = ()) -> t.Iterator[User]:
+    """A user id and group id that nobody else has until the block ends, as systemd's DynamicUser= picks one; ourselves where we are not root.
+
+    No account is needed for that. ``groups`` are further groups. Raises Problem.
+    """
+    if os.geteuid() != 0:
+        yield User(os.geteuid(), os.getegid())
+        return
+    os.makedirs(_UID_LOCKS, 0o755, exist_ok=True)
+    taken = _uids_of_processes()
+    for _try in range(_UID_TRIES):
+        uid = secrets.choice(_FREE_UIDS)
+        if uid in taken or _has_account(uid):
+            continue
+        lock = _locked_uid(uid)
+        if lock is None:
+            continue
+        try:
+            yield User(uid, uid, tuple(groups))
+        finally:
+            os.unlink(os.path.join(_UID_LOCKS, str(uid)))
+            os.close(lock)
+        return
+    raise Problem(
+        "no_free_user",
+        f"none of {_UID_TRIES} user ids between {_FREE_UIDS[0]} and {_FREE_UIDS[-1]} is free",
+        "a user id that nobody has, for the temporary server",
+        f"see who has them (ls {_UID_LOCKS}; ps -eo uid,pid,args), then run again",
+    )
 
 
 def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str) -> list[str]:
@@ -68,8 +158,9 @@ def _arguments(directives: t.Sequence[Directive], directory: str, data_dir: str)
 
 
 def _end_with_parent() -> None:
-    """In the child: be killed when the run ends before it could do so itself (PR_SET_PDEATHSIG is 1)."""
+    """In the child: be killed when the run ends before it could do so itself (PR_SET_PDEATHSIG is 1), and leave no core file with the data."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _answers(path: str) -> bool:
@@ -83,7 +174,27 @@ def _answers(path: str) -> bool:
         return False
 
 
-def _reason_of_exit(output: str) -> str:
+#: Lines that Redis writes at every start, whatever comes of it.
+_BANNER = re.compile(
+    r"oO0OoO0Oo|^(Redis|Valkey|KeyDB) version=|^Configuration loaded|WARNING|monotonic clock|^Running mode=|^Server initialized|"
+    r"^Ready to accept|^Reading RDB base file|^RDB (age|memory usage|is base AOF)|^Loading RDB produced|^Done loading RDB|"
+    r"^Before turning into a replica|^User requested shutdown|Failed to write PID file|^Module '.*' loaded from|"
+    r"^Increased maximum number of open files|^(Connecting to|MASTER|PRIMARY|REPLICA)"
+)
+#: What ends a start because of the data, most telling first; then what merely sounds like it.
+_CAUSES = (
+    re.compile(
+        r"^Unknown command|no matching module type|Can't handle RDB format|Can't load module|failed to load|Wrong signature|checksum",
+        re.I,
+    ),
+    re.compile(
+        r"bad file format|unexpected end of file|short read|corrupt|unknown rdb|invalid|can't|cannot|fail", re.I
+    ),
+    re.compile(r"error|fatal|abort", re.I),
+)
+
+
+def reason_of_exit(output: str) -> str:
     """Redis' own words for what is wrong, with the line; secrets are left out."""
     # Redis 8 says in its log what 7.0 prints: without the stamps they read alike.
     lines = [re.sub(r"^\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [#*\-.] ", "", line) for line in output.strip().splitlines()]
@@ -95,26 +206,30 @@ def _reason_of_exit(output: str) -> str:
             shown = f"{name} ********" if name in SECRET else quoted.group(1)
             why = (lines[index + 1 :] or ["not accepted"])[0]
             return (f"line {number.group(1)}, " if number else "") + f"{shown!r}: {why}"
-    telling = [
-        line
-        for line in lines
-        if re.search(r"error|fatal|abort|invalid|can't|fail", line, re.I) and "WARNING" not in line
-    ]
-    return (telling or lines or ["it ended without a word"])[0]
+    said = [line for line in lines if line and not _BANNER.search(line)]
+    for cause in _CAUSES:
+        telling = next((line for line in said if cause.search(line)), "")
+        if telling:
+            return telling
+    return (said or ["it ended without a word"])[-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """A temporary server. ``socket``: where it listens; empty where it ended or never answered, and ``words`` then says why."""
+    """A temporary server. ``socket``: where it listens; empty where it ended or never answered, and ``words`` then says why.
+
+    ``began`` is when it was started, by the monotonic clock.
+    """
 
     socket: str
     code: t.Optional[int]
     output: t.BinaryIO
+    began: float = 0.0
 
     @property
     def words(self) -> str:
         """Redis' own reason."""
-        return _reason_of_exit(self.text)
+        return reason_of_exit(self.text)
 
     @property
     def text(self) -> str:
@@ -162,6 +277,7 @@ def started(
         ]  # fmt: skip
         identity = _run_as(user, [*paths, home])  # the directory last: from then on that user may put links into it
         with tempfile.TemporaryFile() as output:
+            began = time.monotonic()
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=directory or "/",
                 preexec_fn=_end_with_parent, **identity,  # noqa: PLW1509, a module has one thread
@@ -169,7 +285,7 @@ def started(
             try:
                 wait_for(lambda: process.poll() is not None or _answers(listening), timeout)
                 answers = process.poll() is None and _answers(listening)
-                yield Started(listening if answers else "", process.returncode, output)
+                yield Started(listening if answers else "", process.returncode, output, began)
             finally:
                 process.kill()
                 process.wait()
@@ -208,7 +324,10 @@ def temporary_server(binary: str, candidate: Candidate, user: User) -> t.Iterato
     with Redis' words, if it refuses to start.
     """
     with started(
-        lambda home: [binary, *candidate.arguments(home)], user, _TIMEOUT_SECONDS, files=candidate.files
+        lambda home: [as_server(binary, home), *candidate.arguments(home)],
+        user,
+        _TIMEOUT_SECONDS,
+        files=candidate.files,
     ) as server:
         if server.socket:
             yield server.socket
@@ -216,9 +335,10 @@ def temporary_server(binary: str, candidate: Candidate, user: User) -> t.Iterato
         why = (
             re.sub(r"\S*/users\.acl", "the ACL file", server.words) if candidate.acl_text is not None else server.words
         )
+    name = os.path.basename(binary) if re.search("server|sentinel", os.path.basename(binary)) else "redis-server"
     raise Problem(
         "conf_rejected",
-        f"{os.path.basename(binary)} does not accept the resulting {candidate.path}: {why}; the file is unchanged",
+        f"{name} does not accept the resulting {candidate.path}: {why}; the file is unchanged",
         "directives and values that this server version knows",
         "correct the setting named above (or that line of the file, if it stood there before)",
     )

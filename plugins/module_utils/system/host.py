@@ -13,11 +13,17 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.system import procfs
 
-__all__ = ["TIMED_OUT", "Completed", "Host", "Runner", "User", "run_command"]
+__all__ = ["TIMED_OUT", "Completed", "Host", "Runner", "User", "is_server_program", "run_command"]
 
 #: What the name of a server's program contains, whatever the distribution calls it (redis6-server, valkey-check-rdb, …).
 _SERVERS = ("redis", "valkey", "keydb")
 _NO_SERVERS = ("-cli", "-sentinel", "exporter", "benchmark")
+
+
+def is_server_program(name: str) -> bool:
+    """Whether a program of that name may be a server."""
+    name = os.path.basename(name)
+    return any(part in name for part in _SERVERS) and not any(part in name for part in _NO_SERVERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +140,7 @@ class Host:
             except OSError:
                 continue
             program = os.path.basename(executable) + " " + (self.read(f"/proc/{name}/comm") or "")
-            serves = any(part in program for part in _SERVERS) and not any(part in program for part in _NO_SERVERS)
-            if serves and os.path.samestat(here, wanted):
+            if is_server_program(program) and os.path.samestat(here, wanted):
                 found.append(int(name))
         return found
 
@@ -153,6 +158,17 @@ class Host:
         except OSError:
             return ""
         return program if gone and os.path.exists(self.path(program)) else ""
+
+    def program_of(self, pid: int) -> str:
+        """The program that process ``pid`` runs, or what an upgrade has put in its place; empty where neither is on this host's disk."""
+        link = self.path(f"/proc/{pid}/exe")
+        try:
+            program, gone, _rest = os.readlink(link).partition(" (deleted)")
+            here = os.stat(self.path(program))
+            # In a container the same path may be another program's, or nobody's.
+            return program if gone or os.path.samestat(here, os.stat(link)) else ""
+        except OSError:
+            return ""
 
     def holds_open(self, pid: int, path: str) -> bool:
         """Whether process ``pid`` has ``path`` (that very inode) open."""

@@ -99,13 +99,13 @@ def row(state: str, at: float = 1000.0) -> dict:
     ("states", "max_age", "code"),
     [
         ([], 0, 1),
-        (["taken", "failed"], 0, 2),
+        (["copied", "failed"], 0, 2),
         (["verified"], 0, 0),
         (["verified"], 99, 3),
         (["verified"], 100, 0),
         (["verified", "failed"], 0, 4),
-        (["verified", "damaged"], 0, 4),
-        (["verified", "taken"], 0, 0),
+        (["loaded", "failed"], 0, 2),
+        (["verified", "copied"], 0, 0),
     ],
 )
 def test_the_status_of_a_set(states, max_age, code):

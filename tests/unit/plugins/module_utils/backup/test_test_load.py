@@ -21,7 +21,7 @@ def test_a_server_that_runs_and_does_not_answer_is_not_asked(tmp_path, monkeypat
         raise AssertionError("it logged in somewhere")
 
     (tmp_path / "data.rdb").write_bytes(b"REDIS0011")
-    monkeypatch.setattr(backup_test_load, "server_binary", lambda: "/bin/true")
+    monkeypatch.setattr(backup_test_load, "server_binary", lambda _program: "/bin/true")
     monkeypatch.setattr(backup_test_load, "started", silent)
     monkeypatch.setattr(backup_test_load, "connect", no_login)
     with pytest.raises(Problem) as caught, backup_test_load.loaded(str(tmp_path / "data.rdb"), str(tmp_path), 1.0):

@@ -1,0 +1,68 @@
+# Copyright: redisops.recovery contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What DEBUG DIGEST-VALUE does not see: a stream's ids, groups and pending entries, and when fields of a hash expire."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
+
+__all__ = ["beyond_digest", "stream_state"]
+
+#: Depends on how the entries came to be there, or on when a consumer was last heard: no data.
+_PASSING = frozenset(
+    {"radix-tree-keys", "radix-tree-nodes", "seen-time", "active-time", "inactive", "idle", "lag", "entries"}
+)
+
+
+def _by_name(row: t.Any) -> dict[str, t.Any]:
+    return dict(row) if isinstance(row, dict) else dict(zip(row[::2], row[1::2]))
+
+
+def stream_state(full: t.Any) -> dict[str, t.Any]:
+    """Of XINFO STREAM … FULL what is data and no entry: ids, groups with what was delivered, consumers with what is pending."""
+    stream = {name: value for name, value in _by_name(full).items() if name not in _PASSING}
+    groups = [_by_name(group) for group in stream.pop("groups", ())]
+    return {
+        **stream,
+        "groups": sorted(
+            (
+                {
+                    **{name: value for name, value in group.items() if name not in _PASSING},
+                    "consumers": sorted(
+                        (
+                            {name: value for name, value in _by_name(one).items() if name not in _PASSING}
+                            for one in group.get("consumers", ())
+                        ),
+                        key=lambda one: str(one.get("name")),
+                    ),
+                }
+                for group in groups
+            ),
+            key=lambda group: str(group.get("name")),
+        ),
+    }
+
+
+def _field_expiries(server: Server, key: str) -> dict[str, int]:
+    """Field → when it expires; empty before Redis 7.4, which has no such thing."""
+    fields = [str(field) for field in server.command("HKEYS", key)]
+    try:
+        times = server.command("HPEXPIRETIME", key, "FIELDS", len(fields), *fields) if fields else []
+    except CommandError:
+        return {}
+    return {field: int(at) for field, at in zip(fields, times) if int(at) >= 0}
+
+
+def beyond_digest(server: Server, kind: str, key: str, trial: str) -> str:
+    """What of two keys with one digest is not the same, in words; empty where all is."""
+    if kind == "stream":
+        ours, theirs = (
+            stream_state(server.command("XINFO", "STREAM", name, "FULL", "COUNT", 0)) for name in (key, trial)
+        )
+        return "" if ours == theirs else "other groups, pending entries or ids"
+    if kind == "hash" and _field_expiries(server, key) != _field_expiries(server, trial):
+        return "fields that expire at another time"
+    return ""
