@@ -38,6 +38,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.directive
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
 
 __all__ = [
     "aof_in_use",
@@ -139,6 +140,11 @@ def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Sit
     if not instance.running and not disk.any:
         # Nothing at the old place: what an operator has moved to the declared one is what the next start has to find.
         disk = scan(Place(*(wanted.values.get(name, current[name]) for name in PLACE)))
+    there = Place(*(wanted.values.get(name, current[name]) for name in PLACE))
+    declared = None
+    if instance.running and there != place:
+        lock_directory(there.dir)
+        declared = scan(there)
     sound = None
     if not instance.running and wanted.aof and disk.rdb_bytes is not None and start_loads(in_file, disk) != "aof":
         verdict = check_rdb(host, disk.place.rdb)
@@ -157,6 +163,7 @@ def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Sit
         and instance.live["appendonly"] == "yes"
         and aof_is_in_use(host, instance.pid, place),
         rdb_reason=sound,
+        declared=declared,
         fresh_install=fresh_install,
         leaves_data=leaves_data,
         dir_is_missing="dir" in wanted.values and not os.path.isdir(wanted.values["dir"]),

@@ -61,6 +61,7 @@ class Situation:
     ``dir_is_missing``: the declared data directory does not exist.
     ``aof_in_use``: the AOF on disk is complete, and the one the live server appends to.
 
+    ``declared`` is what lies at the declared place where a running server is turned to another one.
     ``rdb_reason`` is the check tool's complaint about the RDB file (None: sound, or not checked because it is not needed).
     """
 
@@ -75,6 +76,7 @@ class Situation:
     rewriting: bool = False
     aof_in_use: bool = False
     rdb_reason: t.Optional[str] = None
+    declared: t.Optional[DataFiles] = None
     fresh_install: bool = False
     dir_is_missing: bool = False
     leaves_data: bool = False
@@ -152,6 +154,25 @@ def _require_place(now: Situation, wanted: Wanted) -> None:
                 "no data at the old place: Redis does not move it, and would start EMPTY with the new one",
                 f"set {option}: {current.get(name)}; or stop the server, move the files yourself, and run again",
             )
+
+
+def _require_declared_place(now: Situation, wanted: Wanted) -> None:
+    """What lies at the declared place is what the next start finds there. Raises Refusal."""
+    there = now.declared
+    if there is None or not there.any:
+        return
+    loads = start_loads({**now.in_file, **wanted.values}, there)
+    if loads in ("aof", "rdb"):
+        return
+    appendonly = wanted.values["appendonly"]
+    words = "would fail on" if loads == "fails" else "would pass over"
+    raise Refusal(
+        "place_holds_data",
+        f"there is data in {there.place.dir}, and a restart with appendonly {appendonly} {words} it: the server that runs has {now.keys} keys and "
+        "works in another directory",
+        "a stopped server: then what lies there becomes its data",
+        "stop the server (systemctl stop, or redis-cli SHUTDOWN), then run again: what lies there is converted before the start",
+    )
 
 
 def _require_disk(now: Situation, bytes_needed: int, what_for: str) -> None:
@@ -288,6 +309,7 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
     """The way from ``now`` to ``wanted``. Raises Refusal where it cannot be shown that no acknowledged write is lost."""
     require_wanted(wanted)
     _require_place(now, wanted)
+    _require_declared_place(now, wanted)
     plan = Plan()
     if now.dir_is_missing:
         plan.make_dir = wanted.values["dir"]

@@ -30,6 +30,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose 
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Method
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_repaired
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import login_at
+from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     Done,
     bring,
@@ -104,7 +105,14 @@ def require_harmless(
         finally:
             server.close()
     elif method.method == "backup" and not method.where:
-        require_backup_fits(target, sources.store.find(method.source), sources.store.group_name, test_load)
+        backup = sources.store.find(method.source)
+        require_backup_fits(target, backup, sources.store.group_name, test_load, _is_of_the_group(backup, sources))
+
+
+def _is_of_the_group(backup: Backup, sources: Sources) -> bool:
+    """Whether the server that the backup is of was named as one of the group: then it has the same data, also on this host."""
+    stated = backup.manifest.server.get("address") if backup.manifest else None
+    return stated in {str(split_endpoint(member)[1]) for member in sources.group_hosts}
 
 
 def _settings(sources: Sources, target: Target) -> Settings:
@@ -245,7 +253,7 @@ def carry_out(
                 backup = _fetched(target, method, sources)
             else:
                 backup = sources.store.find(method.source)
-        require_backup_fits(target, backup, sources.store.group_name, test_load)
+        require_backup_fits(target, backup, sources.store.group_name, test_load, _is_of_the_group(backup, sources))
         if target.instance.running and not target.aof:  # the server saves when it stops, over the damaged file
             _keep(target, time.time())
         done = bring(target, backup, test_load)
