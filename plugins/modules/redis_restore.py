@@ -155,6 +155,11 @@ kept:
   description: Where the data from before is kept; in check mode empty.
   returned: success
   type: str
+layers:
+  description:
+    - Where the data is after it, such as V(AOF and RDB). Where both are configured, the RDB file is saved before success is told.
+  returned: when the data was switched
+  type: str
 plan:
   description: The backup, its bytes and keys, what it takes, and for how many seconds the server would be away (null where that is not known).
   returned: success
@@ -288,7 +293,12 @@ def brought(module: AnsibleModule, target: Target) -> dict:
     discard_unfinished(target.place)
     done = bring(target, backup, params["test_load"])
     return result_of(
-        changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
+        changes,
+        plan=plan,
+        kept=done.kept,
+        seconds=done.seconds,
+        keys={"before": target.keys, "after": done.keys},
+        layers=done.layers,
     )
 
 
@@ -322,7 +332,12 @@ def rewound(module: AnsibleModule) -> dict:
             return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
         done = bring_point(target, point)
     return result_of(
-        changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
+        changes,
+        plan=plan,
+        kept=done.kept,
+        seconds=done.seconds,
+        keys={"before": target.keys, "after": done.keys},
+        layers=done.layers,
     )
 
 
@@ -348,7 +363,12 @@ def rolled_back(module: AnsibleModule) -> dict:
         return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
     done = put_back(target, rollback_copy)
     return result_of(
-        changes, plan=plan, kept=done.kept, seconds=done.seconds, keys={"before": target.keys, "after": done.keys}
+        changes,
+        plan=plan,
+        kept=done.kept,
+        seconds=done.seconds,
+        keys={"before": target.keys, "after": done.keys},
+        layers=done.layers,
     )
 
 

@@ -293,3 +293,308 @@ def test_a_swap_that_fails_leaves_the_server_on_its_own_data(restore, unit, save
     assert (server.cli("GET", "later"), server.keys()) == ("write", 101)
     server.restart()
     assert server.keys() == 101
+
+
+# --- custody: what a hostile moment does to it ----------------------------------------------------------------------------
+
+
+def meanwhile(monkeypatch, name, act):
+    """Do something right before a step of the switch."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import exchange
+
+    step = getattr(exchange, name)
+
+    def stepped(*arguments):
+        act()
+        return step(*arguments)
+
+    monkeypatch.setattr(exchange, name, stepped)
+
+
+@pytest.mark.parametrize("form", ["aof", "rdb"])
+def test_clients_that_come_back_at_once_undo_nothing_and_lose_nothing(restore, back_up, unit, form):
+    """A consumer of queues takes keys away: that says nothing of what was brought."""
+    server = unit.server
+    server.write_conf(FORMS[form] + DEBUG)
+    server.start()
+    server.cli("EVAL", "for i=1,300 do redis.call('RPUSH', 'job:'..i, i) end", "0")
+    back_up()
+    server.cli("FLUSHALL")
+    started = unit.start
+
+    def start_with_clients():
+        started()
+        for number in range(1, 21):
+            server.cli("RPOP", f"job:{number}")
+            server.cli("INCR", "done")
+
+    unit.start = start_with_clients
+    done = restore()
+    assert not done.failed, done.msg
+    assert (server.keys(), server.cli("GET", "done")) == (281, "20")
+    server.restart()
+    assert (server.keys(), server.cli("GET", "done")) == (281, "20")
+
+
+def test_nobody_starts_the_unit_between_stop_and_switch(restore, unit, saved, monkeypatch):
+    server, answers = unit.server, []
+    server.fill(10, "junk")
+    meanwhile(monkeypatch, "swap", lambda: answers.append(unit.run("systemctl", "start", "redis.service").code))
+    done = restore()
+    assert not done.failed, done.msg
+    assert (answers, server.keys()) == ([1], 100)
+    assert not unit.held
+    assert unit.timers == ["--unit=redisops-release-redis"]
+
+
+@pytest.mark.parametrize("step", ["say_now", "start_server"])
+def test_a_server_that_somebody_started_by_hand_ends_the_switch(restore, unit, saved, monkeypatch, step):
+    """Not by systemd, which is held: its data is never taken from under it for good, and what it was told to write is there."""
+    server = unit.server
+    server.fill(10, "junk")
+    present = server.keys()
+
+    def intrude():
+        server.start()
+        server.cli("SET", "by", "hand")
+
+    meanwhile(monkeypatch, step, intrude)
+    done = restore()
+    if step == "say_now":
+        assert (done.failed, done.code) == (True, "restore_undone"), done.msg
+        assert "works in" in done.msg
+        assert (server.keys(), server.cli("GET", "by")) == (present + 1, "hand")
+        server.restart()
+        assert (server.keys(), server.cli("GET", "by")) == (present + 1, "hand")
+    else:  # it came up on what was brought, and is the unit's no more than any other
+        assert server.cli("GET", "by") == "hand"
+
+
+def test_another_run_at_the_same_time_is_refused_with_its_name(restore, unit, saved, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.system import lock
+
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
+    with subprocess.Popen(["flock", lock.lock_path(str(unit.server.data)), "sleep", "60"]) as holder:
+        time.sleep(0.3)
+        refused(restore, unit, "data_is_locked")
+        refused(restore, unit, "data_is_locked", state="rolled_back")
+        refused(restore, unit, "data_is_locked", state="cleaned")
+        subprocess.run(["pkill", "-P", str(holder.pid)], check=True)
+    assert not restore().failed
+
+
+def test_a_stopped_server_that_its_file_makes_a_replica_is_refused(restore, unit, saved):
+    server = unit.server
+    server.stop()
+    server.write_conf(FORMS["aof"] + "replicaof 127.0.0.1 1\n")
+    before = server.tree()
+    for check in (True, False):
+        done = restore(check=check)
+        assert (done.failed, done.code) == (True, "is_replica"), done.msg
+        assert (server.tree(), unit.did) == (before, [])
+
+
+@pytest.fixture(name="watched")
+def _watched(unit, new_redis):
+    """A replica, and somebody who listens as Sentinel does."""
+    server, replica = unit.server, new_redis("replica")
+    replica.start()
+
+    def follow():
+        replica.cli("REPLICAOF", "127.0.0.1", str(server.port))
+        deadline = time.monotonic() + 20
+        while server.info("connected_slaves") != "1":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    listener = []
+
+    def watch():
+        follow()
+        listener.append(
+            subprocess.Popen(["redis-cli", "-p", str(server.port), "SUBSCRIBE", "__sentinel__:hello"], stdout=subprocess.DEVNULL)
+        )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while "__sentinel__:hello" not in server.cli("PUBSUB", "CHANNELS"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    yield watch
+    for process in listener:
+        process.kill()
+        process.wait()
+
+
+def test_the_way_back_asks_what_the_way_there_asked(restore, unit, saved, watched):
+    unit.server.fill(10, "junk")
+    assert not restore().failed
+    unit.did.clear()
+    watched()
+    refused(restore, unit, "primary_is_watched")
+    refused(restore, unit, "primary_is_watched", state="rolled_back")
+
+
+def test_the_limits_of_the_file_count_since_the_next_start_takes_them(restore, unit, saved):
+    server = unit.server
+    with server.conf.open("a") as handle:
+        handle.write("maxmemory 500000\nmaxmemory-policy allkeys-lru\n")
+    assert server.config("maxmemory") == "0"
+    refused(restore, unit, "maxmemory_too_small")
+
+
+def test_the_backup_of_the_night_after_the_accident_takes_the_operators_word(restore, back_up, unit, saved):
+    server = unit.server
+    server.cli("FLUSHALL")
+    time.sleep(1.1)  # labels count seconds
+    empty = back_up().backup["label"]
+    server.fill(7, "new")
+    message = refused(restore, unit, "backup_has_less").msg
+    assert empty in message
+    assert saved.backup["label"] in message
+    assert not restore(backup=saved.backup["label"]).failed
+    assert server.keys() == 100
+
+
+def test_a_directory_that_two_servers_use_is_refused(restore, unit, saved, new_redis):
+    other = new_redis("other")
+    other.write_conf(f'dir {unit.server.data}\ndbfilename other.rdb\nsave ""\n')
+    other.start()
+    refused(restore, unit, "dir_is_shared")
+
+
+def test_a_link_in_the_place_of_the_aof_is_refused(restore, unit, saved, tmp_path):
+    server = unit.server
+    server.stop()
+    (server.data / "appendonlydir").rename(tmp_path / "disk")
+    (server.data / "appendonlydir").symlink_to(tmp_path / "disk")
+    server.start()
+    refused(restore, unit, "data_is_a_link")
+
+
+def test_what_fails_before_the_switch_leaves_nothing_on_the_disk(restore, unit, saved, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore import apply as restore_apply
+
+    def out_of_time(*_arguments):
+        raise Problem("load_timeout", "no answer")
+
+    monkeypatch.setattr(restore_apply, "check_staged", out_of_time)
+    assert restore().code == "load_timeout"
+    assert kept(unit.server) == []
+
+
+def test_what_was_live_is_not_removed_before_the_server_was_seen_to_run(restore, unit, saved, monkeypatch):
+    """Cut off between the switch and the start."""
+    server = unit.server
+    server.fill(10, "junk")
+
+    class CutOff(BaseException):
+        pass
+
+    def cut():
+        raise CutOff
+
+    meanwhile(monkeypatch, "start_server", cut)
+    with pytest.raises(CutOff):
+        restore()
+    monkeypatch.undo()
+    server.stop()
+    done = restore(state="cleaned")
+    assert done.failed
+    assert len(kept(server)) == 1
+
+
+def test_data_is_told_apart_after_a_boot_on_another_disk(restore, unit, saved, monkeypatch, tmp_path):
+    """Device and inode numbers change; what was staged and never switched is still no data that was live."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
+
+    server = unit.server
+
+    class CutOff(BaseException):
+        pass
+
+    def cut():
+        raise CutOff
+
+    meanwhile(monkeypatch, "swap", cut)
+    with pytest.raises(CutOff):
+        restore()
+    server.stop()
+    subprocess.run(["cp", "-a", server.data, tmp_path / "image"], check=True)
+    found = rollback_copies(Place(str(tmp_path / "image"), "dump.rdb", "appendonlydir", "appendonly.aof"))
+    assert [(one.swapped, one.stays) for one in found] == [(False, False)]
+
+
+def test_both_layers_are_there_before_success_is_told(restore, unit, saved):
+    server = unit.server
+    server.cli("CONFIG", "SET", "save", "3600 1")
+    with server.conf.open("a") as handle:
+        handle.write("save 3600 1\n")
+    server.cli("FLUSHALL")
+    done = restore(backup=saved.backup["label"])
+    assert (done.failed, done.layers) == (False, "AOF and RDB")
+    told = subprocess.run(
+        ["redis-check-rdb", server.data / "dump.rdb"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "100 keys read" in told
+
+
+ATTACK = """
+import os, sys, time
+data, victim = sys.argv[1:]
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print("ready", flush=True)
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    for name in os.listdir(data):
+        if name.startswith("redisops-restore-") and not name.endswith(".moved"):
+            try:
+                os.rename(f"{data}/{name}", f"{data}/{name}.moved")
+                os.symlink(victim, f"{data}/{name}")
+                print("swapped", flush=True)
+                sys.exit()
+            except OSError:
+                pass
+"""
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("form", ["aof", "rdb"])
+def test_the_servers_user_cannot_have_root_hand_over_files_of_roots(restore, back_up, unit, form, tmp_path):
+    """A process of that user puts a link in the place of root's directory while it is filled."""
+    server = unit.server
+    server.write_conf(FORMS[form])
+    server.start()
+    server.cli("EVAL", "for i=1,20 do redis.call('SET', i, string.rep(tostring(i), 500000)) end", "0")
+    label = back_up().backup["label"]
+    victim = tmp_path / "victim"
+    (victim / "appendonlydir").mkdir(parents=True)
+    secret = victim / "appendonlydir" / "shadow"
+    secret.write_text("root's\n")
+    for path in (victim, victim / "appendonlydir", secret):
+        path.chmod(0o700)
+    for path in [server.data, *server.data.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    parents = [path for path in server.data.parents if str(path).startswith("/tmp/")]
+    before = {path: path.stat().st_mode for path in parents}
+    for path in parents:
+        path.chmod(before[path] | 0o711)
+    try:
+        with subprocess.Popen(
+            ["python3", "-c", ATTACK, server.data, victim], stdout=subprocess.PIPE, text=True
+        ) as attacker:
+            assert attacker.stdout.readline() == "ready\n"
+            done = restore(backup=label)
+            attacker.kill()
+            swapped = "swapped" in attacker.stdout.read()
+    finally:
+        for path in parents:
+            path.chmod(before[path])
+    assert swapped, done.msg
+    assert {
+        (path.stat().st_uid, path.stat().st_mode & 0o777) for path in (victim, victim / "appendonlydir", secret)
+    } == {(0, 0o700)}
+    assert os.listdir(victim) == ["appendonlydir"]
+    assert os.listdir(victim / "appendonlydir") == ["shadow"]
+    assert server.keys() == 20

@@ -187,9 +187,9 @@ def swap_and_start(target: Target, holder: Holder, aof: bool, keys: t.Optional[i
     with UnitHold(target.host, target.unit, target.place.dir, ran) as hold:
         _stop(target, hold, target.instance.server)
         try:
-            _require_nobody(target)
             say_now(holder, aof)
             came = mark_of(inside)
+            _require_nobody(target)
             swap(holder, aof)
             _require_nobody(target)
             info = _start(target, hold)
