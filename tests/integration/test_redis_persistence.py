@@ -738,3 +738,115 @@ def test_no_aof_is_turned_on_whose_transactions_would_be_dropped(persist, redis_
     redis_server.cli("ACL", "SETUSER", "default", "+@all")
     assert not persist().failed
     assert redis_server.config("appendonly") == "yes"
+
+
+# --- custody -------------------------------------------------------------------------------------------------------------
+
+
+def keys_in(path) -> int:
+    import re
+    import subprocess
+
+    told = subprocess.run(["redis-check-rdb", path], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"(\d+) keys read", told).group(1))
+
+
+@pytest.fixture(name="elsewhere")
+def _elsewhere(redis_server, new_redis):
+    """A directory with the dump.rdb of another server, as an operator copies it."""
+    source = new_redis("source")
+    source.write_conf(RDB_ONLY)
+    source.start().fill(5000)
+    source.stop()
+    return source.data
+
+
+@pytest.mark.parametrize("appendonly", [True, False])
+def test_a_running_server_is_not_turned_to_data_that_it_would_pass_over(persist, redis_server, elsewhere, appendonly):
+    """The ordinary migration: the package starts an empty server, a dump.rdb is copied to the declared dir, the role runs."""
+    redis_server.write_conf(RDB_ONLY)
+    redis_server.start()
+    before = (elsewhere / "dump.rdb").read_bytes()
+    options = {"dir": str(elsewhere), "appendonly": appendonly}
+    if appendonly:
+        message = refused(persist, redis_server, "place_holds_data", **options).msg
+        assert str(elsewhere) in message
+    else:
+        assert not persist(**options).failed  # a start from there loads it
+    redis_server.stop()
+    assert not persist(**options).failed
+    assert (elsewhere / "dump.rdb").read_bytes() == before
+    assert redis_server.start().keys() == 5000
+
+
+def test_an_older_aof_is_kept_before_the_first_rewrite_deletes_it(persist, redis_server):
+    redis_server.write_conf("appendonly yes\nsave 3600 1\n")
+    redis_server.start().fill(10)
+    redis_server.stop()
+    redis_server.write_conf("appendonly no\nsave 3600 1\n")
+    redis_server.start().cli("FLUSHALL")
+    redis_server.fill(500, "new")
+    redis_server.cli("SAVE")
+    predicted = persist(check=True)
+    done = persist()
+    assert not done.failed, done.msg
+    assert predicted.actions == done.actions
+    assert any("keep what lies there" in action for action in done.actions)
+    (folder,) = redis_server.data.glob("redisops-kept-*")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "appendonly.aof.1.base.rdb", "appendonly.aof.1.incr.aof", "appendonly.aof.manifest",
+    ]  # fmt: skip
+    assert "SET" in (folder / "appendonly.aof.1.incr.aof").read_text()
+    assert not persist().changed
+
+
+def test_a_stale_aof_that_was_loaded_does_not_let_a_save_replace_the_newer_rdb(persist, redis_server):
+    """AOF on once, off since; somebody writes yes and restarts: few keys, next to the only file with all of them."""
+    redis_server.write_conf("appendonly yes\nsave 3600 1\n")
+    redis_server.start().fill(10)
+    redis_server.stop()
+    redis_server.write_conf("appendonly no\nsave 3600 1\n")
+    redis_server.start().fill(5000)
+    redis_server.cli("SAVE")
+    redis_server.stop(signal.SIGKILL)
+    redis_server.write_conf("appendonly yes\nsave 3600 1\n")
+    redis_server.start()
+    assert redis_server.keys() == 10
+    refused(persist, redis_server, "rdb_never_loaded")
+    assert keys_in(redis_server.data / "dump.rdb") == 5000
+
+
+@pytest.mark.parametrize("fsync", ["always", "everysec"])
+def test_turning_the_aof_off_loses_no_write_that_is_acknowledged_meanwhile(persist, redis_server, monkeypatch, fsync):
+    """Whoever writes right after the file says no is answered when the server itself says no, or the save has it."""
+    import threading
+
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence import directives_apply
+
+    redis_server.write_conf(f"appendonly yes\nappendfsync {fsync}\nsave 3600 1\n")
+    redis_server.start().fill(100)
+    answered = []
+
+    def write():
+        answered.append(redis_server.raw("SET", "meanwhile", "1"))
+
+    class CutOff(BaseException):
+        pass
+
+    commit = directives_apply.StagedEdit.commit
+
+    def cut(self):
+        commit(self)
+        writer = threading.Thread(target=write)
+        writer.start()
+        time.sleep(0.5)
+        redis_server.stop(signal.SIGKILL)  # a crash between the file and CONFIG SET
+        writer.join()
+        raise CutOff
+
+    monkeypatch.setattr(directives_apply.StagedEdit, "commit", cut)
+    with pytest.raises(CutOff):
+        persist(appendonly=False, appendfsync=fsync)
+    redis_server.start()
+    assert redis_server.config("appendonly") == "no"
+    assert redis_server.keys() == 100 + ("OK" in answered[0])

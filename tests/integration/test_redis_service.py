@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -329,3 +330,101 @@ def test_a_program_that_was_upgraded_under_the_process_is_a_reason_for_a_restart
     assert serve().changed is False
     program.unlink()  # removed, not upgraded: a restart would find nothing to start
     assert serve(restart="never").restart_required == []
+
+
+# --- custody -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_server_is_not_restarted_into_a_place_whose_data_it_passes_over(serve, unit, new_redis):
+    server, source = unit.server, new_redis("source")
+    source.write_conf(RDB_ONLY)
+    source.start().fill(5000)
+    source.stop()
+    server.write_conf(AOF)
+    server.start()
+    server.conf.write_text(server.conf.read_text().replace(f"dir {server.data}", f"dir {source.data}"))
+    refused(serve, unit, "start_would_be_empty")
+
+
+def test_the_rdb_that_a_start_does_not_load_is_kept(serve, unit):
+    server = unit.server
+    server.write_conf("save 3600 1\n" + AOF)
+    server.start().fill(100)
+    server.stop()
+    saved = os.stat(server.data / "dump.rdb").st_ino
+    predicted = serve(check=True)
+    done = serve()
+    assert not done.failed, done.msg
+    assert predicted.actions == done.actions
+    assert any(action.startswith("keep ") for action in done.actions)
+    (path,) = server.data.glob("redisops-kept-*/dump.rdb")
+    assert path.stat().st_ino == saved
+    server.cli("SAVE")
+    assert path.stat().st_ino == saved != os.stat(server.data / "dump.rdb").st_ino
+    assert not serve().changed
+
+
+@pytest.mark.needs_root
+def test_a_server_that_cannot_save_is_not_stopped_and_loses_nothing(serve, unit):
+    """RDB only, and the disk fills up between the first save and the shutdown: Redis refuses to end, and so do we."""
+    import subprocess
+
+    server = unit.server
+    server.data.rmdir()
+    server.data.mkdir(0o750)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "redisops-test", server.data], check=True)
+    try:
+        server.write_conf("save 3600 1\nstop-writes-on-bgsave-error no\n")
+        server.start().fill(100)
+        due(server)
+        from ansible_collections.redisops.recovery.plugins.module_utils.service import unit_apply
+
+        save = unit_apply.save_before_restart
+
+        def then_full(*arguments):
+            save(*arguments)
+            server.fill(300, "later")
+            with contextlib.suppress(OSError), (server.data / "junk").open("wb", buffering=0) as handle:
+                while handle.write(b"x" * 4096):
+                    pass
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(unit_apply, "save_before_restart", then_full)
+            pid = server.process.pid
+            done = serve()
+        assert (done.failed, done.code) == (True, "stop_refused"), done.msg
+        assert (server.process.pid, server.keys()) == (pid, 400)
+        assert server.cli("SET", "writes", "go on") == "OK"
+        assert server.config("shutdown-on-sigterm") == "default"
+        assert not unit.held
+        (server.data / "junk").unlink()
+        assert serve().restarted
+        assert server.keys() == 401
+    finally:
+        server.stop(signal.SIGKILL)
+        subprocess.run(["umount", "--lazy", server.data], check=True)
+
+
+def test_a_shutdown_that_would_not_save_is_told_to(serve, unit):
+    server = unit.server
+    server.write_conf('save ""\nappendonly no\nshutdown-on-sigterm nosave force\n')
+    server.start().fill(100)
+    due(server)
+    assert serve().restarted
+    assert server.keys() == 100
+
+
+def test_a_rewrite_that_begins_meanwhile_is_no_incomplete_aof(serve, unit, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence import collect
+
+    server, real, looks = unit.server, collect.aof_in_use, []
+
+    def first_look_is_torn(*arguments):
+        looks.append(arguments)
+        return len(looks) > 1 and real(*arguments)
+
+    monkeypatch.setattr(collect, "aof_in_use", first_look_is_torn)
+    server.write_conf(AOF)
+    server.start().fill(10)
+    due(server)
+    assert not serve(check=True).failed

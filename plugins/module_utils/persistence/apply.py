@@ -34,6 +34,7 @@ __all__ = [
     "keep_unloaded",
     "keep_unread",
     "place_of",
+    "rewrite_aof",
     "settle_aof",
     "unloaded_changes",
     "unread_changes",
@@ -183,6 +184,12 @@ def settle_aof(server: Server, host: Host, place: Place, timeout: float, failure
             "a complete AOF on disk",
             f"look at {place.aof_dir} and at the server's log",
         )
+
+
+def rewrite_aof(server: Server, place: Place) -> None:
+    """BGREWRITEAOF; the files that it may delete, and that the server does not write to, are kept first. Raises Problem."""
+    keep(place, paths_of_aof(scan(place)))
+    server.command("BGREWRITEAOF")
 
 
 def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> None:

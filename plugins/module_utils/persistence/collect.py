@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 
+#: What an RDB file without a key is never larger than.
+_EMPTY_BYTES = 1024
 #: Seconds in which a rewrite that just began or ended has named its files.
 _SETTLES = 3.0
 
@@ -121,6 +123,18 @@ def base_is_sound(host: Host, disk: DataFiles) -> bool:
     return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
 
 
+def _is_empty_rdb(host: Host, disk: DataFiles) -> bool:
+    """Whether all that lies there is the RDB file of a server that held nothing: no key, no function, nothing of a module."""
+    if not disk.rdb_bytes or disk.rdb_bytes > _EMPTY_BYTES or disk.manifest or disk.orphans or disk.old_style_aof:
+        return False
+    with open(os.open(disk.place.rdb, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+        content = handle.read(_EMPTY_BYTES)
+    return (
+        not any(opcode in content for opcode in (b"\xf5", b"\xf6", b"\xf7"))
+        and check_rdb(host, disk.place.rdb).keys == 0
+    )
+
+
 def respell_dir(wanted: Wanted, instance: Instance) -> None:
     """A declared directory that is the present one under another spelling (a slash at the end, a link) is no other place."""
     here, declared = instance.value("dir"), wanted.values.get("dir")
@@ -136,8 +150,9 @@ def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Sit
     place = Place(*(current[name] for name in PLACE))
     disk = scan(place)
     info = instance.info
-    leaves_data = bool(info.keys or disk.any)
-    if not instance.running and not disk.any:
+    nothing = not disk.any or _is_empty_rdb(host, disk)
+    leaves_data = bool(info.keys or not nothing)
+    if not instance.running and nothing:
         # Nothing at the old place: what an operator has moved to the declared one is what the next start has to find.
         disk = scan(Place(*(wanted.values.get(name, current[name]) for name in PLACE)))
     there = Place(*(wanted.values.get(name, current[name]) for name in PLACE))

@@ -9,14 +9,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
     bring_aof_up,
     convert_offline,
+    rewrite_aof,
     settle_aof,
     verified_save,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import Plan, Situation, Wanted
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, edited, stage
+from ansible_collections.redisops.recovery.plugins.module_utils.server.pause import WritePause
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedEdit
 
 __all__ = ["apply"]
+
+#: Renewed while a save is waited for; a run that dies leaves the pause for no longer than this.
+_PAUSE_SECONDS = 30
 
 
 def _disarm(instance: Instance, plan: Plan, text: str, timeout: float) -> str:
@@ -40,7 +46,7 @@ def _bring_aof_up(instance: Instance, plan: Plan, place: Place, timeout: float) 
             bring_aof_up(server, instance.host, place, timeout)
         elif plan.aof_live:
             if plan.aof_live == "rewrite":
-                server.command("BGREWRITEAOF")
+                rewrite_aof(server, place)
             settle_aof(server, instance.host, place, timeout)
     except Problem:
         if plan.live:
@@ -48,19 +54,42 @@ def _bring_aof_up(instance: Instance, plan: Plan, place: Place, timeout: float) 
         raise
 
 
+def _commit(staged: StagedEdit, instance: Instance, plan: Plan, changed: bool) -> None:
+    """The file, then what was waiting for it. Raises Problem."""
+    if changed:
+        staged.commit()
+    if plan.late:
+        instance.server.config_set(plan.late)
+
+
+def _turn_aof_off(staged: StagedEdit, instance: Instance, plan: Plan, changed: bool, timeout: float) -> None:
+    """The file and the server stop relying on the AOF in one pause of writes: a crash at any point finds all that was acknowledged."""
+    server = instance.server
+    pause = WritePause(server.command, _PAUSE_SECONDS)
+    pause.renew()
+    try:
+        if server.info("persistence").number("rdb_changes_since_last_save"):
+            verified_save(server, instance.host, timeout, tick=pause.renew)
+        pause.renew()
+        _commit(staged, instance, plan, changed)
+    finally:
+        pause.end()
+
+
 def apply(instance: Instance, wanted: Wanted, plan: Plan, now: Situation, timeout: float) -> None:
     """The planned steps, live first, the file last; ``timeout`` in seconds, of each wait. Raises Problem."""
     text = edited(instance, wanted.spelled)
     staged = stage(instance, text, made_from=_disarm(instance, plan, text, timeout))
+    changed = text != instance.text or plan.disarm_file
     try:
         if plan.live:
             instance.server.config_set(plan.live)
         _bring_aof_up(instance, plan, now.disk.place, timeout)
         if plan.convert:
             convert_offline(now.disk, plan.set_aside)
-        if text != instance.text or plan.disarm_file:
-            staged.commit()
-        if plan.late:
-            instance.server.config_set(plan.late)
+        if plan.late.get("appendonly") == "no":
+            _turn_aof_off(staged, instance, plan, changed, timeout)
+        else:
+            _commit(staged, instance, plan, changed)
     finally:
         staged.discard()

@@ -222,6 +222,8 @@ def _plan_running(now: Situation, wanted: Wanted, plan: Plan) -> list[Change]:
         _require_disk(now, _rewrite_bytes(now), "the first AOF")
         plan.aof_live = "on"
         words = "CONFIG SET appendonly yes, wait for the rewrite to end well, verify its files"
+        if now.disk.manifest or now.disk.orphans or now.disk.old_style_aof:
+            words = f"keep what lies there of an older AOF by hard links, {words}"
         if plan.disarm_file:
             words = f"write appendonly no to {now.path} until the AOF is verified, {words}"
         plan.changes.append(Change("live", "appendonly", "no", "yes", words))
