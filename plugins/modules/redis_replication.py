@@ -192,10 +192,18 @@ settled:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import pending_names
+from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change, pending_names
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
+    keep_unread,
+    place_of,
+    unread_changes,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.membership_apply import (
+    State,
     apply,
     plan_of,
     read_state,
@@ -232,13 +240,26 @@ SPEC = {
 }
 
 
+def replaced(state: State) -> list[Change]:
+    """What a full copy of the primary would replace, though the running server never loaded it: kept. Raises Refusal where it is far more."""
+    instance = state.instance
+    if not (state.joins and instance.running):
+        return []
+    disk = scan(place_of(instance.server))
+    require_rdb_is_known(instance.host, instance.info, disk)
+    return unread_changes(instance.host, instance.info, disk)
+
+
 def body(module: AnsibleModule) -> dict:
     params = module.params
     state = read_state(params, login_of(params), module.check_mode)
     plan = plan_of(state, params, module.check_mode)
+    plan.changes[:0] = replaced(state)
     if not state.fresh and plan.text != state.instance.text:
         require_accepted(state.instance, plan.text)
     if plan.changes and not module.check_mode:
+        if state.joins:
+            keep_unread(state.instance.host, state.instance.info, scan(place_of(state.instance.server)))
         apply(state, plan, params["timeout"])
     primary, me = state.primary, state.me
     return result_of(

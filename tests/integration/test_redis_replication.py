@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 
@@ -348,3 +349,43 @@ def test_without_a_word_from_sentinel_nothing_is_changed_against_it(replicate, s
     servers[1].fill(5)
     refused(replicate, servers[0], "sentinel_not_asked")
     refused(replicate, servers[0], "sentinel_not_asked", sentinels=["127.0.0.1:1"])
+
+
+def rdb_keys(path) -> int:
+    told = subprocess.run(["redis-check-rdb", path], capture_output=True, text=True, check=True).stdout
+    return int(next(line.split()[1] for line in told.splitlines() if "keys read" in line))
+
+
+def test_an_empty_server_next_to_its_data_is_not_made_a_replica(replicate, servers):
+    """Restarted with appendonly yes and no AOF: the full copy of its primary would replace the only file with its keys."""
+    primary, lost = servers[:2]
+    lost.stop()
+    lost.write_conf("save 3600 1\nappendonly no\n")
+    lost.start().fill(5000)
+    lost.stop()
+    lost.write_conf("save 3600 1\nappendonly yes\n")
+    lost.start()
+    assert lost.keys() == 0
+    refused(replicate, lost, "rdb_never_loaded", group_hosts=[primary, lost])
+    assert rdb_keys(lost.data / "dump.rdb") == 5000
+
+
+def test_what_a_full_copy_replaces_and_nobody_loaded_is_kept(replicate, servers):
+    primary, other = servers[:2]
+    primary.fill(100)
+    other.stop()
+    other.write_conf('save ""\nappendonly no\n')
+    other.start().cli("FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('one', function() return 1 end)")
+    other.cli("SAVE")
+    inode = (other.data / "dump.rdb").stat().st_ino
+    other.stop(signal.SIGKILL)
+    other.write_conf('save ""\nappendonly yes\n')
+    other.start()  # without the function: the file was not loaded
+    predicted = replicate(other, check=True, group_hosts=[primary, other], bound_writes=False)
+    done = replicate(other, group_hosts=[primary, other], bound_writes=False)
+    assert not done.failed, done.msg
+    assert predicted.actions == done.actions
+    assert done.actions[0].startswith("keep ")
+    (path,) = other.data.glob("redisops-kept-*/dump.rdb")
+    assert path.stat().st_ino == inode
+    assert other.keys() == 100
