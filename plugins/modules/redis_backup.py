@@ -247,13 +247,18 @@ def expired(module: AnsibleModule, job: Job, _host: Host) -> dict:
         for one in decisions
         if not one.retained
     ]
+    changes += [
+        Change("backup", one.label, "verified", "failed", f"call {one.label} failed: {one.damage}")
+        for one in decisions
+        if one.damage and one.retained
+    ]
     if changes and not module.check_mode:
         with store.locked():
             let_go(store, job.retention, time.time())
     return result_of(
         changes,
         backup=None,
-        state="absent" if changes else "present",
+        state="absent" if any(not one.retained for one in decisions) else "present",
         directory="",
         source="",
         decisions=[vars(one) for one in decisions],

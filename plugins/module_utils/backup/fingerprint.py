@@ -82,18 +82,19 @@ def code_digest(libraries: t.Sequence[t.Any]) -> str:
 
 
 def _at_random(server: Server, database: int, count: int) -> list[tuple[str, str, int]]:
-    """Up to ``count`` keys of a database: name, type, length. What is no type of Redis' own (a module's) is left out."""
+    """Up to ``count`` keys of a database: name, type, length; -1 for a module's type, which has none."""
     names = server.commands([("SELECT", database), *([("RANDOMKEY",)] * (2 * count))])[1:]
     names = list(dict.fromkeys(name for name in names if name is not None))
     kinds = [str(kind) for kind in server.commands([("TYPE", name) for name in names])]
-    known = [(name, kind) for name, kind in zip(names, kinds) if kind in LENGTHS][:count]
-    lengths = server.commands([(LENGTHS[kind], name) for name, kind in known])
-    return [(name, kind, int(length)) for (name, kind), length in zip(known, lengths)]
+    known = [(name, kind) for name, kind in zip(names, kinds) if kind != "none"][:count]
+    sized = [(name, kind) for name, kind in known if kind in LENGTHS]
+    lengths = dict(zip(sized, server.commands([(LENGTHS[kind], name) for name, kind in sized])))
+    return [(name, kind, int(lengths.get((name, kind), -1))) for name, kind in known]
 
 
 def _sized(server: Server, database: int, rows: t.Sequence[tuple[str, str, int]]) -> t.Iterator[tuple[Chosen, int]]:
     """Which of them are small enough to be read whole, and what each takes; MEMORY USAGE is asked of those only that it can sum up at once."""
-    few = [row for row in rows if row[2] <= (_MOST_BYTES if row[1] == "string" else _MOST_ELEMENTS)]
+    few = [row for row in rows if 0 <= row[2] <= (_MOST_BYTES if row[1] == "string" else _MOST_ELEMENTS)]
     sizes = server.commands([("MEMORY", "USAGE", name, "SAMPLES", 0) for name, _kind, _length in few])
     takes = {name: int(size or 0) for (name, _kind, _length), size in zip(few, sizes)}
     for name, kind, _length in rows:
@@ -151,7 +152,7 @@ def _ask(sample: t.Sequence[Chosen]) -> tuple[list[_Row], list[int]]:
             rows.append(("SELECT", one.database))
             at = one.database
         places.append(len(rows))
-        rows += [("PEXPIRETIME", one.key), ("DUMP" if one.whole else LENGTHS[one.kind], one.key)]
+        rows += [("PEXPIRETIME", one.key), ("DUMP" if one.whole else LENGTHS.get(one.kind, "TYPE"), one.key)]
     return [*rows, *([("SELECT", 0)] if at else [])], places
 
 
@@ -167,7 +168,7 @@ def _sampled(one: Chosen, expires: t.Any, answer: t.Any) -> t.Optional[SampleKey
     """None for a key that is gone."""
     if answer is None or int(expires) == -2:
         return None
-    dump, length = (encode(answer), -1) if one.whole else ("", int(answer))
+    dump, length = (encode(answer), -1) if one.whole else ("", int(answer) if one.kind in LENGTHS else -1)
     return SampleKey(one.database, encode(one.key), int(expires), dump, one.kind, length)
 
 

@@ -107,7 +107,7 @@ def let_go(store: Store, policy: Policy, now: float, check: bool = False, whole:
     Before anything is deleted, the newest verified backup is read from end to end: it is what the others go for. ``whole`` is the label of
     one that was just read. One that is damaged becomes ``failed``, and counts for nothing.
     """
-    damaged: set[str] = set()
+    damaged: dict[str, str] = {}
     while True:
         backups = store.all()
         good = [one for one in backups if one.verified and one.label not in damaged]
@@ -122,7 +122,7 @@ def let_go(store: Store, policy: Policy, now: float, check: bool = False, whole:
         differences = verify_files(newest.directory, newest.manifest)
         if not differences:
             break
-        damaged.add(newest.label)
+        damaged[newest.label] = differences[0]
         if not check:
             proof = {name: value for name, value in newest.proof.items() if name != "seal"}
             why = "files are not as they were written"
@@ -131,7 +131,7 @@ def let_go(store: Store, policy: Policy, now: float, check: bool = False, whole:
         for one in decisions:
             if not one.retained:
                 store.delete(one.label)
-    return decisions
+    return [dataclasses.replace(one, damage=damaged.get(one.label, "")) for one in decisions]
 
 
 def _chosen(found: t.Sequence[Snapshot], wanted: str, place: Repository) -> Snapshot:

@@ -54,11 +54,12 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """``why`` has every reason that holds."""
+    """``why`` has every reason that holds. ``damage`` is what was found wrong with a verified backup that others would have gone for."""
 
     label: str
     retained: bool
     why: str
+    damage: str = ""
 
 
 def _date(at: int) -> datetime.date:

@@ -11,9 +11,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 
 __all__ = ["beyond_digest", "stream_state"]
 
-#: Depends on how the entries came to be there, or on when a consumer was last heard: no data.
+#: Depends on how the entries came to be there, or on when a consumer was last heard; or Redis itself does not keep it in an AOF (the counter
+#: of entries read, consumers with nothing pending; seen with 7.0.15).
 _PASSING = frozenset(
-    {"radix-tree-keys", "radix-tree-nodes", "seen-time", "active-time", "inactive", "idle", "lag", "entries"}
+    {
+        "radix-tree-keys",
+        "radix-tree-nodes",
+        "seen-time",
+        "active-time",
+        "inactive",
+        "idle",
+        "lag",
+        "entries",
+        "entries-read",
+    }
 )
 
 
@@ -21,29 +32,22 @@ def _by_name(row: t.Any) -> dict[str, t.Any]:
     return dict(row) if isinstance(row, dict) else dict(zip(row[::2], row[1::2]))
 
 
+def _lasting(row: t.Any) -> dict[str, t.Any]:
+    return {name: value for name, value in _by_name(row).items() if name not in _PASSING}
+
+
+def _group(row: t.Any) -> dict[str, t.Any]:
+    group = _lasting(row)
+    consumers = [_lasting(one) for one in group.get("consumers", ())]
+    waiting = [one for one in consumers if one.get("pel-count")]
+    return {**group, "consumers": sorted(waiting, key=lambda one: str(one.get("name")))}
+
+
 def stream_state(full: t.Any) -> dict[str, t.Any]:
     """Of XINFO STREAM … FULL what is data and no entry: ids, groups with what was delivered, consumers with what is pending."""
-    stream = {name: value for name, value in _by_name(full).items() if name not in _PASSING}
-    groups = [_by_name(group) for group in stream.pop("groups", ())]
-    return {
-        **stream,
-        "groups": sorted(
-            (
-                {
-                    **{name: value for name, value in group.items() if name not in _PASSING},
-                    "consumers": sorted(
-                        (
-                            {name: value for name, value in _by_name(one).items() if name not in _PASSING}
-                            for one in group.get("consumers", ())
-                        ),
-                        key=lambda one: str(one.get("name")),
-                    ),
-                }
-                for group in groups
-            ),
-            key=lambda group: str(group.get("name")),
-        ),
-    }
+    stream = _lasting(full)
+    groups = [_group(row) for row in stream.pop("groups", ())]
+    return {**stream, "groups": sorted(groups, key=lambda group: str(group.get("name")))}
 
 
 def _field_expiries(server: Server, key: str) -> dict[str, int]:

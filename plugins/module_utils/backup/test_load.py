@@ -26,7 +26,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
     Login,
     Server,
-    ServerDown,
     connect,
     wait_for,
 )
@@ -46,6 +45,8 @@ __all__ = ["WORK_PREFIX", "Loaded", "decode", "loaded", "memory_available", "ser
 
 #: First to go when memory runs out, last when others want the CPU.
 _MEEK = 'echo 1000 >/proc/self/oom_score_adj 2>/dev/null; exec nice -n 15 "$0" "$@"'
+#: Seconds that a server which broke a connection may take to end.
+_LAST_WORDS = 2.0
 #: The configuration, which has the password, in a directory of the server's own.
 _CONF = "redis.conf"
 #: How the names of work directories begin.
@@ -231,8 +232,10 @@ def loaded(
             raise _does_not_load(data, server)
         try:
             copy = _loaded(server, password, timeout)
-        except ServerDown:  # it answers while it loads, and may yet come to what it does not take
-            raise _does_not_load(data, server) from None
+        except Problem:  # it answers while it loads, and may yet come to what it does not take
+            if wait_for(lambda: server.poll() is not None, _LAST_WORDS):
+                raise _does_not_load(data, server) from None
+            raise
         copy.server = RenamedServer(copy.server, release.renamed)
         copy.directory = work
         yield copy

@@ -218,13 +218,14 @@ def reason_of_exit(output: str) -> str:
 class Started:
     """A temporary server. ``socket``: where it listens; empty where it ended or never answered, and ``words`` then says why.
 
-    ``began`` is when it was started, by the monotonic clock.
+    ``began`` is when it was started, by the monotonic clock; ``poll`` gives its exit code once it has ended.
     """
 
     socket: str
     code: t.Optional[int]
     output: t.BinaryIO
     began: float = 0.0
+    poll: t.Callable[[], t.Optional[int]] = lambda: None
 
     @property
     def words(self) -> str:
@@ -285,7 +286,7 @@ def started(
             try:
                 wait_for(lambda: process.poll() is not None or _answers(listening), timeout)
                 answers = process.poll() is None and _answers(listening)
-                yield Started(listening if answers else "", process.returncode, output, began)
+                yield Started(listening if answers else "", process.poll(), output, began, process.poll)
             finally:
                 process.kill()
                 process.wait()
