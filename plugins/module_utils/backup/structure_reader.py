@@ -12,7 +12,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 __all__ = ["beyond_digest", "stream_state"]
 
 #: Depends on how the entries came to be there, or on when a consumer was last heard; or Redis itself does not keep it in an AOF (the counter
-#: of entries read, consumers with nothing pending; seen with 7.0.15).
+#: of entries read, consumers with nothing pending, pending entries that were deleted; seen with 7.0.15).
 _PASSING = frozenset(
     {
         "radix-tree-keys",
@@ -24,29 +24,36 @@ _PASSING = frozenset(
         "lag",
         "entries",
         "entries-read",
+        "pel-count",
     }
 )
+_PENDING = frozenset({"pel", "pending"})
 
 
 def _by_name(row: t.Any) -> dict[str, t.Any]:
     return dict(row) if isinstance(row, dict) else dict(zip(row[::2], row[1::2]))
 
 
-def _lasting(row: t.Any) -> dict[str, t.Any]:
-    return {name: value for name, value in _by_name(row).items() if name not in _PASSING}
+def _lasting(row: t.Any, entries: t.Collection[str]) -> dict[str, t.Any]:
+    """What stays of a stream, group or consumer; of what is pending, that which is still among ``entries``."""
+    kept = {name: value for name, value in _by_name(row).items() if name not in _PASSING}
+    return {
+        name: [one for one in value if one[0] in entries] if name in _PENDING else value for name, value in kept.items()
+    }
 
 
-def _group(row: t.Any) -> dict[str, t.Any]:
-    group = _lasting(row)
-    consumers = [_lasting(one) for one in group.get("consumers", ())]
-    waiting = [one for one in consumers if one.get("pel-count")]
+def _group(row: t.Any, entries: t.Collection[str]) -> dict[str, t.Any]:
+    group = _lasting(row, entries)
+    consumers = [_lasting(one, entries) for one in group.get("consumers", ())]
+    waiting = [one for one in consumers if any(one.get(name) for name in _PENDING)]
     return {**group, "consumers": sorted(waiting, key=lambda one: str(one.get("name")))}
 
 
 def stream_state(full: t.Any) -> dict[str, t.Any]:
     """Of XINFO STREAM … FULL what is data and no entry: ids, groups with what was delivered, consumers with what is pending."""
-    stream = _lasting(full)
-    groups = [_group(row) for row in stream.pop("groups", ())]
+    entries = {str(entry[0]) for entry in _by_name(full).get("entries", ())}
+    stream = _lasting(full, entries)
+    groups = [_group(row, entries) for row in stream.pop("groups", ())]
     return {**stream, "groups": sorted(groups, key=lambda group: str(group.get("name")))}
 
 
