@@ -10,17 +10,19 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   directory:
-    description: Where backups are kept, on the managed host. It is closed to everybody but root.
+    description:
+      - Where backups are kept, on the managed host. It is closed to everybody but root.
+      - It has to be on a disk of the host. A share on which root may not change owners is refused; let O(repositories) bring backups there.
     type: path
     default: /var/backups/redis
   group_name:
-    description: Name of the group that the server is of; backups are told apart by it.
+    description: Name of the group that the server is of; backups are told apart by it. Two servers of one host cannot share it.
     type: str
     default: redis
   method:
     description:
       - V(rdb) is BGSAVE and a copy of its file. Its numbers are exact, and its file carries a checksum.
-      - V(aof) copies base and increments of the AOF, without a fork.
+      - V(aof) copies base and increments of the AOF, without a fork. Writes are paused for some milliseconds.
       - V(stream) is C(redis-cli --rdb), which works from another host too. What only the server's own host has (O(config_file), the ACL file
         of a remote server) is not in it.
       - V(auto) is V(rdb).
@@ -57,7 +59,9 @@ options:
     type: bool
     default: true
   sample:
-    description: How many keys are compared by type, value and expiry.
+    description:
+      - How many keys are drawn at random and compared by type, value and expiry; large ones by their length, so that the server is not held up.
+      - Without any the backup is V(loaded) at best.
     type: int
     default: 100
   assertions:
@@ -95,7 +99,8 @@ options:
   retention:
     description:
       - What stays on the host; what any rule keeps, stays. With every rule off (V(0)) nothing is deleted.
-      - The newest verified backup is never deleted, nor one that was marked V(pinned).
+      - The newest verified backup is never deleted, nor one that was marked V(pinned). It is read from end to end before others go for it.
+      - Of those that failed two stay, to be looked at, and take no other one's place.
     type: dict
     suboptions:
       keep_last:

@@ -161,7 +161,10 @@ layers:
   returned: when the data was switched
   type: str
 plan:
-  description: The backup, its bytes and keys, what it takes, and for how many seconds the server would be away (null where that is not known).
+  description:
+    - The backup, its bytes and keys, what it takes, and for how many seconds the server would be away (null where that is not known).
+    - C(keys_expired) is how many of its C(keys) have run out since, at least, and will be gone; null where the backup was not loaded, or has
+      too many keys to look at each.
   returned: success
   type: dict
 target:

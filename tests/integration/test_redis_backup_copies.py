@@ -104,6 +104,29 @@ def test_a_verified_backup_is_sent_and_comes_back_whole(server, call_module):
     assert (again.state, again.backup["digest"]) == ("verified", done.backup["digest"])
 
 
+@pytest.mark.parametrize("how", ["flipped", "gone", "manifest"])
+def test_a_damaged_local_copy_is_put_aside_and_fetched_anew(server, call_module, how):
+    done = call_module("redis_backup", **params(server, repositories=[repository(server)]))
+    label, home = done.backup["label"], pathlib.Path(done.directory)
+    data = home / "data/dump.rdb"
+    raw = data.read_bytes()
+    if how == "gone":
+        data.unlink()
+    elif how == "flipped":
+        data.write_bytes(raw[:50] + bytes([raw[50] ^ 1]) + raw[51:])
+    else:
+        (home / "manifest.json").write_text("{}")
+    wanted = params(server, state="fetched", backup=label, repositories=[repository(server)])
+    predicted = call_module("redis_backup", check=True, **wanted)
+    assert predicted.changed
+    back = call_module("redis_backup", **wanted)
+    assert (back.failed, back.changed, back.state) == (False, True, "verified"), back.msg
+    assert (predicted.diff, predicted.actions) == (back.diff, back.actions)
+    assert data.read_bytes() == raw
+    assert local(server) == [label, f"damaged-{label}"]
+    assert not call_module("redis_backup", **wanted).changed
+
+
 def test_one_repository_that_is_out_of_reach_stops_neither_the_backup_nor_the_others(server, call_module):
     lost = {"name": "lost", "location": "rest:http://127.0.0.1:9/", "password": PASSWORD}
     done = call_module("redis_backup", **params(server, repositories=[lost, repository(server)], timeout=30))

@@ -598,3 +598,50 @@ def test_the_servers_user_cannot_have_root_hand_over_files_of_roots(restore, bac
     assert os.listdir(victim) == ["appendonlydir"]
     assert os.listdir(victim / "appendonlydir") == ["shadow"]
     assert server.keys() == 20
+
+
+def test_keys_that_have_run_out_since_are_told_and_no_difference(restore, back_up, unit):
+    unit.server.write_conf(FORMS["aof"] + DEBUG)
+    unit.server.start()
+    unit.server.fill(25)
+    for number in range(100):
+        unit.server.cli("SET", f"soon:{number}", "x", "PX", "3500")
+    label = back_up(method="aof").backup["label"]
+    time.sleep(5.5)
+    predicted = restore(check=True)
+    assert (predicted.failed, predicted.plan["keys"], predicted.plan["keys_expired"]) == (False, 125, 100), (
+        predicted.msg
+    )
+    done = restore()
+    assert not done.failed, done.msg
+    assert (done.plan["backup"], done.plan["keys_expired"], unit.server.keys()) == (label, 100, 25)
+
+
+def test_the_backup_of_another_server_of_this_host_takes_the_operators_word(
+    restore, back_up, unit, new_redis, call_module
+):
+    other = new_redis("other")
+    other.write_conf(FORMS["aof"])
+    other.start()
+    other.fill(7, "theirs")
+    unit.server.write_conf(FORMS["aof"] + DEBUG)
+    unit.server.start()
+    unit.server.fill(3, "ours")
+    taken = call_module(
+        "redis_backup",
+        **other.params(directory=str(unit.server.home / "backups"), group_name="orders", sentinel_file=""),
+    )
+    assert not taken.failed, taken.msg
+    for stopped in (False, True):
+        if stopped:
+            unit.server.stop()
+        for check in (True, False):
+            refused = restore(check=check)
+            assert (refused.failed, refused.code) == (True, "other_server"), refused.msg
+            assert str(other.port) in refused.msg
+    assert "stop" not in unit.did
+    unit.server.start()
+    assert unit.server.keys() == 3
+    done = restore(allow_other_server=True)
+    assert not done.failed, done.msg
+    assert unit.server.keys() == 7

@@ -12,6 +12,7 @@ import socket
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.expiries_reader import read_expiries
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.fingerprint import (
     LENGTHS,
     SampleKey,
@@ -90,9 +91,10 @@ def _differs(server: Server, one: SampleKey, now_ms: int) -> str:
     when = ("ABSTTL",) if one.expires_at >= 0 else ()
     server.command("RESTORE", _TRIAL, max(one.expires_at, 0), decode(one.dump), "REPLACE", *when)
     mine, theirs = server.command("DEBUG", "DIGEST-VALUE", key, _TRIAL)
+    unseen = beyond_digest(server, str(kind), key, _TRIAL)
+    server.command("DEL", _TRIAL)
     if mine != theirs:
         return f"{where} has another value"
-    unseen = beyond_digest(server, str(kind), key, _TRIAL)
     return f"{where} has {unseen}" if unseen else ""
 
 
@@ -194,11 +196,12 @@ def _loaded_and_compared(
     data, sample = os.path.join(directory, manifest.data), read_sample(directory, manifest)
     with loaded(data, loading.near, loading.timeout, release_of_backup(manifest)) as copy:
         differences = compare(copy, manifest, sample, loading.assertions, clock())
+        expiries = read_expiries(copy.server, copy.info)
         copy.server.close()
     whole, asserted = sum(bool(one.dump) for one in sample), len(loading.assertions)
     found = {
         **result, "load_seconds": round(copy.seconds, 3), "digest": copy.digest, "keys": copy.info.keys, "server": copy.info.product,
-        "sampled": len(sample), "assertions": asserted, "compared": [HASHES, *compared(manifest, whole, len(sample) - whole, asserted)],
+        "sampled": len(sample), "expiries": expiries, "assertions": asserted, "compared": [HASHES, *compared(manifest, whole, len(sample) - whole, asserted)],
     }  # fmt: skip
     if differences:
         why = "what was loaded is not what the server had"

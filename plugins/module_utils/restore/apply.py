@@ -10,6 +10,7 @@ import socket
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.expiries import gone_by
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.identity import identity_of, require_own_backup
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, memory_available
@@ -131,6 +132,7 @@ def require_backup_fits(
         "taken_at": manifest.taken_at,
         "bytes": manifest.bytes,
         "keys": manifest.total_keys,
+        "keys_expired": gone_by(backup.proof.get("expiries"), time.time()),
         "memory": manifest.used_memory,
         "disk": restore_plan.needed_bytes(manifest),
         "form": "aof" if target.aof else "rdb",

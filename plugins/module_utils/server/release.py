@@ -22,6 +22,7 @@ _NEEDED = frozenset({"auth", "client", "command", "config", "debug", "hello", "i
 #: What it is asked by as well, under the name that it has there; turned off, it could not be asked.
 _ASKED = frozenset(
     {
+        "del",
         "dump",
         "function",
         "hkeys",
@@ -32,11 +33,10 @@ _ASKED = frozenset(
         "pexpiretime",
         "restore",
         "save",
+        "scan",
         "scard",
-        "select",
-        "strlen",
     }
-    | {"type", "xinfo", "xlen", "zcard"}
+    | {"select", "strlen", "type", "xinfo", "xlen", "zcard"}
 )
 
 

@@ -155,6 +155,7 @@ def test_this_collection_asks_for_all_that_it_sends():
         "restore/swap.py",
         "backup/fingerprint.py",
         "backup/structure_reader.py",
+        "backup/expiries_reader.py",
         "backup/create.py",
     }
     for path in sorted((ROOT / "plugins").rglob("*.py")):

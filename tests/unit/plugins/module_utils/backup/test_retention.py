@@ -185,6 +185,19 @@ def test_no_redundancy_at_all_is_none():
     require_policy(Policy())
 
 
+def test_those_that_failed_take_no_others_place_and_two_of_them_stay():
+    backups = [
+        *(Candidate(f"failed-{day}", NOW - day * DAY, failed=True) for day in range(1, 5)),
+        Candidate("good", NOW - 5 * DAY, True),
+        Candidate("older", NOW - 6 * DAY, True),
+        Candidate("kept", NOW - 9 * DAY, failed=True, pinned=True),
+    ]
+    assert kept(backups, Policy(keep_last=1)) == ["failed-1", "failed-2", "good", "kept"]
+    assert kept(backups, Policy(keep_last=2)) == ["failed-1", "failed-2", "good", "older", "kept"]
+    assert len(kept(backups, Policy())) == len(backups)
+    assert "to be looked at" in why(backups, Policy(keep_last=1), "failed-1")
+
+
 # --- what always holds ----------------------------------------------------------------------------------------------------
 
 #: Close together and far apart, so that periods are shared and are not; some are in the future.
