@@ -9,12 +9,10 @@ import dataclasses
 import re
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import AofScan, commands
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import FRAME, AofScan, commands
 
-__all__ = ["FRAME", "AfterCorruption", "after_corruption"]
+__all__ = ["AfterCorruption", "after_corruption"]
 
-#: What only frames the commands of others.
-FRAME = ("MULTI", "EXEC", "SELECT")
 #: Where a command may begin: behind the end of a value, with its timestamp if it has one.
 _BEGINS = re.compile(rb"\r\n(?=(?:#TS:\d{1,12}\r\n)?\*[1-9]\d{0,5}\r\n\$\d{1,9}\r\n)")
 _BLOCK = 1024 * 1024

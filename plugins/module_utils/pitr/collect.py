@@ -11,9 +11,9 @@ import os
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_loss import FRAME
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import AofFile
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import (
+    FRAME,
     Command,
     commands,
     scan_aof,

@@ -134,9 +134,15 @@ def test_a_file_that_stands_elsewhere_than_at_its_beginning():
     assert [row.start for row in commands(handle)][:2] == [4, 4 + ENDS[1]]
 
 
-words = st.lists(st.binary(max_size=40), min_size=1, max_size=5) | st.sampled_from(
-    [[b"MULTI"], [b"EXEC"], [b"SELECT", b"3"]]
-)
+words = st.builds(
+    lambda name, args: [name, *args], st.binary(min_size=1, max_size=9), st.lists(st.binary(max_size=40), max_size=5)
+) | st.sampled_from([[b"MULTI"], [b"EXEC"], [b"multi"], [b"SELECT", b"3"], [b"FLUSHALL"], [b"set", b"k", b"FLUSHALL"]])
+
+
+def one_by_one(patch) -> None:
+    """The plain reader: no runs, nothing by regular expression."""
+    patch.setattr(aof_parser._Reader, "_run", lambda self: None)
+    patch.setattr(aof_parser, "_quick", lambda block, at: None)
 
 
 @given(st.lists(words, max_size=12), st.integers(1, 40), st.data())
@@ -147,11 +153,49 @@ def test_where_the_blocks_end_makes_no_difference(parts, step, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aof_parser, "_STEP", step)
         in_blocks = rows(cut)
-        patch.setattr(aof_parser, "_quick", lambda block, at: None)
-        one_by_one = rows(cut)
-    assert in_blocks == expected == one_by_one
+        one_by_one(patch)
+        plainly = rows(cut)
+    assert in_blocks == expected == plainly
     if cut == whole:
         assert [row.name for row in expected[0]] == [part[0].decode("latin-1").upper() for part in parts]
+
+
+@given(st.lists(words, max_size=30), st.integers(1, 60), st.booleans(), st.binary(max_size=3), st.data())
+def test_runs_of_short_commands_are_read_as_one_by_one(parts, least, stamped, junk, data):
+    whole = b"".join(b"#TS:%d\r\n" % number * (number % 5 == 1) + command(*part) for number, part in enumerate(parts))
+    at = data.draw(st.integers(0, len(whole)))
+    broken = whole[:at] + junk + whole[at + data.draw(st.integers(0, 4)) :]
+
+    def found(only):
+        reader = commands(io.BytesIO(broken), only, stamped)
+        return [(row, reader.plain) for row in reader], reader.scan, scan_aof(io.BytesIO(broken))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aof_parser, "_LEAST_TRY", least)
+        in_runs = [found(only) for only in (None, ("FLUSHALL",), ())]
+        one_by_one(patch)
+        assert in_runs == [found(only) for only in (None, ("FLUSHALL",), ())]
+    if not stamped:
+        assert [row.name for row, _plain in in_runs[1][0]] == [
+            row.name for row, _plain in in_runs[0][0] if row.name == "FLUSHALL"
+        ]
+
+
+def test_it_reads_up_to_an_offset_as_if_the_file_ended_there():
+    for length in (ENDS[1], ENDS[2] + 3, ENDS[3] + 5):
+        assert scan_aof(io.BytesIO(WHOLE), length) == scan(WHOLE[:length])
+
+
+def test_a_transaction_without_its_end_is_told_with_what_stands_behind_it():
+    torn = command(b"SET", b"a", b"1") + b"#TS:7\r\n" + command(b"MULTI") + command(b"SET", b"torn", b"1")
+    found = scan(torn + command(b"SELECT", b"0") + command(b"SET", b"later", b"1"))
+    assert (found.ends, found.open_multi, found.in_multi) == ("truncated", len(command(b"SET", b"a", b"1")), 2)
+    assert (scan(WHOLE).open_multi, scan(WHOLE).in_multi) == (None, 0)
+
+
+def test_a_command_without_a_name_is_damage():
+    found = scan(command(b"SET", b"a", b"1") + command(b"", b"x") + command(b"SET", b"b", b"1"))
+    assert (found.ends, found.commands) == ("corrupt", 1)
 
 
 @given(st.lists(words, max_size=6), st.binary(max_size=30), st.data())
