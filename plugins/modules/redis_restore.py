@@ -195,6 +195,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover imp
     archive_of,
     before_flush,
     frozen,
+    renamed_commands,
     to_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
@@ -321,7 +322,8 @@ def rewound(module: AnsibleModule) -> dict:
             discard_unfinished(target.place)
         store = store_of(params["directory"], params["group_name"], target.slots)
         archive = archive_of(target.place, server, store, params["archive"])
-        point = before_flush(archive, target.host) if at is None else to_moment(archive, at, target.host)
+        renamed = renamed_commands(target.instance.directives)
+        point = before_flush(archive, target.host, renamed) if at is None else to_moment(archive, at, target.host)
         plan = require_point_fits(target, point)
         words = [
             f"put the AOF together as it was: {point.label}",

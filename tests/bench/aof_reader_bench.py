@@ -58,7 +58,9 @@ def main() -> None:
             fill(handle, size, make)
             mega = handle.tell() / 1e6
             fast = seconds(handle, lambda handle=handle: aof_parser.scan_aof(handle))
-            search = seconds(handle, lambda handle=handle: aof_parser.commands(handle, ["FLUSHALL", "FLUSHDB"]).finish())
+            search = seconds(
+                handle, lambda handle=handle: aof_parser.commands(handle, ["FLUSHALL", "FLUSHDB"]).finish()
+            )
             with mock.patch.object(aof_parser._Reader, "_run", lambda self: None):
                 plain = seconds(handle, lambda handle=handle: aof_parser.commands(handle).finish())
         print(

@@ -199,10 +199,10 @@ def test_nobody_removes_the_history_while_it_is_read(restore, server, monkeypatc
     archive(place, archive_dirs(place), 3600, time.time())
     real, busy = redis_restore.before_flush, []
 
-    def look(archive, host):
+    def look(*args):
         lock = subprocess.run(["flock", "-n", "-x", archive_dirs(place), "true"], check=False)
         busy.append(lock.returncode)
-        return real(archive, host)
+        return real(*args)
 
     monkeypatch.setattr(redis_restore, "before_flush", look)
     server.cli("FLUSHALL")

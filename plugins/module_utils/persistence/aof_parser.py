@@ -46,6 +46,7 @@ class AofScan:
     ``first_timestamp`` and ``latest_timestamp``: the first one and the greatest; ``unstamped``: commands before the first. ``since``: the
     second in which a restore brought what stands before it to the server, as SINCE says; None where nothing does. ``open_multi``: where the
     MULTI begins that has no EXEC, and ``in_multi`` how many whole commands stand behind it (SELECT is not counted): no start runs them.
+    ``plain``: as ``commands``, without SELECT, MULTI and EXEC.
     """
 
     good_up_to: int
@@ -61,6 +62,7 @@ class AofScan:
     since: t.Optional[int] = None
     open_multi: t.Optional[int] = None
     in_multi: int = 0
+    plain: int = 0
 
 
 class Command(t.NamedTuple):
@@ -207,7 +209,7 @@ def _by_length(prefix: str, digits: int) -> str:
     return f"(?:{'|'.join(ways)})"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _short_commands() -> t.Pattern[bytes]:
     """One short command, or one timestamp, or all the rest: findall gives a run of commands and what follows it.
 
@@ -215,7 +217,9 @@ def _short_commands() -> t.Pattern[bytes]:
     the expression takes too long to be compiled.
     """
     value = rf"\$(?:{'|'.join(digit + _by_length(digit, 3) for digit in '0123456789')})"
-    name = r"\$(?:" + "|".join(rf"{size}\r\n[!-~]{{{size}}}\r\n" for size in (3, 4, 5, 6, 7, 8, 9, 2, 1, 10, 11, 12)) + ")"
+    name = (
+        r"\$(?:" + "|".join(rf"{size}\r\n[!-~]{{{size}}}\r\n" for size in (3, 4, 5, 6, 7, 8, 9, 2, 1, 10, 11, 12)) + ")"
+    )
     ways = [rf"{count}\r\n{name}" + (f"(?:{value}){{{count - 1}}}" if count > 1 else "") for count in (3, 2, 4, 1, 5)]
     pattern = rf"\*(?:{'|'.join(ways)})|#TS:[0-9]{{1,12}}\r\n|.+"
     return re.compile(pattern.encode("ascii"), re.DOTALL)
@@ -320,7 +324,9 @@ class _Progress:
         self.multi: t.Optional[int] = None
         self.seen: t.Optional[int] = None
         self.since: t.Optional[int] = None
-        self.start = -1  # where the # lines before the next command begin: they belong to it, and Redis cuts before them
+        self.start = (
+            -1
+        )  # where the # lines before the next command begin: they belong to it, and Redis cuts before them
         self._database: t.Optional[int] = None
 
     def annotated(self, begin: int, time: t.Optional[int], since: t.Optional[int]) -> None:
@@ -465,7 +471,7 @@ class AofCommands:
         return AofScan(
             at if whole else so_far.good, so_far.total, ends, at, why, so_far.timestamp, so_far.first, so_far.latest,
             so_far.unstamped if whole else min(so_far.unstamped, so_far.total), so_far.good, so_far.since, so_far.multi,
-            so_far.in_multi if so_far.multi is not None else 0,
+            so_far.in_multi if so_far.multi is not None else 0, so_far.plain - (so_far.in_multi if so_far.multi is not None else 0),
         )  # fmt: skip
 
 

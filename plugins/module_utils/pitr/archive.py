@@ -25,7 +25,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
     AofManifest,
     parse_manifest,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import AofScan, scan_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_header import (
     RdbHeader,
@@ -41,8 +41,11 @@ __all__ = [
     "archive",
     "archive_dirs",
     "archive_locked",
+    "base_second",
     "drop_oldest",
+    "homes",
     "open_regular",
+    "scan_file",
     "set_of",
     "sets",
     "window",
@@ -357,11 +360,28 @@ def _base_at(home: str) -> int:
         return 0
 
 
+#: What a file was found to be, by (device, inode, size, time): of hard links, and of many looks in one run, only one is read.
+_SCANS: dict[tuple[int, int, int, int], AofScan] = {}
+
+
+def scan_file(path: str) -> AofScan:
+    """A file of commands, read from end to end once in a run. Raises Problem; FileNotFoundError where it is not there."""
+    with open_regular(path) as handle:
+        status = os.fstat(handle.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if key not in _SCANS:
+            found = scan_aof(handle, status.st_size)
+            after = os.fstat(handle.fileno())
+            if (after.st_size, after.st_mtime_ns) != key[2:]:
+                return found
+            _SCANS[key] = found
+        return _SCANS[key]
+
+
 def _increment(directory: str, entry: AofFile) -> Increment:
     path = os.path.join(directory, entry.name)
     try:
-        with open_regular(path) as handle:
-            found = scan_aof(handle)
+        found = scan_file(path)
     except FileNotFoundError:
         return Increment(path, entry.seq, ends="missing")
     return Increment(
@@ -374,6 +394,7 @@ def _increment(directory: str, entry: AofFile) -> Increment:
         found.commands,
         found.ends,
         found.since,
+        found.plain,
     )
 
 
@@ -440,12 +461,37 @@ def _read_set(directory: str, named_in: str, manifest: AofManifest, seen: t.Opti
     return AofSet(directory, manifest, base_at, base_bytes, increments, tuple(gaps), seen, identity)
 
 
-def sets(folder: str) -> list[AofSet]:
-    """What archive() has kept, the oldest base first. Directories without a manifest are of a run that was cut off. Raises Problem."""
+def homes(folder: str) -> list[str]:
+    """The directories that archive() has filled. Those without a manifest are of a run that was cut off. Raises Problem."""
     try:
-        homes = [os.path.join(folder, name) for name in _kept_in(folder)]
-        homes = [home for home in homes if _manifests(home)]
+        found = [os.path.join(folder, name) for name in _kept_in(folder)]
+        return [home for home in found if _manifests(home)]
     except OSError as error:
         raise Problem("unreadable", f"{error.filename or folder}: {error.strerror}", "the directory in which the archive is kept",
                       "name it; run with become: true") from None  # fmt: skip
-    return sorted((set_of(home) for home in homes), key=lambda one: (one.base_at, one.directory))
+
+
+def sets(folder: str) -> list[AofSet]:
+    """What archive() has kept, the oldest base first. Raises Problem."""
+    return sorted((set_of(home) for home in homes(folder)), key=lambda one: (one.base_at, one.directory))
+
+
+def _since_at_begin(path: str) -> int:
+    """The second that a restore wrote at the beginning of an increment; 0 where none did."""
+    try:
+        with open_regular(path) as handle:
+            return scan_aof(handle, 64).since or 0
+    except FileNotFoundError:
+        return 0
+
+
+def base_second(directory: str) -> int:
+    """AofSet.base_at of the set in ``directory``, without reading its commands. Raises Problem."""
+    try:
+        manifest = _only_manifest(directory)[1]
+        since = [_since_at_begin(os.path.join(directory, entry.name)) for entry in manifest.increments]
+        base = manifest.base and os.path.join(directory, manifest.base.name)
+        return max([_made_at(base) if base and os.path.lexists(base) else 0, *since])
+    except OSError as error:
+        raise Problem("unreadable", f"{error.filename or directory}: {error.strerror}", "files that can be read and stay (root)",
+                      "run again, with become: true") from None  # fmt: skip

@@ -21,7 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive imp
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.collect import (
     Piece,
     base_piece,
-    commands_of,
+    command_at,
     first_after,
     last_timestamp,
     piece_of,
@@ -246,13 +246,13 @@ def stage_before(
             "the name and offset that the search gave",
             "search again",
         )
-    command, stamp = next(
-        ((row, stamp) for where, row, stamp in commands_of(one) if where is entry and row.start == offset), (None, None)
-    )
-    if command is None:
+    place = command_at(entry, offset)
+    if place is None:
         raise Refusal("no_such_command", f"no command begins at offset {offset} of {entry.path}", "the name and offset that the search gave",
                       "search again")  # fmt: skip
-    size = command.start if command.multi is None else command.multi
+    size, stamp = place
+    if stamp is None:  # an increment takes the time over from the one before
+        stamp = last_timestamp([piece.path for piece in pieces[1:]])
     if size:
         pieces.append(piece_of(entry, appendfilename, size))
     dropped = sum(later.bytes for later in one.increments if later.seq >= entry.seq) - size

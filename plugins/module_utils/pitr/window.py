@@ -20,7 +20,7 @@ class Increment:
     """One file of commands. ``bytes`` of it are whole commands; times are seconds since 1970.
 
     ``first_ts``, ``last_ts``: the first and the greatest ``#TS:``, None where there is none. ``unstamped``: commands before the first.
-    ``ends``: clean, truncated or corrupt as in AofScan, or missing. ``since``: as in AofScan.
+    ``ends``: clean, truncated or corrupt as in AofScan, or missing. ``since`` and ``plain``: as in AofScan.
     """
 
     path: str
@@ -32,6 +32,7 @@ class Increment:
     commands: int = 0
     ends: str = "clean"
     since: t.Optional[int] = None
+    plain: int = 0
 
     @property
     def name(self) -> str:
@@ -56,6 +57,11 @@ class AofSet:
     gaps: tuple[str, ...] = ()
     seen: t.Optional[int] = None
     identity: tuple[int, int] = (0, 0)
+
+    @property
+    def brought(self) -> t.Optional[Increment]:
+        """The increment that the last restore began: what stands before it was brought then, cut to its end on purpose. None where none did."""
+        return next((entry for entry in reversed(self.increments) if entry.since is not None), None)
 
     @property
     def base(self) -> str:

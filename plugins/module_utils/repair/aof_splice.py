@@ -98,41 +98,98 @@ def _same_log(live: Increment, other: Increment) -> bool:
     return _same_start(live.path, other.path, min(live.bytes, other.bytes))
 
 
+def _lives(one: AofSet, seq: int) -> list[tuple[int, int]]:
+    """The restores that lie before the end of increment ``seq``: (number, second). Two sets that share them are copies of the same log up to there."""
+    return [(entry.seq, entry.since) for entry in one.increments if entry.since is not None and entry.seq <= seq]
+
+
+def _behind(one: AofSet, entry: Increment) -> t.Optional[Increment]:
+    """The increment that follows; None where it is the last one."""
+    return next((later for later in one.increments if later.seq > entry.seq), None)
+
+
+def _cut_at(one: AofSet, entry: Increment) -> t.Optional[int]:
+    """The second of the restore that cut an increment where it ends now; None where none did."""
+    later = _behind(one, entry)
+    return later.since if later else None
+
+
 def _whole(other: AofSet, entry: Increment) -> bool:
     """Whether a copy of an increment has all that was ever written to it: Redis had gone on to the next, or it is a link to the file."""
-    return entry is not other.increments[-1] or other.seen is None
+    return _behind(other, entry) is not None or other.seen is None
 
 
-def _better(
-    live: AofSet, entry: Increment, others: t.Sequence[AofSet]
-) -> t.Optional[tuple[Increment, Piece, str, bool]]:
-    """A copy that has what a damaged or missing increment lacks: as an increment, as a piece, from where, and whether nothing came behind it."""
+@dataclasses.dataclass(frozen=True)
+class _Better:
+    """A copy that has what a damaged increment lacks: as an increment and as a piece, and from where. ``whole``: the live file had no more."""
+
+    increment: Increment
+    piece: Piece
+    where: str
+    whole: bool = True
+
+
+def _instead(live: AofSet, entry: Increment, other: AofSet, copy: Increment) -> t.Optional[_Better]:
+    """A copy of an increment of which nothing is left: taken as it is if it ends where the lost one did."""
+    later = _behind(live, entry)
+    if _cut_at(other, copy) != _cut_at(live, entry) or (later and later.ends == "missing"):
+        return None  # one of the two was cut on purpose, or that is not known
+    return _Better(copy, piece_of(copy, "", copy.bytes), other.directory) if _whole(other, copy) else None
+
+
+def _up_to(entry: Increment, copy: Increment, size: int, where: str) -> t.Optional[_Better]:
+    """The copy's bytes up to the live file's own size, which is the truth; None where no command ends there."""
+    with open_regular(copy.path) as handle:
+        found = scan_aof(handle, size)
+    if found.ends != "clean":
+        return None
+    cut = dataclasses.replace(
+        copy, bytes=size, last_ts=found.latest_timestamp, commands=found.commands, since=entry.since
+    )
+    return _Better(cut, piece_of(copy, "", size), where)
+
+
+def _gone_on(entry: Increment, copy: Increment, size: int, where: str) -> t.Optional[_Better]:
+    """The copy's bytes, and what the live file has behind them; None where that is damaged as well."""
+    with open_regular(entry.path) as handle:
+        handle.seek(copy.bytes)
+        rest = scan_aof(handle)
+    if rest.ends != "clean":
+        return None
+    stamps = [one for one in (copy.last_ts, rest.latest_timestamp) if one is not None]
+    joined = dataclasses.replace(copy, bytes=size, last_ts=max(stamps, default=None))
+    piece = dataclasses.replace(piece_of(copy, "", copy.bytes), then=(entry.path, size))
+    return _Better(joined, piece, where)
+
+
+def _of_copy(live: AofSet, entry: Increment, other: AofSet, copy: Increment) -> t.Optional[_Better]:
+    """What one copy gives for a damaged or missing increment.
+
+    How far the data reaches is what the live file's own size says: a restore cuts an increment on purpose, and a copy from before it has what was
+    undone. Only the last increment may be completed, by a copy that was made since the last restore; how much more was written is not known then.
+    """
     size = os.path.getsize(entry.path) if entry.ends != "missing" else 0
-    found: list[tuple[bool, int, Increment, Piece, str]] = []
+    if not size:
+        return _instead(live, entry, other, copy)
+    if size > copy.bytes:
+        return _gone_on(entry, copy, size, other.directory)
+    if _behind(live, entry) is None and size < copy.bytes:
+        return _Better(copy, piece_of(copy, "", copy.bytes), other.directory, False)
+    return _up_to(entry, copy, size, other.directory)
+
+
+def _better(live: AofSet, entry: Increment, others: t.Sequence[AofSet]) -> t.Optional[_Better]:
+    """The best copy of a damaged or missing increment; None where there is none of the same log."""
+    found = []
     for other in others:
         for copy in other.increments:
-            if copy.seq != entry.seq or copy.ends != "clean" or copy.bytes <= (entry.bytes if size else -1):
+            if copy.seq != entry.seq or copy.ends != "clean" or _lives(other, copy.seq) != _lives(live, entry.seq):
                 continue
-            if not (_same_log(entry, copy) or (not entry.bytes and _same_base(live, other))):
+            if entry.ends != "missing" and copy.bytes <= entry.bytes:
                 continue
-            piece = piece_of(copy, "", copy.bytes)
-            if size <= copy.bytes and (size or _whole(other, copy)):
-                found.append((size == copy.bytes or _whole(other, copy), copy.bytes, copy, piece, other.directory))
-                continue
-            if not size:
-                continue  # how much was written to it after the copy is not known
-            with open_regular(entry.path) as handle:
-                handle.seek(copy.bytes)
-                rest = scan_aof(handle)
-            if rest.ends == "clean":
-                joined = dataclasses.replace(
-                    copy, bytes=size, last_ts=max(filter(None, (copy.last_ts, rest.latest_timestamp)), default=None)
-                )
-                found.append((True, size, joined, dataclasses.replace(piece, then=(entry.path, size)), other.directory))
-    if not found:
-        return None
-    whole, _bytes, increment, piece, where = max(found, key=lambda row: row[:2])
-    return increment, piece, where, whole
+            if _same_log(entry, copy) or (not entry.bytes and _same_base(live, other)):
+                found.append(_of_copy(live, entry, other, copy))
+    return max((one for one in found if one), key=lambda one: (one.whole, one.increment.bytes), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,17 +214,16 @@ def _healed(live: AofSet, others: t.Sequence[AofSet]) -> _Healed:
         if better is None:
             increments.append(entry)
             continue
-        increment, piece, where, whole = better
-        increments.append(increment)
-        special[increment.path] = piece
-        unsure = unsure or not whole
-        rest = f", and what the live one has behind offset {piece.bytes}" if piece.then[0] else ""
+        increments.append(better.increment)
+        special[better.increment.path] = better.piece
+        unsure = unsure or not better.whole
+        rest = f", and what the live one has behind offset {better.piece.bytes}" if better.piece.then[0] else ""
         rest += (
             ""
-            if whole
+            if better.whole
             else ", which shows that the live one was cut short; what was written after that copy is not known"
         )
-        taken.append(f"{entry.name} from {where}{rest}")
+        taken.append(f"{entry.name} from {better.where}{rest}")
     return _Healed(dataclasses.replace(live, increments=tuple(increments)), special, taken, unsure)
 
 
@@ -238,6 +294,10 @@ def _with_earlier_base(
 ) -> t.Iterator[RepairedAof]:
     """An earlier base, and all commands since: the damaged base is what they led to."""
     newest = max((one.base_at for one in others), default=0)
+    begun = max(
+        [begun, *(entry.since for one in (live, *others) for entry in one.increments if entry.since is not None)]
+    )
+    own = {entry.seq: entry for entry in healed.aof.increments}
     gone = dataclasses.replace(healed.aof, base_bytes=None, base_at=max(live.base_at, newest))
     numbers = {entry.seq for entry in live.increments}
     for chain in chains([*others, gone]):
@@ -245,8 +305,11 @@ def _with_earlier_base(
         of_this = all(os.path.getmtime(path) > begun for path in before)
         if chain.origin is not gone and of_this and numbers & {entry.seq for entry in chain.increments}:
             words = [f"the earlier base and its increments from {chain.origin.directory}", *healed.taken]
-            base = base_piece(chain.origin, appendfilename)
-            yield _assembled(live, base, chain.increments, healed.special, appendfilename, words)
+            base, increments = (
+                base_piece(chain.origin, appendfilename),
+                [own.get(entry.seq, entry) for entry in chain.increments],
+            )
+            yield _assembled(live, base, increments, healed.special, appendfilename, words)
 
 
 def _loses_less(one: RepairedAof, other: t.Optional[RepairedAof]) -> bool:
