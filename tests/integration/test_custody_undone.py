@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
-import time
 
 import pytest
 

@@ -389,10 +389,10 @@ def test_a_rewrite_that_ends_while_files_are_looked_at_is_no_damage(repair, unit
 
     real, looks = repair_diagnose.check_place, []
 
-    def slow(host, path, timeout):
+    def slow(host, path, timeout, dialect):
         if not looks:
             rewrite(aof_server)
-        looks.append(list(real(host, path, timeout)))
+        looks.append(list(real(host, path, timeout, dialect)))
         if len(looks) == 1:  # what the manifest from before the rewrite named
             looks[0][1:] = [repair_diagnose.FileVerdict(str(aof(aof_server, 2, "base.rdb")), "aof", "missing", 0)]
         return looks[-1]

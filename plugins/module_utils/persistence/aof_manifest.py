@@ -1,17 +1,23 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifest of a multi-part AOF. Format: ``file NAME seq N type b|h|i`` a line, as in Redis' aof.c."""
+"""The manifest of a multi-part AOF. Format: ``file NAME seq N type b|h|i`` a line, read as aofLoadManifestFromFile of Redis' aof.c does."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import quote, split_args
 
-__all__ = ["AofFile", "AofManifest", "ManifestError", "parse_manifest"]
+__all__ = ["AofFile", "AofManifest", "ManifestError", "parse_manifest", "unlisted"]
+
+#: Redis reads so many bytes at a time for a line; what is longer it takes for several.
+_LINE = 1024
+_TRIMMED = " \t\r\n"
+_INT64 = 2**63
 
 
 class ManifestError(Problem):
@@ -41,15 +47,57 @@ class AofManifest:
 
     @property
     def needed(self) -> tuple[AofFile, ...]:
-        """The files that a start reads: base and increments. History is about to be deleted."""
-        return tuple(entry for entry in self.files if entry.type in "bi")
+        """The files that a start reads, in its order: base and increments. History is about to be deleted."""
+        return (*((self.base,) if self.base else ()), *self.increments)
 
     def render(self) -> str:
         return "".join(f"file {quote(entry.name)} seq {entry.seq} type {entry.type}\n" for entry in self.files)
 
 
+def _lines(raw: bytes) -> t.Iterator[bytes]:
+    """Lines as Redis' fgets gives them: with their end, and in pieces where they are too long."""
+    for line in raw.split(b"\n"):
+        whole = line + b"\n"
+        yield from (whole[at : at + _LINE] for at in range(0, len(whole), _LINE))
+
+
+def _number(text: str) -> int:
+    """As C's atoll: what a number begins with, 0 where that is nothing."""
+    match = re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", text)
+    return max(min(int(match.group(1)), _INT64 - 1), -_INT64) if match else 0
+
+
+def _entry(text: str) -> AofFile:
+    """One line. Raises ValueError, with Redis' reason."""
+    words = split_args(text)
+    if len(words) < 6 or len(words) % 2:
+        raise ValueError("file, seq and type are needed, each with a value")
+    name, seq, kind = "", 0, ""
+    for key, value in zip(words[::2], words[1::2]):
+        if key.lower() == "file":
+            name = value
+            if "/" in name or "\\" in name:
+                raise ValueError("a file's name is no path, and has no backslash")
+        elif key.lower() == "seq":
+            seq = _number(value)
+        elif key.lower() == "type":
+            kind = value[:1]
+    if not name or not seq or kind not in ("b", "h", "i"):
+        raise ValueError("file, seq (not 0) and type b, h or i are needed")
+    return AofFile(name, seq, kind)
+
+
+def _fault(files: t.Sequence[AofFile], new: AofFile) -> str:
+    """Why a line cannot stand behind others; empty where it can."""
+    if new.type == "b" and any(entry.type == "b" for entry in files):
+        return "a second base file"
+    if new.type == "i" and new.seq <= max((entry.seq for entry in files if entry.type == "i"), default=0):
+        return "the numbers of increments have to rise"
+    return ""
+
+
 def parse_manifest(text: str, path: str = "manifest") -> AofManifest:
-    """Parse a manifest. Raises ManifestError, with the line, where Redis would not start on it."""
+    """Parse a manifest. Raises ManifestError, with the line, where Redis would not start on it, or would start on it without any data."""
     files: list[AofFile] = []
 
     def bad(number: int, why: str) -> ManifestError:
@@ -60,22 +108,42 @@ def parse_manifest(text: str, path: str = "manifest") -> AofManifest:
             "look at the directory by hand: the server would not start, or would start without this data",
         )
 
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
-        if line.startswith("#"):
+    raw = text.encode("utf-8", "surrogateescape")
+    for number, line in enumerate(_lines(raw.removesuffix(b"\n")) if raw else (), 1):
+        if line.startswith(b"#"):
             continue
+        if not line.endswith(b"\n") or b"\0" in line:
+            raise bad(number, f"it is longer than {_LINE} bytes, or has a NUL")
         try:
-            words = split_args(line)
+            entry = _entry(line.decode("utf-8", "surrogateescape").strip(_TRIMMED))
         except ValueError as error:
             raise bad(number, str(error)) from None
-        if not words or len(words) % 2:
-            raise bad(number, "not pairs of a key and a value")
-        pairs = dict(zip(words[::2], words[1::2]))
-        name, seq, kind = pairs.get("file", ""), pairs.get("seq", ""), pairs.get("type", "")
-        if not name or "/" in name or not (seq.isascii() and seq.isdigit()) or kind not in ("b", "h", "i"):
-            raise bad(number, "file, seq and type b, h or i are needed")
-        if kind == "b" and any(entry.type == "b" for entry in files):
-            raise bad(number, "a second base file")
-        files.append(AofFile(name, int(seq), kind))
+        fault = _fault(files, entry)
+        if fault:
+            raise bad(number, fault)
+        files.append(entry)
+    last = raw.rpartition(b"\n")[2]
+    if last and not last.startswith(b"#"):
+        raise bad(raw.count(b"\n") + 1, "it does not end with a newline")
     if not files:
-        raise bad(1, "it names no file")
+        raise bad(1, "it names no file: Redis starts EMPTY, if it starts")
     return AofManifest(tuple(files))
+
+
+def unlisted(manifest: AofManifest, sizes: t.Mapping[str, int], appendfilename: str) -> list[str]:
+    """Files next to a manifest that it should name. ``sizes``: bytes by name, of what lies there.
+
+    What a rewrite leaves behind has lower numbers than what the manifest names, and an increment that was just begun is empty: that is no loss. An
+    increment with commands whose number is not below the manifest's, or a base where the manifest has none, is data that no start reads.
+    """
+    stem = re.escape(appendfilename)
+    named = {entry.name for entry in manifest.files}
+    first = min((entry.seq for entry in manifest.increments), default=manifest.base.seq if manifest.base else 1)
+    found = []
+    for name in sorted(set(sizes) - named):
+        match = re.fullmatch(stem + r"\.(\d+)\.(?:(incr)\.aof|base\.(?:aof|rdb))", name)
+        if not match or not sizes[name]:
+            continue
+        if manifest.base is None or (match.group(2) and int(match.group(1)) >= first):
+            found.append(name)
+    return found

@@ -9,13 +9,16 @@ that jumps over values by their length, hundreds at a time; only those that matt
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import re
 import typing as t
 
-__all__ = ["FRAME", "AofCommands", "AofScan", "Command", "commands", "scan_aof", "since_line"]
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.command_table import Shape
+
+__all__ = ["FRAME", "AofCommands", "AofScan", "Command", "commands", "scan_aof", "shapes_of", "since_line"]
 
 #: What only frames the commands of others.
 FRAME = frozenset(["MULTI", "EXEC", "SELECT"])
@@ -163,8 +166,8 @@ def _annotation(handle: _Source) -> tuple[t.Optional[int], t.Optional[int]]:
     return int(stamp.group(1)) if stamp else None, int(since.group(1)) if since else None
 
 
-def _whole(handle: _Source) -> tuple[bytes, tuple[bytes, ...]]:
-    """Name and first arguments of the command at which the file stands. Raises _Stop."""
+def _whole(handle: _Source) -> tuple[bytes, tuple[bytes, ...], int]:
+    """Name, first arguments and number of words of the command at which the file stands. Raises _Stop."""
     count = _read_length(handle, b"*", 1)
     at = handle.tell()
     name = _argument(handle, _NAME)
@@ -175,11 +178,11 @@ def _whole(handle: _Source) -> tuple[bytes, tuple[bytes, ...]]:
         first = _argument(handle, _FIRST)
         if number <= _ARGS:
             kept.append(first)
-    return name, tuple(kept)
+    return name, tuple(kept), count
 
 
-def _quick(block: bytes, at: int) -> t.Optional[tuple[bytes, tuple[bytes, ...], int]]:
-    """Name, first arguments and end of the command at ``at``; None where the block does not hold it whole, or it is not the usual case."""
+def _quick(block: bytes, at: int) -> t.Optional[tuple[bytes, tuple[bytes, ...], int, int]]:
+    """Name, first arguments, end and number of words of the command at ``at``; None where the block does not hold it whole, or it is not the usual case."""
     head = _HEAD.match(block, at)
     if not head:
         return None
@@ -197,7 +200,7 @@ def _quick(block: bytes, at: int) -> t.Optional[tuple[bytes, tuple[bytes, ...], 
             kept.append(block[begin : begin + _FIRST] if at - begin > _FIRST else block[begin:at])
     if not name or block[at : at + 2] != b"\r\n":
         return None
-    return name, tuple(kept), at + 2
+    return name, tuple(kept), at + 2, int(head[1])
 
 
 def _by_length(prefix: str, digits: int) -> str:
@@ -233,7 +236,26 @@ class _Run(t.NamedTuple):
     text: bytes
 
 
-_Entry = tuple[int, int, t.Optional[bytes], tuple[bytes, ...], t.Optional[int], t.Optional[int]]
+class _Single(t.NamedTuple):
+    """One command from ``begin`` to ``end``."""
+
+    begin: int
+    end: int
+    word: bytes
+    args: tuple[bytes, ...]
+    count: int
+
+
+class _Mark(t.NamedTuple):
+    """One ``#`` line: its time, and that of since_line(), where it has one."""
+
+    begin: int
+    end: int
+    time: t.Optional[int]
+    since: t.Optional[int]
+
+
+_Part = t.Union[_Run, _Single, _Mark]
 
 
 class _Reader:
@@ -245,7 +267,7 @@ class _Reader:
         self._try = _LEAST_TRY
         self._single = self._singles = 0  # how many are still read one by one, and how many were told to be
 
-    def __iter__(self) -> t.Iterator[t.Union[_Run, _Entry]]:
+    def __iter__(self) -> t.Iterator[_Part]:
         while True:
             run = self._run()
             if run is not None:
@@ -277,19 +299,19 @@ class _Reader:
         self._at += size
         return _Run(begin, items, tried[:size])
 
-    def _in_block(self) -> t.Optional[_Entry]:
+    def _in_block(self) -> t.Union[_Single, _Mark, None]:
         begin = self._origin + self._at
         quick = _quick(self._block, self._at)
         if quick is not None:
-            word, args, self._at = quick
-            return begin, self._origin + self._at, word, args, None, None
+            word, args, self._at, count = quick
+            return _Single(begin, self._origin + self._at, word, args, count)
         stamp = _STAMP.match(self._block, self._at)
         if stamp:
             self._at = stamp.end()
-            return begin, self._origin + self._at, None, (), int(stamp[1]), None
+            return _Mark(begin, self._origin + self._at, int(stamp[1]), None)
         return None
 
-    def _slow(self) -> t.Optional[_Entry]:
+    def _slow(self) -> t.Union[_Single, _Mark, None]:
         """What the block does not hold whole, from the file itself; None at its end."""
         handle, begin = self._handle, self._origin + self._at
         handle.seek(begin)
@@ -297,10 +319,10 @@ class _Reader:
         if not mark:
             return None
         handle.seek(begin)
-        word, args, time, since = (None, (), *_annotation(handle)) if mark == b"#" else (*_whole(handle), None, None)
+        found = _annotation(handle) if mark == b"#" else _whole(handle)
         self._origin, self._at = handle.tell(), 0
         self._block = handle.read(_STEP)
-        return begin, self._origin, word, args, time, since
+        return (_Mark if mark == b"#" else _Single)(begin, self._origin, *found)
 
 
 def _is_whole(item: bytes) -> bool:
@@ -409,12 +431,12 @@ class AofCommands:
                     end = part.begin + len(part.text)
                     yield from self._of_run(part)
                     continue
-                begin, end, word, args, time, since = part
-                if word is None:
-                    so_far.annotated(begin, time, since)
+                end = part.end
+                if isinstance(part, _Mark):
+                    so_far.annotated(part.begin, part.time, part.since)
                     continue
                 after_stamp = so_far.start >= 0
-                command = so_far.command(begin, end, word, args)
+                command = so_far.command(part.begin, end, part.word, part.args)
                 if self._wanted(command.name, after_stamp):
                     yield command
             if so_far.multi is not None:
@@ -490,6 +512,38 @@ def commands(
 ) -> AofCommands:
     """The commands of ``handle`` from where it is, up to ``end``. Damage ends them without an error; AofCommands.scan tells of it."""
     return AofCommands(handle, only, stamped, end)
+
+
+def shapes_of(handle: t.BinaryIO, end: int, containers: t.Collection[str]) -> dict[Shape, int]:
+    """Every kind of command up to ``end``, with the offset of the first one of it. Of ``containers`` the subcommand is a part."""
+    found: dict[Shape, int] = {}
+    plain: set[bytes] = set()
+    with contextlib.suppress(_Stop):
+        for part in _Reader(_UpTo(handle, end)):
+            if isinstance(part, _Single):
+                found.setdefault(_shape(part.word, part.args, part.count, containers), part.begin)
+            elif isinstance(part, _Run):
+                _shapes_of_run(part, found, plain, containers)
+    return found
+
+
+def _shape(word: bytes, args: tuple[bytes, ...], count: int, containers: t.Collection[str]) -> Shape:
+    name = word.decode("latin-1").lower()
+    return Shape(name, args[0].decode("latin-1").lower() if args and name in containers else "", count)
+
+
+def _shapes_of_run(run: _Run, found: dict[Shape, int], plain: set[bytes], containers: t.Collection[str]) -> None:
+    """``plain``: what commands begin with, up to the end of their name, that were seen and need no second look."""
+    at = run.begin
+    for item in run.items:
+        head = item[: item.find(b"\r\n", item.find(b"\r\n", 4) + 2)]
+        quick = None if head in plain else _quick(item, 0)
+        if quick is not None:
+            shape = _shape(quick[0], quick[1], quick[3], containers)
+            found.setdefault(shape, at)
+            if shape.name not in containers:
+                plain.add(head)
+        at += len(item)
 
 
 def scan_aof(handle: t.BinaryIO, end: t.Optional[int] = None) -> AofScan:

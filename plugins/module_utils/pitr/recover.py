@@ -36,7 +36,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Archive", "Point", "archive_of", "before_flush", "frozen", "renamed_commands", "to_moment"]
+__all__ = ["Archive", "Point", "archive_of", "before_flush", "frozen", "rename_lines", "renamed_commands", "to_moment"]
 
 _REWRITES = "auto-aof-rewrite-percentage"
 
@@ -298,7 +298,15 @@ def before_flush(archive: Archive, host: Host, renamed: t.Optional[t.Mapping[str
     )
 
 
+def rename_lines(directives: t.Iterable[Directive]) -> tuple[tuple[str, str], ...]:
+    """What ``rename-command`` says: (name, other name), the other empty where the command was taken away."""
+    return tuple(
+        (entry.args[0], entry.args[1])
+        for entry in directives
+        if entry.name == "rename-command" and len(entry.args) == 2
+    )
+
+
 def renamed_commands(directives: t.Iterable[Directive]) -> dict[str, str]:
-    """The names that ``rename-command`` gives: other name → the command, in capitals."""
-    rows = [entry.args for entry in directives if entry.name == "rename-command" and len(entry.args) == 2]
-    return {other: name.upper() for name, other in rows if other}
+    """Other name → the command, in capitals."""
+    return {other: name.upper() for name, other in rename_lines(directives) if other}

@@ -387,6 +387,8 @@ def _by_name(directory: str, appendfilename: str) -> t.Union[_Names, str]:
         )
         for kind, end in (("base", r"\.(\d+)\.base\.(?:rdb|aof)"), ("incr", r"\.(\d+)\.incr\.aof"))
     }
+    if appendfilename in names and not found["base"]:  # the one file of before 7.0, as a start moved it here
+        found["base"] = [(1, appendfilename)]
     increments = found["incr"]
     if len(found["base"]) != 1:
         return f"{len(found['base'])} bases lie in {directory}: which one the increments follow is not known"
@@ -423,12 +425,12 @@ def from_names(directory: str, appendfilename: str) -> tuple[t.Optional[Repaired
     seq, base_name = names.base
     base = os.path.join(directory, base_name)
     begun = ctime_of(base)
-    if begun is None:
+    if begun is None and [number for number, _name in names.increments] not in ([], [1]):
         return None, f"{base} does not say when it was made"
     pieces = [Piece(base, AofFile(base_name, seq, "b"), os.path.getsize(base))]
     for number, name in names.increments:
         # The first base of all has no earlier increments; of a later one the same second is not known from before.
-        since = None if (seq, number) == (1, 1) else begun + 1
+        since = None if begun is None or (seq, number) == (1, 1) else begun + 1
         piece = _increment_piece(os.path.join(directory, name), AofFile(name, number, "i"), since)
         if isinstance(piece, str):
             return None, piece

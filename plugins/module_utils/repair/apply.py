@@ -26,7 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.loca
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import Cut
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import RepairedAof
-from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, read_files
+from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose import Sources, read_files, state_of
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Method
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_repaired
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import login_at
@@ -82,6 +82,19 @@ def _place_for_help(method: Method) -> None:
         )
 
 
+def _require_no_link(target: Target, method: Method) -> None:
+    """A link stays: what is put in its place would lie on another disk than the operator chose. Raises Refusal."""
+    place = target.place
+    if method.method == "memory" or not target.aof or not os.path.islink(place.aof_dir):
+        return
+    raise Refusal(
+        "aof_dir_is_link",
+        f"{place.aof_dir} is a link to {os.path.realpath(place.aof_dir)}, and {method.method} would put a directory in its place, on the disk of {place.dir}",
+        "an AOF directory that is no link",
+        f"mount that file system at {place.aof_dir} itself; or move what is there to {place.dir}, in the link's place; then run again",
+    )
+
+
 def _point(method: Method, repaired: RepairedAof, target: Target) -> Point:
     def make(where: str, place: Place, owner: tuple[int, int]) -> Cut:
         stage_repaired(repaired, where, place.appendfilename, target.host, owner)
@@ -96,6 +109,7 @@ def require_harmless(
 ) -> None:
     """Everything that can be reported before anything is touched. Raises Problem or Refusal."""
     _place_for_help(method)
+    _require_no_link(target, method)
     if method.method in repaired:
         require_point_fits(target, _point(method, repaired[method.method], target))
     elif method.method == "replica":
@@ -225,7 +239,7 @@ def _hold_still(target: Target, before: t.Sequence[t.Mapping[str, t.Any]]) -> No
     if target.instance.running:
         return
     systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
-    if [one.row() for one in read_files(target, target.timeout)] != list(before):
+    if [state_of(one.row()) for one in read_files(target, target.timeout)] != [state_of(row) for row in before]:
         raise Problem(
             "files_moved",
             "the files are not what they were when they were looked at: the server was started meanwhile. It is stopped now",

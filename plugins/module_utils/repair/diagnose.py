@@ -26,6 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import (
     USABLE,
+    Dialect,
     FileVerdict,
     check_aof,
     check_place,
@@ -39,6 +40,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive imp
     set_of,
     sets,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import rename_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import (
     RepairedAof,
@@ -61,7 +63,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.collect 
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 
-__all__ = ["Sources", "find_target", "read", "read_files"]
+__all__ = ["Sources", "find_target", "read", "read_files", "require_aof_dir", "state_of"]
 
 #: Of backups by method aof so many, the newest, are looked at for what the live AOF lacks.
 _MOST_SETS = 8
@@ -117,23 +119,56 @@ def _identity(path: str) -> t.Optional[tuple[int, int]]:
     return status.st_ino, status.st_mtime_ns
 
 
+def dialect_of(target: Target) -> Dialect:
+    """What the server's configuration makes of the commands in its AOF."""
+    directives = target.instance.directives
+    return Dialect(rename_lines(directives), any(entry.name == "loadmodule" for entry in directives))
+
+
+def require_aof_dir(place: Place) -> None:
+    """A link to nowhere is a disk that is not mounted, and no lost AOF. Raises Refusal."""
+    if os.path.islink(place.aof_dir) and not os.path.isdir(place.aof_dir):
+        raise Refusal(
+            "aof_dir_is_away",
+            f"{place.aof_dir} is a link to {os.path.realpath(place.aof_dir)}, where no directory is: as of a disk that is not mounted",
+            "the directory that it leads to, with the AOF in it",
+            "mount that file system, then run again. If that AOF is gone for good: remove the link, and run again",
+        )
+
+
+def _data_path(target: Target) -> str:
+    """The file from which a start goes on: the manifest, the one file of before 7.0 where there is no manifest, or the RDB file."""
+    place = target.place
+    if not target.aof:
+        return place.rdb
+    old = not os.path.lexists(place.manifest) and os.path.isfile(place.old_style_aof)
+    return place.old_style_aof if old else place.manifest
+
+
 def read_files(target: Target, timeout: float) -> list[FileVerdict]:
     """A verdict on each file that a start reads. Raises Problem."""
-    path = target.place.manifest if target.aof else target.place.rdb
+    if target.aof:
+        require_aof_dir(target.place)
+    path = _data_path(target)
     for _look in range(_FILE_LOOKS):
         before = _identity(path)
-        found = check_place(target.host, path, timeout)
+        found = check_place(target.host, path, timeout, dialect_of(target))
         # A rewrite or a save that ended meanwhile took files away that were being looked at.
         if not target.instance.running or all(one.verdict in USABLE for one in found) or _identity(path) == before:
             break
     if not target.instance.running:
         return found
     return [
-        check_aof(target.host, one.path, timeout)
+        check_aof(target.host, one.path, timeout, dialect_of(target))
         if one.kind == "aof" and one.verdict == "truncated_tail" and _goes_on(one)
         else one
         for one in found
     ]
+
+
+def state_of(row: t.Mapping[str, t.Any]) -> tuple[t.Any, ...]:
+    """What two looks at the same file have in common; the words of a tool may differ (it says its process id)."""
+    return tuple(row[name] for name in ("path", "kind", "verdict", "size", "offset", "keys", "timestamp"))
 
 
 def _goes_on(one: FileVerdict) -> bool:
@@ -289,6 +324,7 @@ def _written(target: Target, live: t.Optional[AofSet]) -> t.Optional[float]:
         folder = target.place.aof_dir
         names = os.listdir(folder) if os.path.isdir(folder) else []
         paths = [os.path.join(folder, name) for name in names if name.endswith((".aof", ".rdb"))]
+        paths.append(target.place.old_style_aof)
     return max((os.path.getmtime(path) for path in paths if os.path.exists(path)), default=None)
 
 
@@ -369,21 +405,27 @@ def _ways(
     """What the files next to the damaged ones give, and up to when they were written."""
     place, name = target.place, target.place.appendfilename
     manifest_bad = any(one.path == place.manifest and one.verdict not in USABLE for one in rows)
-    live = None if manifest_bad else set_of(place.aof_dir)
+    one_file = any(one.path == place.old_style_aof for one in rows)
+    live = None if manifest_bad or one_file else set_of(place.aof_dir)
     wrote = _written(target, live)
     ways: dict[str, Way] = {"manifest": Way(False, "the manifest is good")}
     repaired: dict[str, RepairedAof] = {}
+    unlisted = any(one.verdict == "unlisted" for one in rows)
     if live:
         kept, notes = _kept(target, sources, timeout)
         more, repaired = _repaired_ways(target, live, rows, kept, notes, wrote)
         ways.update(more)
-    else:
+    elif one_file:
+        why = f"{place.old_style_aof} is the one file of before 7.0: cut a copy of it with redis-check-aof --fix"
+        ways = {name: Way(False, why) for name in ("manifest", "archive", "truncation")}
+    if unlisted or not (live or one_file):
         named, why = from_names(place.aof_dir, name)
         if named and check_aof(target.host, named.pieces[0].path, timeout).verdict not in USABLE:
             named, why = None, "the base is damaged as well"
         words = f"its {len(named.pieces)} files are whole, and only the manifest is not" if named else why
         ways["manifest"] = Way(named is not None, words)
         repaired.update({"manifest": named} if named else {})
+    if not (live or one_file):
         ways["archive"] = ways["truncation"] = Way(
             False, "without a manifest it is not known which files belong together"
         )
@@ -406,7 +448,7 @@ def _snapshot(target: Target, wrote: t.Optional[float], timeout: float) -> tuple
     return from_rdb(path, target.place.appendfilename), Way(True, because, Loss(None, None, seconds), keys=verdict.keys)
 
 
-def _doubt(target: Target) -> str:
+def _doubt(target: Target, rows: t.Sequence[FileVerdict]) -> str:
     """Why the memory of a running server may not be what its files should hold; empty where nothing speaks against it."""
     instance, place = target.instance, target.place
     if not target.aof:
@@ -415,6 +457,9 @@ def _doubt(target: Target) -> str:
         except Refusal as refusal:
             return refusal.detected
         return ""
+    unlisted = [one.path for one in rows if one.verdict == "unlisted"]
+    if unlisted:
+        return f"the manifest does not name {', '.join(unlisted)}: a server that started on it has not what that holds"
     try:
         live = set_of(place.aof_dir)
     except Problem:
@@ -429,7 +474,9 @@ def _traces(target: Target) -> bool:
     """Whether files of an AOF lie in its directory, named or not."""
     folder, stem = target.place.aof_dir, target.place.appendfilename + "."
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return any(name.startswith(stem) and name.endswith((".aof", ".rdb")) for name in names)
+    return os.path.isfile(target.place.old_style_aof) or any(
+        name.startswith(stem) and name.endswith((".aof", ".rdb")) for name in names
+    )
 
 
 def _most(values: t.Iterable[t.Optional[int]]) -> t.Optional[int]:
@@ -452,7 +499,7 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
     copies, more = _copies(target, sources)
     known = [one.keys for one in copies if one.keys is not None and not one.problem][:1]
     had = _most((*known, *(one.keys for one in rows)))
-    doubt = _doubt(target) if running else ""
+    doubt = _doubt(target, rows) if running else ""
     peers = _peers(target, sources, now)
     ways, repaired, wrote = _ways(target, sources, rows, timeout) if target.aof else ({}, {}, _written(target, None))
     if not any(one.keys for one in rows):  # the AOF does not say how many: the RDB file next to it does

@@ -313,6 +313,30 @@ def _way(facts: Facts, name: str) -> Method:
     return Method(name, True, way.because, way.loses, _DO[name], "allow_truncation" if cuts else "", weight=way.weight)
 
 
+def _is_unknown(method: Method) -> bool:
+    return method.loses.seconds is None and method.weight == _NEVER
+
+
+def _with_word(method: Method) -> Method:
+    """A method whose loss is not known is only taken by its name. What the group's present primary has is another matter: it replaces this server's
+    data whatever is brought back here.
+    """
+    if not method.possible or method.needs or not _is_unknown(method):
+        return method
+    return dataclasses.replace(
+        method,
+        needs="method",
+        do=f"{method.do}. What it loses is not known: see what it holds, then name method: {method.method}",
+    )
+
+
+def _without_unlisted(method: Method) -> Method:
+    """Files lie there that the manifest should name: what they hold, and any way that leaves them out would lose, nobody has counted."""
+    if not method.possible or method.method in ("memory", "manifest"):
+        return method
+    return dataclasses.replace(method, loses=Loss(), weight=_NEVER)
+
+
 def plan(facts: Facts) -> Plan:
     """What is the matter, and every way to repair it, in their order."""
     damaged, cause = _damaged(facts), _cause(facts.events)
@@ -321,8 +345,11 @@ def plan(facts: Facts) -> Plan:
     if not facts.running and all(row["verdict"] == "newer_version" for row in damaged):
         return Plan("newer", tuple(damaged), cause)
     makers: dict[str, t.Callable[[Facts], Method]] = {"memory": _memory, "backup": _backup, "replica": _replica}
-    methods = tuple(makers[name](facts) if name in makers else _way(facts, name) for name in METHODS)
-    return Plan("damaged", tuple(damaged), cause, methods)
+    methods = [makers[name](facts) if name in makers else _way(facts, name) for name in METHODS]
+    if any(row["verdict"] == "unlisted" for row in damaged):
+        methods = [_without_unlisted(method) for method in methods]
+    methods = [_with_word(method) for method in methods]
+    return Plan("damaged", tuple(damaged), cause, tuple(methods))
 
 
 def _methods_text(methods: t.Iterable[Method]) -> str:
@@ -382,11 +409,22 @@ def _by_loss(found: Plan, files: str, allow_truncation: bool) -> Method:
     asking = [one for one in possible if one not in free]
     best = _least(free)
     cut = _least(one for one in asking if one.needs == "allow_truncation")
-    doubtful = next((one for one in asking if one.needs == "method" and _lighter(one, best)), None)
+    doubtful = next(
+        (one for one in asking if one.needs == "method" and _lighter(one, best) and not _is_unknown(one)), None
+    )
     _require_undoubted(found, files, best, None)
     if cut and _lighter(cut, best) and _lighter(cut, doubtful, equal=True):
         raise _truncation(files, cut, best)
     _require_undoubted(found, files, best, doubtful)
+    unknown = [one for one in asking if one.needs == "method" and _is_unknown(one)]
+    if best is None and unknown:
+        raise Refusal(
+            "loss_not_known",
+            f"damaged: {files}. What is left: {_methods_text(unknown)}. What that loses is not known",
+            "your word, since it takes the place of files that may hold more (they are kept)",
+            "find what is missing first (a disk that is not mounted, a directory that was moved); else name "
+            + " or ".join(f"method: {one.method}" for one in unknown),
+        )
     if best is None:
         raise Refusal(
             "no_way_left",
@@ -411,6 +449,15 @@ def choose(found: Plan, wanted: str, allow_truncation: bool) -> t.Optional[Metho
     files = ", ".join(f"{row['path']} ({row['verdict']})" for row in found.damaged)
     if wanted != "auto":
         return _named(found, wanted, files, allow_truncation)
+    unknown = next((row for row in found.damaged if row["verdict"] == "unknown_command"), None)
+    if unknown and not next(one for one in found.methods if one.method == "memory").possible:
+        raise Refusal(
+            "unknown_command",
+            f"{unknown['path']} is whole, and a start on it would fail: {unknown['detail']} (offset {unknown['offset']})",
+            "the release, the module or the rename-command line that it was written with",
+            "give the server that, and no data is lost. If the name itself is damaged: name a method "
+            f"({', '.join(one.method for one in found.methods if one.possible) or 'none is possible'})",
+        )
     return _by_loss(found, files, allow_truncation)
 
 
