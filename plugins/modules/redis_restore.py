@@ -195,7 +195,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover imp
     archive_of,
     before_flush,
     frozen,
-    renamed_commands,
     to_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
@@ -211,6 +210,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect 
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_let_go, require_not_less
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard, discard_unfinished
+from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import renamed_commands
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {

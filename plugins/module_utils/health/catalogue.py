@@ -94,6 +94,14 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "files that the next start needs are not there: it would fail, or begin EMPTY next to the data",
         "do not restart; redis-cli BGREWRITEAOF writes a whole AOF from what the server has in memory",
     ),
+    "aof_open_transaction": (
+        "a crash cut a transaction off, and the server writes on behind it: its next start throws all of that away",
+        "redis-cli BGREWRITEAOF at once, and before any restart: it writes what the server has in memory. A stopped server: redis_repair",
+    ),
+    "temporary_files_left": (
+        "what a save or a rewrite that was ended has left takes room, and nobody reads it",
+        "see that no save or rewrite runs (INFO persistence), then remove them",
+    ),
     "aof_write_failing": (
         "acknowledged writes are not in the file, and further writes are refused (MISCONF)",
         "df for the file system of dir; the server goes on by itself once it can write",

@@ -87,9 +87,36 @@ def _next_start(facts: Facts) -> Findings:
     elif facts.live.get("appendonly") is None:
         yield unknown("next_start", "CONFIG GET does not say whether the AOF is on")
     else:
-        trouble = _start_trouble(facts, facts.disk, facts.live, facts.in_file)
+        trouble = _declared_twice(facts) or _start_trouble(facts, facts.disk, facts.live, facts.in_file)
         loads = start_loads(facts.in_file, facts.disk)
         yield found("next_start", *(trouble or ("ok", f"a start would load {_LOADS[loads]}")))
+
+
+def _declared_twice(facts: Facts) -> t.Optional[tuple[str, str]]:
+    if not facts.twice:
+        return None
+    return (
+        "critical",
+        f"a start would fail: {'; '.join(facts.twice)} (CONFIG REWRITE copies lines of an include into the main file)",
+    )
+
+
+def _left_out(facts: Facts) -> t.Optional[tuple[str, str]]:
+    """What lies on the disk and a start leaves out, whatever is declared; None where nothing does."""
+    on_disk, disk = facts.on_disk, facts.disk
+    if on_disk is None or disk is None:
+        return None
+    if on_disk.unlisted:
+        words = (
+            f"{', '.join(on_disk.unlisted)} in {disk.place.aof_dir} is not named by the manifest, and is no leftover"
+        )
+        return "critical", f"a start would leave data out: {words}"
+    if on_disk.empty_nodes and disk.any and not facts.answers:
+        return (
+            "critical",
+            f"{on_disk.empty_nodes} is empty: a start would take a new id, and claim the slots of its keys for that",
+        )
+    return None
 
 
 def _start_trouble(
@@ -108,7 +135,7 @@ def _start_trouble(
         return "critical" if facts.info.keys else "warning", words
     if loads == "nothing" and on == "yes" and facts.info.keys and not facts.info.flag("aof_rewrite_in_progress"):
         return "critical", f"a start would load NOTHING: {disk.place.manifest} is not there"
-    return None
+    return _left_out(facts) if loads == "aof" else None
 
 
 def _rdb_saves(facts: Facts) -> Findings:
@@ -226,6 +253,35 @@ def _aof_files(facts: Facts) -> Finding:
     return found("aof_incomplete", "warning" if busy else "critical", f"{disk.place.manifest} is not there{words}")
 
 
+def _torn(facts: Facts) -> Findings:
+    """Whether all that was written since a crash would be thrown away by the next start."""
+    on_disk = facts.on_disk
+    if on_disk is None or facts.setting("appendonly") != "yes":
+        return
+    if on_disk.unread:
+        yield unknown("aof_open_transaction", on_disk.unread)
+    elif on_disk.torn:
+        yield found("aof_open_transaction", "critical", on_disk.torn)
+    else:
+        yield found("aof_open_transaction", "ok", "no transaction is open at the end of the AOF")
+
+
+def _leftovers(facts: Facts) -> Findings:
+    if facts.on_disk is None:
+        return
+    rows = facts.on_disk.leftovers
+    if rows:
+        size, names = sum(one.size for one in rows), ", ".join(one.path for one in rows[:5])
+        oldest = ago(max(one.age for one in rows))
+        yield found(
+            "temporary_files_left",
+            "warning",
+            f"{len(rows)} files of {size} bytes, the oldest written to {oldest} ago: {names}",
+        )
+    else:
+        yield found("temporary_files_left", "ok", "no save or rewrite has left its file behind")
+
+
 def _aof_fsync(facts: Facts) -> Finding:
     """Whether writes wait for the disk."""
     info, later = facts.info, facts.later if facts.later.fields else facts.info
@@ -265,7 +321,10 @@ def _start_of_stopped(facts: Facts) -> Findings:
         )
     else:
         loads = start_loads(facts.in_file, facts.disk)
-        if loads == "fails":
+        trouble = _declared_twice(facts) or _left_out(facts)
+        if trouble:
+            yield found("next_start", *trouble)
+        elif loads == "fails":
             yield found(
                 "next_start",
                 "critical",
@@ -284,6 +343,8 @@ def _start_of_stopped(facts: Facts) -> Findings:
 
 def persistence_findings(facts: Facts, objectives: Objectives) -> Findings:
     """Of a server that answers, all of it; of another, what a start would find."""
+    yield from _torn(facts)
+    yield from _leftovers(facts)
     if not facts.answers:
         yield from _start_of_stopped(facts)
         return

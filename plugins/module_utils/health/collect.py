@@ -13,6 +13,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import slots_of
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.health.collect_disk import read_disk
 from ansible_collections.redisops.recovery.plugins.module_utils.health.collect_host import look, read_host
 from ansible_collections.redisops.recovery.plugins.module_utils.health.collect_replicas import (
     read_backups,
@@ -27,6 +28,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Login, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
+from ansible_collections.redisops.recovery.plugins.module_utils.server.duplicates import declared_twice
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit, unit_state
@@ -139,7 +141,7 @@ def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str])
         return None
     try:
         directives = expand(RedisConf(read_text(path), path), read_includes)
-        names = {*DEFAULTS, "dir", "logfile"}
+        names = {*DEFAULTS, "dir", "logfile", "cluster-enabled", "cluster-config-file"}
         values = {name: effective(directives, name) for name in names}
         above = {name: normal(name, value) for name, value in unit_says.items() if name in names}
     except Problem as problem:
@@ -147,6 +149,20 @@ def _in_file(path: str, unit_says: t.Mapping[str, str], missing: dict[str, str])
         return None
     found = {name: DEFAULTS.get(name) if value is None else value for name, value in values.items()}
     return {name: value for name, value in {**found, **above}.items() if value is not None}
+
+
+def _twice(path: str) -> tuple[str, ...]:
+    """Lines that may stand once and stand twice; that the file cannot be read is reported with what it says."""
+    try:
+        return tuple(declared_twice(expand(RedisConf(read_text(path), path), read_includes))) if path else ()
+    except Problem:
+        return ()
+
+
+def _cluster_file(values: t.Optional[t.Mapping[str, str]]) -> str:
+    """The name of the cluster's file; empty where the server is of none."""
+    found = values or {}
+    return found.get("cluster-config-file", "nodes.conf") if found.get("cluster-enabled") == "yes" else ""
 
 
 def _spell_dir(in_file: t.Optional[dict[str, str]], live: t.Optional[t.Mapping[str, str]]) -> None:
@@ -370,6 +386,8 @@ def read_facts(
         free_inodes=_free_inodes(directory) if disk else None,
         access=_access(disk) if disk else (),
         never_loaded=_never_loaded(host, stated.info, disk) if disk and answers else "",
+        twice=_twice(config_file) if here.local else (),
+        on_disk=read_disk(host, disk, began, _cluster_file(here.values)) if disk else None,
         cluster=stated.cluster,
         host=read_host(host, here.pid, directory, before, after, apart),
         log=read_logs(host, here.logfile, directory, unit, question.since),

@@ -15,7 +15,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.load import DiskUse
 from ansible_collections.redisops.recovery.plugins.module_utils.system.smart import Drive, Sensor
 
-__all__ = ["Backups", "Facts", "FileAccess", "HostFacts", "LogFacts", "Objectives", "SentinelFacts"]
+__all__ = [
+    "Backups",
+    "Facts",
+    "FileAccess",
+    "HostFacts",
+    "Leftover",
+    "LogFacts",
+    "Objectives",
+    "OnDisk",
+    "SentinelFacts",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +115,35 @@ class Backups:
 
 
 @dataclasses.dataclass(frozen=True)
+class Leftover:
+    """A temporary file of a child that is gone: ``size`` in bytes, last written to ``age`` seconds ago."""
+
+    path: str
+    size: int
+    age: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OnDisk:
+    """What lies in the data directory. ``torn``: words on a transaction without its end, ``unread`` why that is not known. ``unlisted``: files that
+    the manifest should name. ``empty_nodes``: the path of a cluster's file that has no byte; empty where it has, or there is none.
+    """
+
+    torn: str = ""
+    unread: str = ""
+    unlisted: tuple[str, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    empty_nodes: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """Everything. ``trouble`` is a code of health_codes where the server did not answer, ``because`` the words; ``refused``: it answers, but
     not this user.
 
     ``info`` and ``later`` are two looks, ``apart`` seconds apart. ``live`` is CONFIG GET, ``in_file`` the normal forms of the configuration
-    file; None where they may not be read. ``never_loaded`` are the words of a refusal. ``missing`` says why a part is not known.
+    file; None where they may not be read. ``twice``: lines of the file on which no start goes well. ``never_loaded`` are the words of a refusal.
+    ``missing`` says why a part is not known.
     """
 
     now: float
@@ -132,6 +165,8 @@ class Facts:
     free_inodes: t.Optional[int] = None
     access: tuple[FileAccess, ...] = ()
     never_loaded: str = ""
+    twice: tuple[str, ...] = ()
+    on_disk: t.Optional[OnDisk] = None
     cluster: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     host: HostFacts = dataclasses.field(default_factory=HostFacts)
     log: LogFacts = dataclasses.field(default_factory=LogFacts)

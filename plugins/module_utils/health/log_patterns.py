@@ -198,7 +198,8 @@ SERVER: tuple[Kind, ...] = (
         "aof_truncated_loaded", "warning", "",
         r"short read while loading the AOF file|!!! Truncating the AOF|loaded anyway because aof-load-truncated",
         "the AOF ended within a command; Redis cut that off and started: the last write or writes are gone, most often after a loss of power",
-        "compare with what the clients know; a replica may have the write. Nothing is to be repaired",
+        "compare with what the clients know; a replica may have the write. BGREWRITEAOF now: if it was a transaction that was cut off, "
+        "the next start would throw away all that is written since (finding aof_open_transaction)",
     ),
     _kind(
         "aof_bad_format", "critical", "start", r"Bad file format reading the append only file",

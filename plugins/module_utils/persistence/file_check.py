@@ -27,7 +27,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.chec
     parse_check_rdb,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.command_table import CommandTable, table_of
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import server_binary, started
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, User
 
@@ -35,17 +35,21 @@ __all__ = [
     "USABLE",
     "Dialect",
     "FileVerdict",
+    "OpenTransaction",
     "check_aof",
     "check_manifest",
     "check_place",
     "check_rdb_file",
     "installed_commands",
+    "open_transaction",
 ]
 
 #: Redis loads these with nothing missing.
 USABLE = ("good", "unchecked", "empty", "unreferenced")
 #: What a temporary server that is asked for its commands has for its start.
 _START_SECONDS = 30.0
+#: Seconds in which a transaction that is being written gets its end.
+_WRITING_SECONDS = 2.0
 
 _DO = {
     "good": "",
@@ -232,6 +236,37 @@ def _commands_from(path: str, begin: int, dialect: Dialect) -> FileVerdict:
     return FileVerdict(
         path, "aof", "good", size, None, words if table else f"{words}; whether Redis knows each was not asked"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenTransaction:
+    """A MULTI without its EXEC: where it begins, and how many whole commands and bytes stand behind it. No start runs any of that."""
+
+    offset: int
+    commands: int
+    bytes: int
+
+
+def open_transaction(path: str, begin: int = 0) -> t.Optional[OpenTransaction]:
+    """The transaction that is open at the end of an increment, as a crash leaves it: all that the server writes on goes the same way at its next start.
+
+    ``begin`` is a place between two commands from which on it is read, as the size at an earlier look. A server writes MULTI and EXEC at once: what is
+    still open after some seconds stays so. BGREWRITEAOF heals it: it writes what the memory has. Raises OSError.
+    """
+
+    def look() -> t.Optional[OpenTransaction]:
+        with open(path, "rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            handle.seek(begin)
+            found = scan_aof(handle, size)
+        if found.open_multi is None:
+            return None
+        return OpenTransaction(found.open_multi, found.in_multi, size - found.open_multi)
+
+    found = look()
+    if found is None or wait_for(lambda: look() is None, _WRITING_SECONDS):
+        return None
+    return look()
 
 
 def _one_of_aof(host: Host, path: str, timeout: float, dialect: Dialect) -> FileVerdict:

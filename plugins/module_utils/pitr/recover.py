@@ -32,11 +32,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import 
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, chains, choose
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import Directive
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Archive", "Point", "archive_of", "before_flush", "frozen", "rename_lines", "renamed_commands", "to_moment"]
+__all__ = ["Archive", "Point", "archive_of", "before_flush", "frozen", "to_moment"]
 
 _REWRITES = "auto-aof-rewrite-percentage"
 
@@ -296,17 +295,3 @@ def before_flush(archive: Archive, host: Host, renamed: t.Optional[t.Mapping[str
             one, (spot.increment, spot.offset), target, place.appendfilename, host, owner
         ),
     )
-
-
-def rename_lines(directives: t.Iterable[Directive]) -> tuple[tuple[str, str], ...]:
-    """What ``rename-command`` says: (name, other name), the other empty where the command was taken away."""
-    return tuple(
-        (entry.args[0], entry.args[1])
-        for entry in directives
-        if entry.name == "rename-command" and len(entry.args) == 2
-    )
-
-
-def renamed_commands(directives: t.Iterable[Directive]) -> dict[str, str]:
-    """Other name → the command, in capitals."""
-    return {other: name.upper() for name, other in rename_lines(directives) if other}

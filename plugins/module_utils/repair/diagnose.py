@@ -40,7 +40,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive imp
     set_of,
     sets,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import rename_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.aof_splice import (
     RepairedAof,
@@ -59,6 +58,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect 
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
+from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import rename_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
@@ -134,6 +134,23 @@ def require_aof_dir(place: Place) -> None:
             "the directory that it leads to, with the AOF in it",
             "mount that file system, then run again. If that AOF is gone for good: remove the link, and run again",
         )
+
+
+def _require_node(target: Target) -> None:
+    """A node of a cluster that has keys is known by its file. Raises Refusal."""
+    instance, place = target.instance, target.place
+    if instance.running or instance.value("cluster-enabled") != "yes":
+        return
+    path = os.path.join(place.dir, instance.value("cluster-config-file") or "nodes.conf")
+    if not os.path.isfile(path) or os.path.getsize(path) or not scan_files(place).any:
+        return
+    raise Refusal(
+        "nodes_conf_empty",
+        f"{path} is empty, and {place.dir} holds data: a start would take a new node id, and claim the slots of its keys for that",
+        "the file as the node wrote it last",
+        "put it back from a backup (each has it), or from the node's id and the nodes.conf of another node; then run again. "
+        "If the node is to begin anew: move its data aside",
+    )
 
 
 def _data_path(target: Target) -> str:
@@ -489,6 +506,7 @@ def read(target: Target, sources: Sources, timeout: float) -> tuple[Facts, dict[
     Where nothing is damaged, nothing else is asked.
     """
     now, running = time.time(), target.instance.running
+    _require_node(target)
     rows = read_files(target, timeout)
     damaged = [one for one in rows if one.verdict not in USABLE]
     events, unread = ([], "") if running and not damaged else _log_events(target, now)

@@ -15,8 +15,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.facts imp
     Facts,
     FileAccess,
     HostFacts,
+    Leftover,
     LogFacts,
     Objectives,
+    OnDisk,
     SentinelFacts,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.health.finding import (
@@ -200,6 +202,19 @@ CASES = {
     "stopped, file gone": (down(disk={"missing": ("a.1.incr.aof",)}), NONE, "next_start", "critical", "would fail"),
     "stopped, manifest gone": (down(disk={"manifest": None, "orphans": ("a.1.incr.aof",)}), NONE, "next_start", "critical", "NOTHING of it"),
     "stopped, manifest damaged": (down(disk=None, missing={"manifest": "line 1: bad"}), NONE, "next_start", "critical", "line 1: bad"),
+    "a user twice": (but(twice=("user al stands in a and b",)), NONE, "next_start", "critical", "user al stands in a and b"),
+    "stopped, a user twice": (down(twice=("user al stands in a and b",)), NONE, "next_start", "critical", "would fail: user al"),
+    "an increment that is not named": (but(on_disk=OnDisk(unlisted=("a.2.incr.aof",))), NONE, "next_start", "critical", "leave data out: a.2.incr.aof"),
+    "stopped, not named": (down(on_disk=OnDisk(unlisted=("a.2.incr.aof",))), NONE, "next_start", "critical", "leave data out"),
+    "stopped, no node any more": (down(on_disk=OnDisk(empty_nodes="/d/nodes.conf")), NONE, "next_start", "critical", "/d/nodes.conf is empty"),
+    "a torn transaction": (but(on_disk=OnDisk(torn="a MULTI")), NONE, "aof_open_transaction", "critical", "a MULTI"),
+    "stopped, a torn transaction": (down(on_disk=OnDisk(torn="a MULTI")), NONE, "aof_open_transaction", "critical", "a MULTI"),
+    "no torn transaction": (but(on_disk=OnDisk()), NONE, "aof_open_transaction", "ok", "no transaction"),
+    "a large increment": (but(on_disk=OnDisk(unread="too large")), NONE, "aof_open_transaction", "unknown", "too large"),
+    "old temporary files": (
+        but(on_disk=OnDisk(leftovers=(Leftover("/d/temp-8.rdb", 5, 86400.0),))), NONE, "temporary_files_left", "warning", "1 files of 5 bytes",
+    ),
+    "no temporary files": (but(on_disk=OnDisk()), NONE, "temporary_files_left", "ok", "no save"),
     "stopped, unseen": (down(disk=None, missing={"disk": "no permission"}), NONE, "next_start", "unknown", "no permission"),
     # RDB
     "save failed": (reported(rdb_last_bgsave_status="err"), NONE, "rdb_save_failed", "critical", "writes are refused (MISCONF)"),
