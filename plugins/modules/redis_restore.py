@@ -180,6 +180,8 @@ seconds:
 """
 
 import contextlib
+import os
+import typing
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import store_of
@@ -190,11 +192,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.core.timestamps import moment_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.keep import held_still
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive_dirs, archive_locked
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import (
     archive_of,
     before_flush,
-    frozen,
     to_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
@@ -207,6 +209,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply im
     require_put_back,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.exchange import Done
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_let_go, require_not_less
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard, discard_unfinished
@@ -272,6 +275,21 @@ def present(module: AnsibleModule) -> dict:
         raise
 
 
+def ended(target: Target, changes: list[Change], plan: dict, done: typing.Optional[Done]) -> dict:
+    """The result of a switch; ``done`` None: it has not been done."""
+    keys = {"before": target.keys, "after": done.keys if done else None}
+    more = (
+        {"kept": done.kept, "seconds": done.seconds, "layers": done.layers} if done else {"kept": "", "seconds": None}
+    )
+    return result_of(changes, plan=plan, keys=keys, **more)
+
+
+def steps(target: Target, declared: str, words: list[str]) -> list[Change]:
+    """One change of the data, in several steps."""
+    first = Change("data", target.place.dir, target.keys_text, declared, words[0])
+    return [*kept_changes(target), first, *(Change("data", target.place.dir, None, None, word) for word in words[1:])]
+
+
 def brought(module: AnsibleModule, target: Target) -> dict:
     """A backup in the place of the data."""
     params = module.params
@@ -286,24 +304,12 @@ def brought(module: AnsibleModule, target: Target) -> dict:
         *(["load the copy and compare it"] if params["test_load"] else []),
         f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back",
     ]
-    changes = [
-        Change("data", target.place.dir, target.keys_text, f"{backup.label}: {plan['keys']} keys", word)
-        for word in words
-    ]
-    changes = [changes[0], *(Change("data", change.name, None, None, change.action) for change in changes[1:])]
-    changes = [*kept_changes(target), *changes]
+    changes = steps(target, f"{backup.label}: {plan['keys']} keys", words)
     if module.check_mode:
-        return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
+        return ended(target, changes, plan, None)
     discard_unfinished(target.place)
     done = bring(target, backup, params["test_load"])
-    return result_of(
-        changes,
-        plan=plan,
-        kept=done.kept,
-        seconds=done.seconds,
-        keys={"before": target.keys, "after": done.keys},
-        layers=done.layers,
-    )
+    return ended(target, changes, plan, done)
 
 
 def rewound(module: AnsibleModule) -> dict:
@@ -312,16 +318,16 @@ def rewound(module: AnsibleModule) -> dict:
     if params["to_time"] and params["undo_flush"]:
         raise Problem("invalid_value", "to_time and undo_flush are both set", "one of them", "take one out")
     at = moment_of(params["to_time"]) if params["to_time"] else None
+    live = ""
     server = target.instance.server
     with contextlib.ExitStack() as until:
-        until.enter_context(
-            archive_locked(archive_dirs(target.place))
-        )  # the host's timer may remove what is old while it is read
+        # The host's timer may remove what is old while it is read.
+        until.enter_context(archive_locked(archive_dirs(target.place)))
         if not module.check_mode:
-            until.enter_context(frozen(server, params["timeout"]))
             discard_unfinished(target.place)
+            live = until.enter_context(held_still(target.place)) if os.path.isfile(target.place.manifest) else ""
         store = store_of(params["directory"], params["group_name"], target.slots)
-        archive = archive_of(target.place, server, store, params["archive"])
+        archive = archive_of(target.place, server, store, params["archive"], live)
         renamed = renamed_commands(target.instance.directives)
         point = before_flush(archive, target.host, renamed) if at is None else to_moment(archive, at, target.host)
         plan = require_point_fits(target, point)
@@ -330,20 +336,11 @@ def rewound(module: AnsibleModule) -> dict:
             "load it next to the server",
             f"stop {target.unit}, switch the two at once, start it and look at its keys, else put the data back",
         ]
-        changes = [Change("data", target.place.dir, target.keys_text, point.label, words[0])]
-        changes += [Change("data", target.place.dir, None, None, word) for word in words[1:]]
-        changes = [*kept_changes(target), *changes]
+        changes = steps(target, point.label, words)
         if module.check_mode:
-            return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
+            return ended(target, changes, plan, None)
         done = bring_point(target, point)
-    return result_of(
-        changes,
-        plan=plan,
-        kept=done.kept,
-        seconds=done.seconds,
-        keys={"before": target.keys, "after": done.keys},
-        layers=done.layers,
-    )
+    return ended(target, changes, plan, done)
 
 
 def rolled_back(module: AnsibleModule) -> dict:
@@ -358,23 +355,13 @@ def rolled_back(module: AnsibleModule) -> dict:
         )
     rollback_copy = found[-1]
     words = f"stop {target.unit}, put back what {rollback_copy.path} holds, start it and look at its keys"
-    changes = [
-        *kept_changes(target),
-        Change("data", target.place.dir, target.keys_text, f"what was there before {rollback_copy.label}", words),
-    ]
+    changes = steps(target, f"what was there before {rollback_copy.label}", [words])
     plan = {"backup": rollback_copy.label, "from": rollback_copy.path}
     require_put_back(target, rollback_copy)
     if module.check_mode:
-        return result_of(changes, plan=plan, kept="", seconds=None, keys={"before": target.keys, "after": None})
+        return ended(target, changes, plan, None)
     done = put_back(target, rollback_copy)
-    return result_of(
-        changes,
-        plan=plan,
-        kept=done.kept,
-        seconds=done.seconds,
-        keys={"before": target.keys, "after": done.keys},
-        layers=done.layers,
-    )
+    return ended(target, changes, plan, done)
 
 
 def cleaned(module: AnsibleModule) -> dict:

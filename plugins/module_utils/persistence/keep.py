@@ -16,10 +16,11 @@ import stat
 import time
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 
-__all__ = ["KEEP_SECONDS", "drop_expired", "is_kept", "keep", "kept", "paths_of_aof"]
+__all__ = ["KEEP_SECONDS", "drop_expired", "held_still", "is_kept", "keep", "kept", "paths_of_aof"]
 
 #: What was kept is removed after a week, by the timers on the host and when something is kept again.
 KEEP_SECONDS = 7 * 86400.0
@@ -65,6 +66,24 @@ def _new_folder(directory: int, now: float) -> str:
         name = f"{stem}-{number}"
 
 
+def _link_all(place: Place, paths: t.Sequence[str], now: float) -> str:
+    """A new directory of ours with a link to each of ``paths``; gives its path. Raises OSError."""
+    directory = os.open(place.dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        name = _new_folder(directory, now)
+        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            for path in paths:
+                os.link(path, os.path.basename(path), dst_dir_fd=folder, follow_symlinks=False)
+            os.fsync(folder)
+            os.fsync(directory)
+        finally:
+            os.close(folder)
+        return os.path.join(place.dir, name)
+    finally:
+        os.close(directory)
+
+
 def keep(place: Place, paths: t.Sequence[str], now: t.Callable[[], float] = time.time) -> str:
     """Link ``paths``, plain files in the data directory or the AOF's, into a new directory of ours; gives its path.
 
@@ -73,17 +92,8 @@ def keep(place: Place, paths: t.Sequence[str], now: t.Callable[[], float] = time
     wanted = [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and not is_kept(place, path)]
     if not wanted:
         return ""
-    directory = os.open(place.dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        name = _new_folder(directory, now())
-        folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-        try:
-            for path in wanted:
-                os.link(path, os.path.basename(path), dst_dir_fd=folder, follow_symlinks=False)
-            os.fsync(folder)
-            os.fsync(directory)
-        finally:
-            os.close(folder)
+        folder = _link_all(place, wanted, now())
     except OSError as error:
         raise Refusal(
             "cannot_keep",
@@ -91,10 +101,53 @@ def keep(place: Place, paths: t.Sequence[str], now: t.Callable[[], float] = time
             "a file system with hard links and room for a name, so that what would be overwritten can be kept",
             f"move what is wanted out of {place.dir} yourself, then run again",
         ) from None
-    finally:
-        os.close(directory)
     drop_expired(place, now())
-    return os.path.join(place.dir, name)
+    return folder
+
+
+def _linked_aof(place: Place) -> t.Optional[str]:
+    """A directory with links to the live AOF, all of one moment; None where a rewrite put others in their place meanwhile. Raises OSError."""
+    disk = scan(place)
+    folder = _link_all(place, sorted(paths_of_aof(disk)), time.time())
+    named = os.path.join(folder, os.path.basename(place.manifest))
+    if disk.manifest is None or (os.path.lexists(named) and _identity(named) == _identity(place.manifest)):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+@contextlib.contextmanager
+def held_still(place: Place, tries: int = 5) -> t.Iterator[str]:
+    """The live AOF under names of ours until the block ends: a rewrite takes nothing away meanwhile, and nothing in the server is changed for it.
+
+    Raises Problem.
+    """
+    folder: t.Optional[str] = None
+    error: t.Optional[OSError] = None
+    for _try in range(tries):
+        try:
+            folder = _linked_aof(place)
+        except FileNotFoundError as found:  # a rewrite ended in between
+            error = found
+        except OSError as found:
+            raise _cannot_link(place, found) from None
+        if folder:
+            break
+    if not folder:
+        raise _cannot_link(place, error or OSError(0, "rewrites end one after the other"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cannot_link(place: Place, error: OSError) -> Problem:
+    return Problem(
+        "restore_write",
+        f"the AOF in {place.dir} cannot be linked, so that it stays while it is read: {error.strerror or error}",
+        "a file system with hard links",
+        "restore a backup",
+    )
 
 
 def drop_expired(place: Place, now: float, seconds: float = KEEP_SECONDS) -> list[str]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import glob
 import json
@@ -35,9 +34,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.info impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["Archive", "Point", "archive_of", "before_flush", "frozen", "to_moment"]
-
-_REWRITES = "auto-aof-rewrite-percentage"
+__all__ = ["Archive", "Point", "archive_of", "before_flush", "to_moment"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,32 +45,6 @@ class Point:
     plan: t.Mapping[str, t.Any]
     bytes: int
     make: t.Callable[[str, Place, tuple[int, int]], Cut]
-
-
-@contextlib.contextmanager
-def frozen(server: t.Optional[Server], timeout: float) -> t.Iterator[None]:
-    """No rewrite begins meanwhile, and none runs: it would take away the archive that is looked for. What was set is set again."""
-    if server is None:
-        yield
-        return
-    before = server.config_get(_REWRITES)[_REWRITES]
-    server.config_set({_REWRITES: "0"})
-    try:
-        if not wait_for(lambda: _idle(server.info("persistence")), timeout):
-            raise Problem(
-                "rewrite_timeout",
-                f"the AOF rewrite is still running after {timeout:g} seconds",
-                "",
-                "set a longer timeout",
-            )
-        yield
-    finally:
-        with contextlib.suppress(Problem):  # the server may have been restarted, and has it from its file
-            server.config_set({_REWRITES: before})
-
-
-def _idle(info: Info) -> bool:
-    return not (info.flag("aof_rewrite_in_progress") or info.flag("aof_rewrite_scheduled"))
 
 
 def _settled(info: Info) -> bool:
@@ -117,14 +88,19 @@ def _replaced_at(place: Place) -> float:
     return max(found)
 
 
-def archive_of(place: Place, server: t.Optional[Server], store: Store, folders: t.Sequence[str]) -> Archive:
-    """The live AOF, what was kept of earlier ones next to it and in ``folders``, and what the backups hold. Raises Problem."""
+def archive_of(
+    place: Place, server: t.Optional[Server], store: Store, folders: t.Sequence[str], live: str = ""
+) -> Archive:
+    """The live AOF, what was kept of earlier ones next to it and in ``folders``, and what the backups hold. Raises Problem.
+
+    ``live``: a directory with links to the live AOF, where a rewrite must not take it away while it is read.
+    """
     seen: t.Optional[int] = None
     if server and wait_for(lambda: _settled(server.info("persistence")), 5.0):
         seen = int(time.time()) - 1
     elif server is None:
         seen = int(time.time())
-    live = place.aof_dir if os.path.isfile(place.manifest) else ""
+    live = live or (place.aof_dir if os.path.isfile(place.manifest) else "")
     found = [(live, seen)] if live else []
     own = archive_dirs(place)
     for folder in [
