@@ -228,6 +228,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
+    require_aof_is_the_data,
     require_rdb_is_known,
     respell_dir,
     situation_of,
@@ -250,11 +251,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan
     Wanted,
     crash_loss,
     plan_persistence,
+    start_loads,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import (
     Instance,
     edited,
     read_instance,
+    release_of,
     require_accepted,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import group_id, parse_mode, user_id
@@ -347,6 +350,8 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Work:
     """What is to be done, and that it may be. Raises Problem or Refusal."""
     instance, empty = state.instance, params["fresh_install"]
     plan = plan_persistence(state.now, state.wanted)
+    if not instance.running and start_loads(state.now.in_file, state.now.disk) == "aof":
+        require_aof_is_the_data(instance.host, state.now.disk, release_of(instance), params["timeout"])
     if plan.aof_live == "on":
         require_aof_replays(instance.server, instance.info)
     access = access_of(state, params)

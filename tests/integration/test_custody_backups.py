@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.redisops.recovery.plugins.module_utils.backup import copy as backup_copy
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.identity import identity_of, other_server
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import seal, unseal
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import loaded
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import loaded
 
 from tests.integration.test_redis_backup import AOF, filled, manifest_of, params, writing
 from tests.support.topology import free_port

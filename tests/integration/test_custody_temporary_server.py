@@ -14,9 +14,9 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.backup import test_load as backup_test_load
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence import test_load as backup_test_load
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import free_user
 

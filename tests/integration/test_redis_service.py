@@ -428,3 +428,35 @@ def test_a_rewrite_that_begins_meanwhile_is_no_incomplete_aof(serve, unit, monke
     server.start().fill(10)
     due(server)
     assert not serve(check=True).failed
+
+
+@pytest.mark.parametrize("how", ["the file was edited", "live only"])
+def test_a_stopped_server_is_not_started_on_an_aof_that_has_aged(serve, unit, call_module, how):
+    """AOF off, thousands of keys since, and the file says yes: nobody can tell by the times alone."""
+    server = unit.server
+    server.write_conf("save 3600 1\n" + AOF)
+    server.start().fill(10)
+    if how == "live only":
+        server.cli("CONFIG", "SET", "appendonly", "no")
+    else:
+        server.stop()
+        server.write_conf(RDB_ONLY)
+        server.start()
+    server.fill(5000)
+    server.cli("SAVE")
+    server.stop(signal.SIGKILL)
+    server.write_conf("save 3600 1\n" + AOF)
+    before = server.tree()
+    for check in (True, False):
+        done = serve(check=check)
+        assert (done.failed, done.code) == (True, "rdb_has_more"), done.msg
+        assert (server.tree(), unit.did) == (before, [])
+        other = call_module(
+            "redis_persistence", check=check, **server.params(owner="root", group="root", save=["3600 1"])
+        )
+        assert (other.failed, other.code) == (True, "rdb_has_more"), other.msg
+        assert server.tree() == before
+    (server.data / "appendonlydir").rename(server.home / "aside")
+    assert not call_module("redis_persistence", **server.params(owner="root", group="root", save=["3600 1"])).failed
+    assert not serve().failed
+    assert server.keys() == 5000

@@ -30,8 +30,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
     seal,
     unseal,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import WORK_PREFIX
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import WORK_PREFIX
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import (
     StagedFile,

@@ -30,8 +30,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels im
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupManifest
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.structure_reader import beyond_digest
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, decode, loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, decode, loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release

@@ -24,11 +24,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositor
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic import Restic
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_location import Repository
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import MANIFEST, Store, verify_files
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import (
-    WORK_PREFIX,
-    loaded,
-    memory_available,
-)
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import (
     compare,
     read_sample,
@@ -39,6 +34,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.drill.report imp
     measured_rpo,
     missed_objectives,
     render_markdown,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import (
+    WORK_PREFIX,
+    loaded,
+    memory_available,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host

@@ -9,8 +9,8 @@ import dataclasses
 import os
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import HostFacts
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.system import benchmarks, procfs, requirements
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.load import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
     Verdict,
     parse_check_rdb,
@@ -26,8 +26,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_
     RdbHeaderError,
     read_header,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.unread import (
     Unread,
+    clearly_less,
     is_of_its_history,
     is_own_save,
     require_not_less,
@@ -37,13 +39,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import PERSISTENCE
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
+from ansible_collections.redisops.recovery.plugins.module_utils.system.own_directory import own_directory
 
 __all__ = [
     "aof_in_use",
     "base_is_sound",
     "check_rdb",
+    "require_aof_is_the_data",
     "require_rdb_is_known",
     "respell_dir",
     "situation_of",
@@ -51,8 +56,6 @@ __all__ = [
 ]
 
 
-#: What an RDB file without a key is never larger than.
-_EMPTY_BYTES = 1024
 #: Seconds in which a rewrite that just began or ended has named its files.
 _SETTLES = 3.0
 
@@ -100,6 +103,43 @@ def require_rdb_is_known(host: Host, info: Info, disk: DataFiles) -> None:
     require_not_less(unread_rdb(host, info, disk), info, disk.place.aof_dir)
 
 
+def _live_keys(verdict: Verdict) -> int:
+    return max(verdict.keys - verdict.expired, 0)
+
+
+def _aof_keys(disk: DataFiles, release: Release, timeout: float) -> int:
+    """How many keys a start from the AOF would have: it is loaded once, next to it. Raises Problem."""
+    with (
+        own_directory(disk.place.dir, ".redisops-look-") as near,
+        loaded(disk.place.manifest, near, timeout, release) as copy,
+    ):
+        return copy.info.keys
+
+
+def require_aof_is_the_data(host: Host, disk: DataFiles, release: Release, timeout: float) -> None:
+    """Where a start would read the AOF, the RDB file next to it may not hold far more. Raises Refusal, or Problem where that cannot be known.
+
+    The times do not tell: an orderly stop saves an RDB file after the last write to the AOF, and an AOF that was turned off ages.
+    """
+    if disk.rdb_bytes is None or disk.manifest is None or disk.missing:
+        return
+    lies = _live_keys(check_rdb(host, disk.place.rdb))
+    base = disk.manifest.base
+    path = os.path.join(disk.place.aof_dir, base.name) if base else ""
+    have = _live_keys(check_rdb(host, path)) if path.endswith(".rdb") else 0
+    if not clearly_less(have, lies):
+        return
+    have = _aof_keys(disk, release, timeout)
+    if clearly_less(have, lies):
+        raise Refusal(
+            "rdb_has_more",
+            f"the start would load the AOF in {disk.place.aof_dir}, which holds {have} keys, and {disk.place.rdb} holds {lies}",
+            "to know which of the two is the data",
+            f"if it is the RDB file: move {disk.place.aof_dir} aside, then run again, which makes a new AOF of it; if it is the AOF: move "
+            f"{disk.place.rdb} aside",
+        )
+
+
 def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
     """Whether the AOF on disk is complete and is the one that the server appends to.
 
@@ -123,16 +163,12 @@ def base_is_sound(host: Host, disk: DataFiles) -> bool:
     return not path.endswith(".rdb") or check_rdb(host, path).ok or not os.path.exists(path)
 
 
-def _is_empty_rdb(host: Host, disk: DataFiles) -> bool:
-    """Whether all that lies there is the RDB file of a server that held nothing: no key, no function, nothing of a module."""
-    if not disk.rdb_bytes or disk.rdb_bytes > _EMPTY_BYTES or disk.manifest or disk.orphans or disk.old_style_aof:
+def _is_empty_rdb(disk: DataFiles) -> bool:
+    """Whether all that lies there is the RDB file of a server that held nothing."""
+    if disk.rdb_bytes is None or disk.manifest or disk.orphans or disk.old_style_aof:
         return False
-    with open(os.open(disk.place.rdb, os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
-        content = handle.read(_EMPTY_BYTES)
-    return (
-        not any(opcode in content for opcode in (b"\xf5", b"\xf6", b"\xf7"))
-        and check_rdb(host, disk.place.rdb).keys == 0
-    )
+    header = _header(disk.place.rdb)
+    return header is not None and header.empty
 
 
 def respell_dir(wanted: Wanted, instance: Instance) -> None:
@@ -150,7 +186,7 @@ def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Sit
     place = Place(*(current[name] for name in PLACE))
     disk = scan(place)
     info = instance.info
-    nothing = not disk.any or _is_empty_rdb(host, disk)
+    nothing = not disk.any or _is_empty_rdb(disk)
     leaves_data = bool(info.keys or not nothing)
     if not instance.running and nothing:
         # Nothing at the old place: what an operator has moved to the declared one is what the next start has to find.

@@ -11,7 +11,7 @@ import typing as t
 
 __all__ = ["RdbHeader", "RdbHeaderError", "read_header"]
 
-_AUX = 0xFA
+_AUX, _EOF = 0xFA, 0xFF
 #: A field is a version, a number or an id of 40 digits; only the scripts that releases before 7.0 put here are longer.
 _LONGEST = 64 * 1024
 _FIELDS = 4096
@@ -24,11 +24,20 @@ class RdbHeaderError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class RdbHeader:
-    """``magic`` is REDIS or VALKEY, ``version`` that of the format (10 is Redis 7.0), ``aux`` the first 64 fields by name."""
+    """``magic`` is REDIS or VALKEY, ``version`` that of the format (10 is Redis 7.0), ``aux`` the first 64 fields by name.
+
+    ``opcode`` stands behind them.
+    """
 
     magic: str
     version: int
     aux: dict[str, str]
+    opcode: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether the file ends here: no key, no function, nothing of a module."""
+        return self.opcode == _EOF
 
     def number(self, name: str) -> t.Optional[int]:
         """A field as a number; None where it is not there or is none."""
@@ -144,8 +153,9 @@ def read_header(source: t.Union[bytes, t.BinaryIO]) -> RdbHeader:
     magic, version = (match.group(1) or match.group(3)), int(match.group(2) or match.group(4))
     aux: dict[str, str] = {}
     for _count in range(_FIELDS):
-        if data.byte() != _AUX:
-            return RdbHeader(magic.decode(), version, aux)
+        opcode = data.byte()
+        if opcode != _AUX:
+            return RdbHeader(magic.decode(), version, aux, opcode)
         name, value = data.string(), data.string()
         if len(aux) < _KEPT:
             aux[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")

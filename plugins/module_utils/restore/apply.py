@@ -13,12 +13,12 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.expiries import gone_by
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.identity import identity_of, require_own_backup
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import compare, read_sample
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import unread_changes
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import (

@@ -21,7 +21,6 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.copy import copy_file
-from ansible_collections.redisops.recovery.plugins.module_utils.backup.test_load import Loaded, loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import (
     AofFile,
@@ -30,6 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof, since_line
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
     JOURNAL,

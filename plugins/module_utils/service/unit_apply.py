@@ -20,9 +20,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.appl
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
     aof_is_in_use,
+    require_aof_is_the_data,
     require_rdb_is_known,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import start_loads
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
@@ -32,6 +35,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
     Instance,
     read_instance,
     refreshed,
+    release_of,
     require_accepted,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
@@ -72,6 +76,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_u
 
 __all__ = ["Done", "Plan", "State", "apply", "plan_of", "read_state"]
 
+#: For the load of an AOF that is looked at before a restart of an empty server.
+_LOAD_SECONDS = 600.0
 _NAMES = (*PERSISTENCE, *IMMUTABLE, *FITS, "replicaof")
 
 
@@ -164,6 +170,13 @@ def _restart_reasons(state: State, always: bool) -> list[str]:
     return reasons or (["restart: always"] if always else [])
 
 
+def _require_start(state: State, stated: t.Mapping[str, str], disk: DataFiles, timeout: float) -> None:
+    """A start from the file passes over nothing, and loads the layer that has the data. Raises Refusal or Problem."""
+    require_start(state.instance.path, stated, disk)
+    if start_loads(stated, disk) == "aof":
+        require_aof_is_the_data(state.host, disk, release_of(state.instance), timeout)
+
+
 def _require_safe(state: State, info: Info) -> None:
     """What the process holds is what the next one loads, looked at anew. Raises Refusal."""
     instance, host = state.instance, state.host
@@ -177,7 +190,7 @@ def _require_safe(state: State, info: Info) -> None:
     in_use = now.live["appendonly"] != "yes" or aof_is_in_use(host, instance.pid, disk.place)
     require_restart(stated, now.live, info, in_use, state.pending.repairs_data)
     if not info.keys and not state.pending.repairs_data:  # an empty server may be turned to a place that holds data
-        require_start(instance.path, stated, scan(disk_of(stated)))
+        _require_start(state, stated, scan(disk_of(stated)), _LOAD_SECONDS)
 
 
 def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
@@ -197,7 +210,7 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
     if not instance.running or fresh:
         if instance.text and in_file["dir"] and not state.pending.repairs_data:
             disk = scan(disk_of(in_file))
-            require_start(instance.path, in_file, disk)
+            _require_start(state, in_file, disk, params["timeout"])
             changes += unloaded_changes(in_file, disk)
         changes.append(Change("process", unit, "stopped", "running", f"start {unit} and wait until its data is loaded"))
     rewrites = state.drop_in != declared.text and not state.missing

@@ -151,7 +151,7 @@ def test_this_collection_asks_for_all_that_it_sends():
     # These speak to temporary servers, where everybody may do all; or ask for what a backup does without where it is not allowed.
     scratch = {
         "persistence/file_check.py",
-        "backup/test_load.py",
+        "persistence/test_load.py",
         "backup/verify.py",
         "restore/swap.py",
         "backup/fingerprint.py",

@@ -7,8 +7,8 @@ import contextlib
 import io
 
 import pytest
-from ansible_collections.redisops.recovery.plugins.module_utils.backup import test_load as backup_test_load
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence import test_load as backup_test_load
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import Started
 
 
