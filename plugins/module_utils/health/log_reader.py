@@ -22,6 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.health.log_parse
     shown,
     time_of,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.system.controllers import may_be_read
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 __all__ = ["MOST", "LogText", "journal", "kernel_log", "log_file", "read_logs", "zone_of"]
@@ -59,6 +60,9 @@ def _end_of(path: str, most: int) -> tuple[list[str], int, bool]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "it is no plain file")
+        other = may_be_read(path, status)
+        if other:
+            raise OSError(0, f"it leads to a file that {other}, who may put anything there, could not read")
         cut = status.st_size > most
         if cut:
             handle.seek(status.st_size - most)

@@ -16,6 +16,10 @@ import stat
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.system.controllers import (
+    may_be_read,
+    require_no_planted_link,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
@@ -45,19 +49,40 @@ def _problem(error: OSError, path: str, doing: str) -> Problem:
         errno.EACCES: ("permission denied", "run with become: true, or give this user access"),
         errno.EPERM: ("operation not permitted", f"look for a read-only or immutable flag: lsattr {path}"),
         errno.ENOENT: ("it does not exist", "install Redis first, or name the right file in config_file"),
-        errno.EISDIR: ("it is a directory", "name a file"),
+        errno.EISDIR: ("it is no plain file", "name a file"),
     }
     detected, cure = words.get(error.errno or 0, (os.strerror(error.errno or 0), f"look at {path}"))
     return Problem("file_" + doing, f"{path} cannot be {doing}: {detected}; it is unchanged", "", cure)
 
 
 def read_text(path: str) -> str:
-    """The text of ``path``, any byte kept (surrogateescape). Raises Problem."""
+    """The text of ``path``, any byte kept (surrogateescape). Raises Problem, also where somebody else planted it for root to read."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=_plain) as handle:
+            other = may_be_read(path, os.fstat(handle.fileno()))
+            if other:
+                raise _planted(path, other)
             return handle.read()
     except OSError as error:
         raise _problem(error, path, "read") from None
+
+
+def _plain(path: str, flags: int) -> int:
+    """Opens without waiting: a pipe may lie there."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, "it is no plain file", path)
+    return descriptor
+
+
+def _planted(path: str, other: str) -> Problem:
+    return Problem(
+        "file_not_theirs",
+        f"{path} leads to a file that {other}, who may put anything there, could not read; nothing of it was read",
+        "a file that whoever decides what lies there may read as well",
+        f"look at it (ls -l {path}) and at its directory: is it a link that does not belong there? Else give {other} the right to read it",
+    )
 
 
 def read_includes(pattern: str) -> list[tuple[str, str]]:
@@ -197,6 +222,8 @@ class StagedFile:
         self.path = os.path.join(directory, name)
         self._temp = os.path.join(directory, f".{name}{_SUFFIX}")
         try:
+            if follow:
+                require_no_planted_link(path)
             self._unlink()  # what a run that was cut off may have left
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             descriptor = os.open(self._temp, flags, 0o600)
