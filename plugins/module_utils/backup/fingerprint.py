@@ -111,6 +111,8 @@ def choose_sample(server: Server, info: Info, count: int) -> list[Chosen]:
     found: list[Chosen] = []
     room = TOTAL
     try:
+        if info.flag("cluster_enabled") and info.text("role") == "slave":
+            server.command("READONLY")  # or it sends who asks for a key to its primary
         for database in databases:
             for one, size in _sized(server, database, _at_random(server, database, each)):
                 room -= size

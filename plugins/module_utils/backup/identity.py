@@ -11,7 +11,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 
-__all__ = ["identity_of", "other_server", "require_own_backup", "require_same_server"]
+__all__ = ["identity_of", "is_of_hosts", "other_server", "require_own_backup", "require_same_server"]
 
 #: What a server keeps while one of them is changed; two that are equal make it the same server.
 _MARKS = ("address", "dir", "config_file")
@@ -49,6 +49,12 @@ def other_server(theirs: t.Mapping[str, str], ours: t.Mapping[str, str]) -> str:
     if lineage or len(equal) >= 2 or len(equal) == len(known):
         return ""
     return ", ".join(f"{mark} {theirs[mark]} (here {ours[mark]})" for mark in known if mark not in equal)
+
+
+def is_of_hosts(manifest: BackupManifest, hosts: t.Sequence[str]) -> bool:
+    """Whether a backup is of one of ``hosts`` (HOST:PORT), which the operator has named as those of one group."""
+    address = manifest.server.get("address", "")
+    return bool(address) and any((host.rsplit(":", 1)[1] if ":" in host else "6379") == address for host in hosts)
 
 
 def require_same_server(last: t.Optional[BackupManifest], ours: t.Mapping[str, str], group_name: str) -> None:

@@ -17,6 +17,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.create im
     require_backup,
     take,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.identity import is_of_hosts
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import fetch, named
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Backup, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
@@ -30,7 +31,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.repair.diagnose 
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.plan import Method
 from ansible_collections.redisops.recovery.plugins.module_utils.repair.stage import stage_repaired
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import login_at
-from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import split_endpoint
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply import (
     Done,
     bring,
@@ -119,14 +119,13 @@ def require_harmless(
         finally:
             server.close()
     elif method.method == "backup" and not method.where:
-        backup = sources.store.find(method.source)
-        require_backup_fits(target, backup, sources.store.group_name, test_load, _is_of_the_group(backup, sources))
+        _require_fits(target, sources.store.find(method.source), sources, test_load)
 
 
-def _is_of_the_group(backup: Backup, sources: Sources) -> bool:
-    """Whether the server that the backup is of was named as one of the group: then it has the same data, also on this host."""
-    stated = backup.manifest.server.get("address") if backup.manifest else None
-    return stated in {str(split_endpoint(member)[1]) for member in sources.group_hosts}
+def _require_fits(target: Target, backup: Backup, sources: Sources, test_load: bool) -> None:
+    """A backup of another host of the group is what was asked for, also where both are one host. Raises Problem or Refusal."""
+    of_group = bool(backup.manifest) and is_of_hosts(backup.manifest, sources.group_hosts)
+    require_backup_fits(target, backup, sources.store.group_name, test_load, of_group)
 
 
 def _settings(sources: Sources, target: Target) -> Settings:
@@ -267,7 +266,7 @@ def carry_out(
                 backup = _fetched(target, method, sources)
             else:
                 backup = sources.store.find(method.source)
-        require_backup_fits(target, backup, sources.store.group_name, test_load, _is_of_the_group(backup, sources))
+        _require_fits(target, backup, sources, test_load)
         if target.instance.running and not target.aof:  # the server saves when it stops, over the damaged file
             _keep(target, time.time())
         done = bring(target, backup, test_load)

@@ -115,24 +115,35 @@ def free_user(groups: t.Sequence[int] = ()) -> t.Iterator[User]:
     if os.geteuid() != 0:
         yield User(os.geteuid(), os.getegid())
         return
+    try:
+        uid, lock = _free_uid()
+    except OSError as error:
+        raise _no_free_user(f"{_UID_LOCKS}: {error.strerror or error}") from None
+    try:
+        yield User(uid, uid, tuple(groups))
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(_UID_LOCKS, str(uid)))
+        os.close(lock)
+
+
+def _free_uid() -> tuple[int, int]:
+    """A user id that nobody has, and the descriptor that locks it. Raises OSError, or Problem where there is none."""
     os.makedirs(_UID_LOCKS, 0o755, exist_ok=True)
     taken = _uids_of_processes()
     for _try in range(_UID_TRIES):
         uid = secrets.choice(_FREE_UIDS)
-        if uid in taken or _has_account(uid):
-            continue
-        lock = _locked_uid(uid)
-        if lock is None:
-            continue
-        try:
-            yield User(uid, uid, tuple(groups))
-        finally:
-            os.unlink(os.path.join(_UID_LOCKS, str(uid)))
-            os.close(lock)
-        return
-    raise Problem(
+        if uid not in taken and not _has_account(uid):
+            lock = _locked_uid(uid)
+            if lock is not None:
+                return uid, lock
+    raise _no_free_user(f"none of {_UID_TRIES} user ids between {_FREE_UIDS[0]} and {_FREE_UIDS[-1]} is free")
+
+
+def _no_free_user(detected: str) -> Problem:
+    return Problem(
         "no_free_user",
-        f"none of {_UID_TRIES} user ids between {_FREE_UIDS[0]} and {_FREE_UIDS[-1]} is free",
+        detected,
         "a user id that nobody has, for the temporary server",
         f"see who has them (ls {_UID_LOCKS}; ps -eo uid,pid,args), then run again",
     )
