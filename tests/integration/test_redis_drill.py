@@ -45,6 +45,8 @@ def test_a_drill_measures_and_reports(server, call_module, far):
     report = json.loads(pathlib.Path(done.report_file).with_suffix(".json").read_text())
     assert report == done.report
     assert (report["keys"] > 300, report["differences"], report["missed"]) == (True, [], [])
+    assert (report["state"], report["compared"][0]) == ("verified", "SHA-256 of every file")
+    assert "State: verified." in pathlib.Path(done.report_file).read_text()
     assert ("fetch and decrypt" in report["phases"]) == far
     assert report["from"] == ("near" if far else "this host")
     assert report["measured"]["rto_seconds"] >= report["phases"]["load"] > 0

@@ -338,9 +338,13 @@ def _paused_moment(
     return (moment if wrong else dataclasses.replace(moment, slack=0)), length, wrong
 
 
+#: What moves with every write, of clients or of a primary's stream, and with every key that goes by itself; a save sets the first back, and
+#: counts in the second. The replication offset is none of them: it moves with a PING to replicas as well.
+_MOVES = ("rdb_changes_since_last_save", "rdb_saves", "expired_keys", "evicted_keys", "aof_current_size")
+
+
 def _written(info: Info) -> tuple[int, ...]:
-    """What moves with every write, of clients and of a primary's."""
-    return tuple(info.number(name) for name in ("aof_current_size", "master_repl_offset", "slave_repl_offset"))
+    return tuple(info.number(name) for name in _MOVES)
 
 
 def _read_if_there(path: str) -> str:
@@ -375,11 +379,7 @@ def take_stream(server: Server, login: Login, host: Host, root: str, sample: int
     constant = tuple(one for one, other in zip(before.sample, after.sample) if one == other)
     ran = after.info.number("total_commands_processed") - before.info.number("total_commands_processed")
     # Of ours: the first packet's rest, and the commands of the copy itself (REPLCONF, SYNC, acknowledgements) is not known apart.
-    # Without a backlog the offset stands still; the count of changes does not, unless a save in between has set it back.
-    still = ("master_repl_offset", "slave_repl_offset", "rdb_changes_since_last_save", "rdb_saves")
-    moved = after.info.keyspace != before.info.keyspace or any(
-        after.info.number(name) != before.info.number(name) for name in still
-    )
+    moved = _written(before.info) != _written(after.info) or after.info.keyspace != before.info.keyspace
     size, digest = digest_of(path)
     with open(path, "rb") as handle:
         os.fsync(handle.fileno())

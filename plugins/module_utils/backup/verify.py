@@ -38,7 +38,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.release i
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import is_server_program
 
-__all__ = ["SAMPLE", "Loading", "compare", "read_sample", "release_of_backup", "verify"]
+__all__ = ["SAMPLE", "Loading", "compare", "level", "list_compared", "read_sample", "release_of_backup", "verify"]
 
 SAMPLE = "sample.json"
 _TRIAL = "redisops:proof:trial"
@@ -198,13 +198,27 @@ def _loaded_and_compared(
         differences = compare(copy, manifest, sample, loading.assertions, clock())
         expiries = read_expiries(copy.server, copy.info)
         copy.server.close()
-    whole, asserted = sum(bool(one.dump) for one in sample), len(loading.assertions)
+    asserted = len(loading.assertions)
     found = {
         **result, "load_seconds": round(copy.seconds, 3), "digest": copy.digest, "keys": copy.info.keys, "server": copy.info.product,
-        "sampled": len(sample), "expiries": expiries, "assertions": asserted, "compared": [HASHES, *compared(manifest, whole, len(sample) - whole, asserted)],
+        "sampled": len(sample), "expiries": expiries, "assertions": asserted, "compared": list_compared(manifest, sample, asserted),
     }  # fmt: skip
     if differences:
         why = "what was loaded is not what the server had"
         return {**found, "state": FAILED, "differences": differences, "why": why}
-    short = missing(manifest, len(sample), copy.info.product, loading.running)
-    return {**found, "state": LOADED if short else VERIFIED, "why": "; ".join(short)}
+    state, why = level(manifest, sample, copy.info.product, loading.running)
+    return {**found, "state": state, "why": why}
+
+
+def level(
+    manifest: BackupManifest, sample: t.Sequence[SampleKey], loaded_by: str, running: str = ""
+) -> tuple[str, str]:
+    """How far a copy is verified that loads with no difference, and why no further."""
+    short = missing(manifest, len(sample), loaded_by, running)
+    return LOADED if short else VERIFIED, "; ".join(short)
+
+
+def list_compared(manifest: BackupManifest, sample: t.Sequence[SampleKey], assertions: int) -> list[str]:
+    """What is compared of a copy that was loaded, in words."""
+    whole = sum(bool(one.dump) for one in sample)
+    return [HASHES, *compared(manifest, whole, len(sample) - whole, assertions)]

@@ -15,6 +15,7 @@ import tempfile
 import time
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.backup.levels import FAILED
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import (
     BackupManifest,
     parse_backup_manifest,
@@ -26,6 +27,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.restic_lo
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import MANIFEST, Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import (
     compare,
+    level,
+    list_compared,
     read_sample,
     release_of_backup,
 )
@@ -106,6 +109,9 @@ def _load(directory: str, manifest: BackupManifest, near: str, exercise: Exercis
         sample = read_sample(directory, manifest)
         report["differences"] = compare(copy, manifest, sample, exercise.assertions, time.time())
         report["phases"]["compare"] = time.monotonic() - began
+        report["compared"] = list_compared(manifest, sample, len(exercise.assertions))
+        if not report["differences"]:
+            report["state"], report["why"] = level(manifest, sample, copy.info.product)
         copy.server.close()
 
 
@@ -134,6 +140,7 @@ def _manifest_of(directory: str, chosen: Candidate, store: Store, host: Host) ->
 def _restore(directory: str, manifest: BackupManifest, near: str, exercise: Exercise, report: dict[str, t.Any]) -> None:
     """Check the files, then load and compare; what went wrong is part of the report."""
     began = time.monotonic()
+    report.update(state=FAILED, why="", compared=[])
     report["differences"] = verify_files(directory, manifest)
     report["phases"]["verify"] = time.monotonic() - began
     if report["differences"]:

@@ -70,6 +70,8 @@ def render_markdown(report: t.Mapping[str, t.Any]) -> str:
         f"Backup `{report['backup']}` of {_when(report['taken_at'])}, by {report['method']} from the {report['source']} "
         f"({report['product']}), {report['keys']} keys, {report['bytes']} bytes, out of {report['from']}. "
         f"Loaded by {report['server']}; DEBUG DIGEST `{report['digest']}`.",
+        f"State: {report['state']}{' (' + report['why'] + ')' if report['why'] else ''}. "
+        f"Compared: {'; '.join(report['compared']) or 'nothing'}.",
         "",
         "| file | bytes | SHA-256 |",
         "|---|---|---|",

@@ -33,6 +33,7 @@ def report(rpo=100.0, rto=5.0, differences=(), **objectives):
         "group": "orders", "host": "h", "at": 0.0, "backup": "20261124T201500Z-rdb", "from": "far", "taken_at": 0.0, "method": "rdb", "source": "replica",
         "product": "Redis 7.0.15", "server": "Redis 7.0.15", "keys": 3, "bytes": 104, "phases": {"load": 1.25}, "digest": "d" * 40,
         "files": [{"path": "data/dump.rdb", "size": 104, "sha256": "a" * 64}], "seal": "b" * 64, "differences": list(differences),
+        "state": "failed" if differences else "verified", "why": "", "compared": ["hashes"],
         "measured": {"rpo_seconds": rpo, "rto_seconds": rto}, "objectives": {"rpo_seconds": 0, "rto_seconds": 0, **objectives},
     }  # fmt: skip
     return {**made, "missed": missed_objectives(made)}
