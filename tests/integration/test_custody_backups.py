@@ -407,7 +407,7 @@ def test_a_share_is_refused_before_anything_is_copied(redis_server, call_module,
         assert "NFS" in done.msg
         assert "restic" in done.msg
     assert server.info("rdb_saves") == saves
-    assert not [path for path in server.home.rglob("*") if path.name.startswith((".work", ".begun"))]
+    assert not [path for path in server.home.rglob("*") if path.name.startswith((".work", ".begun", ".fit"))]
 
 
 @pytest.mark.needs_root

@@ -45,6 +45,7 @@ __all__ = ["Backup", "Store", "missing_files", "verify_files"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: A group that a file is given to see whether it can be: of the range that the temporary server's are from.
 _OTHER_GROUP = 61184
+_TRIED = ".fit-"
 _BEGUN = ".begun-"
 _GOING = ".going-"
 MANIFEST, PROOF, KEEP, COPIES = "manifest.json", "proof.json", "keep", "copies.json"
@@ -140,7 +141,7 @@ def verify_files(directory: str, manifest: BackupManifest) -> list[str]:
 
 def require_fit(near: str) -> None:
     """Owner and mode of a file in ``near`` can be changed, and it can have a second name. Raises OSError; nothing is left behind."""
-    work = tempfile.mkdtemp(prefix=WORK_PREFIX, dir=near)
+    work = tempfile.mkdtemp(prefix=_TRIED, dir=near)
     path, other = os.path.join(work, "one"), os.path.join(work, "two")
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
@@ -153,6 +154,14 @@ def require_fit(near: str) -> None:
         os.link(path, other)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _age_of(path: str) -> float:
+    """Seconds since something was last changed; 0 where it is gone."""
+    try:
+        return time.time() - os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _taken(descriptor: int) -> bool:
@@ -218,8 +227,11 @@ class Store:
     def _clear(self) -> None:
         """What runs that were cut off left: directories without a label, work directories of processes that are gone."""
         for name in os.listdir(self.directory):
-            if name.startswith((_BEGUN, _GOING, WORK_PREFIX)):
-                shutil.rmtree(os.path.join(self.directory, name), ignore_errors=True)
+            path = os.path.join(self.directory, name)
+            # What a run tries before it takes the lock is there for moments.
+            old = name.startswith(_TRIED) and _age_of(path) > 60
+            if old or name.startswith((_BEGUN, _GOING, WORK_PREFIX)):
+                shutil.rmtree(path, ignore_errors=True)
 
     def begin(self, label: str) -> str:
         """An empty directory for a backup that is being taken. Raises Problem."""
