@@ -387,3 +387,34 @@ def test_a_linked_replica_gives_the_backup_and_else_the_primary(new_redis, call_
     third = call_module("redis_backup", **params(primary, address=group_hosts[0], **there))
     assert (third.state, third.backup["source"]) == ("verified", "primary")
     assert f"{group_hosts[1]} does not answer" in third.source
+
+
+def test_a_save_that_replaces_what_nobody_loaded_keeps_it(redis_server, call_module):
+    """An AOF that is about as good was loaded; the RDB file is another moment, and stays."""
+    redis_server.write_conf("save 3600 1\nappendonly yes\n")
+    redis_server.start().fill(100)
+    redis_server.cli("SAVE")
+    inode = (redis_server.data / "dump.rdb").stat().st_ino
+    redis_server.fill(10, "later")
+    redis_server.stop(signal.SIGKILL)
+    redis_server.start()
+    for _night in range(2):
+        done = call_module("redis_backup", **params(redis_server, method="rdb"))
+        assert not done.failed, done.msg
+    (path,) = redis_server.data.glob("redisops-kept-*/dump.rdb")
+    assert path.stat().st_ino == inode
+    assert keys_in_rdb(str(path)) == 100
+
+
+def test_a_backup_and_a_restore_at_once_wait_for_each_other(redis_server, call_module, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.module_utils.system import lock
+
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
+    redis_server.write_conf("save 3600 1\n")
+    redis_server.start().fill(10)
+    with subprocess.Popen(["flock", lock.lock_path(str(redis_server.data)), "sleep", "60"]) as holder:
+        time.sleep(0.3)
+        done = call_module("redis_backup", **params(redis_server))
+        assert (done.failed, done.code) == (True, "data_is_locked"), done.msg
+        subprocess.run(["pkill", "-P", str(holder.pid)], check=True)
+    assert not call_module("redis_backup", **params(redis_server)).failed

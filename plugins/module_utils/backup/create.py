@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,6 +32,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_sto
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import PROOF, Backup, Store
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, Loading, verify
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import keep_unread
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
@@ -41,6 +43,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import loading_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import locked_directory
 
 __all__ = ["Ready", "Settings", "ready", "require_backup", "take"]
 
@@ -214,12 +217,26 @@ def _server_parts(
 def take(
     server: Server, store: Store, settings: Settings, host: Host, why: str, clock: t.Callable[[], float] = time.time
 ) -> Backup:
-    """Take one backup; the caller holds the store's lock. Raises Problem; then nothing with a label was left."""
+    """Take one backup; the caller holds the store's lock. Raises Problem; then nothing with a label was left.
+
+    Nobody of ours stops, moves or saves the data meanwhile, where the server runs on this host.
+    """
+    directory = server.config_get("dir").get("dir", "")
+    here = server.info("server").number("process_id") in host.servers_in(directory)
+    with locked_directory(directory) if here else contextlib.nullcontext():
+        return _take(server, store, settings, host, why, clock)
+
+
+def _take(
+    server: Server, store: Store, settings: Settings, host: Host, why: str, clock: t.Callable[[], float]
+) -> Backup:
     found = ready(server, store, settings, host)
     method, live = found.method, found.live
     began, place = clock(), place_of(live)
     taken_at = began - found.age
     label = store.free_label(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(taken_at)) + f"-{method}")
+    if found.local and method != "aof":
+        keep_unread(host, found.info, scan(place))  # the save replaces it
     path = store.begin(label)
     if method == "rdb":
         taken = take_rdb(server, place, path, settings.sample, settings.timeout)

@@ -21,7 +21,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 
-__all__ = ["PATIENCE", "lock_directory", "lock_path", "release_locks"]
+__all__ = ["PATIENCE", "lock_directory", "lock_path", "locked_directory", "release_locks"]
 
 #: Seconds that a run waits for another one on the same data before it is refused.
 PATIENCE = 120.0
@@ -116,10 +116,26 @@ def lock_directory(directory: str, patience: t.Optional[float] = None) -> None:
     _held[path] = descriptor
 
 
+@contextlib.contextmanager
+def locked_directory(directory: str) -> t.Iterator[None]:
+    """As lock_directory(), for as long as a block lasts; what this process held before it holds after. Raises Refusal."""
+    before = set(_held)
+    lock_directory(directory)
+    try:
+        yield
+    finally:
+        for path in set(_held) - before:
+            _release(path)
+
+
+def _release(path: str) -> None:
+    descriptor = _held.pop(path)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    os.close(descriptor)
+
+
 def release_locks() -> None:
     """Let go of every lock that this process holds, and leave no file behind."""
     for path in list(_held):
-        descriptor = _held.pop(path)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        os.close(descriptor)
+        _release(path)
