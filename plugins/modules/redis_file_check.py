@@ -16,14 +16,15 @@ description:
   - Reads persistence files with Redis' own C(redis-check-rdb) and C(redis-check-aof), and where they find something, with a reader of its own
     that tells a tail that was cut off from damage inside. Nothing is written, nothing is repaired.
   - A file that is being written may look cut off. Ask of a running server's files with that in mind, or of a copy.
-  - A verdict of V(good) on an AOF says that its commands are whole. Their values have no checksum; only a load and a comparison verifies data.
+  - A verdict of V(good) on an AOF says that its commands are whole, and that the installed server knows each. Where C(redis-server) is installed,
+    a temporary one is asked for its commands. Values have no checksum; only a load and a comparison verifies data.
 extends_documentation_fragment:
   - redisops.recovery.attributes.info
 options:
   paths:
     description:
       - Files and directories. A directory is the one of a multi-part AOF (C(appenddirname)); a file ending in C(.manifest) stands for all
-        that it names, one ending in C(.rdb) is an RDB, any other a file of commands.
+        that it names, one ending in C(.rdb) is an RDB, any other a file of commands, which may begin with an RDB as before 7.0.
     type: list
     elements: path
     required: true
@@ -66,7 +67,8 @@ files:
     verdict:
       description:
         - V(good), V(empty) (no command yet), V(unchecked) (an RDB without a checksum), V(truncated_tail), V(corrupt_inside), V(bad_crc),
-          V(header_only), V(not_rdb), V(newer_version), V(missing) or V(unreferenced) (the manifest does not name it).
+          V(header_only), V(not_rdb), V(newer_version), V(missing), V(unknown_command) (no command of the installed server),
+          V(unreferenced) (the manifest does not name it, as what a rewrite has left) or V(unlisted) (the manifest should name it).
       type: str
     usable:
       description: Whether Redis loads it with nothing missing.

@@ -23,7 +23,7 @@ description:
   - Whatever is brought is loaded by a temporary server before the live files are touched, and takes their place in one step of the file system, as
     with M(redisops.recovery.redis_restore). The damaged files are kept next to the data.
   - Commands that the AOF holds are thrown away only with O(allow_truncation=true). Where that would lose less than all else, it is refused until you
-    say so, or until you name another O(method).
+    say so, or until you name another O(method). A way whose loss is not known is taken by its name only, also where it is the only one.
   - In check mode the same is decided, and refused, and nothing is touched.
 extends_documentation_fragment:
   - redisops.recovery.connection

@@ -137,11 +137,17 @@ def join_selectors(given: t.Iterable[str]) -> tuple[str, ...]:
 
 def parse_line(line: str) -> t.Optional[tuple[str, tuple[str, ...]]]:
     """Name and rules of a line ``user NAME RULES``; None for an empty one. Raises Problem for anything else."""
+    if "\0" in line:
+        raise Problem("acl_file", "an ACL file holds a line with a NUL, behind which Redis reads nothing of it")
     words = words_of(line)
     if not words:
         return None
     if words[0].lower() != "user" or len(words) < 2:
         raise Problem("acl_file", f"an ACL file holds a line that does not begin with user: {words[0]!r}")
+    if line.strip(" \t\r\n")[len(words[0]) :].startswith(
+        "  "
+    ):  # Redis takes what stands between two spaces for the name: nothing
+        words.insert(1, "")
     return words[1], stored(join_selectors(words[2:]))
 
 

@@ -21,12 +21,20 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
     parse_manifest,
     unlisted,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof, shapes_of
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import (
+    AofScan,
+    scan_aof,
+    shapes_of,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
     parse_check_aof,
     parse_check_rdb,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.command_table import CommandTable, table_of
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.command_table import (
+    CommandTable,
+    Shape,
+    table_of,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary_server import server_binary, started
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, User
@@ -210,32 +218,51 @@ def _begins_as_rdb(path: str) -> bool:
     return head.startswith(b"REDIS") or head == b"VALKEY"
 
 
+def _unknown(handle: t.BinaryIO, size: int, dialect: Dialect) -> t.Optional[tuple[int, Shape, CommandTable]]:
+    """The first command up to ``size`` on which a start fails, and where it stands; None where there is none, or no server can be asked."""
+    table = installed_commands()
+    if table is None:
+        return None
+    table = table.renamed(dialect.renamed, dialect.modules)
+    shapes = shapes_of(handle, size, table.containers)
+    return min(
+        ((offset, shape, table) for shape, offset in shapes.items() if table.fault(shape)),
+        default=None,
+        key=lambda row: row[0],
+    )
+
+
+def _torn(path: str, size: int, found: AofScan) -> FileVerdict:
+    lost = f"{size - found.good_up_to} bytes behind it are lost"
+    verdict = "truncated_tail" if found.ends == "truncated" else "corrupt_inside"
+    detail = (
+        f"{found.why} (offset {found.at}); {found.commands} commands before offset {found.good_up_to} are whole, {lost}"
+    )
+    if found.open_multi is not None and found.in_multi:
+        detail += f"; {found.in_multi} commands stand behind a MULTI without its EXEC, and no start runs them"
+    return FileVerdict(path, "aof", verdict, size, found.good_up_to, detail, timestamp=found.timestamp)
+
+
 def _commands_from(path: str, begin: int, dialect: Dialect) -> FileVerdict:
     """A verdict on the commands of a file from ``begin`` on, by our own reader."""
     with open(path, "rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         handle.seek(begin)
         found = scan_aof(handle, size)
-        if found.ends != "clean":
-            lost = f"{size - found.good_up_to} bytes behind it are lost"
-            verdict = "truncated_tail" if found.ends == "truncated" else "corrupt_inside"
-            detail = f"{found.why} (offset {found.at}); {found.commands} commands before offset {found.good_up_to} are whole, {lost}"
-            if found.open_multi is not None and found.in_multi:
-                detail += f"; {found.in_multi} commands stand behind a MULTI without its EXEC, and no start runs them"
-            return FileVerdict(path, "aof", verdict, size, found.good_up_to, detail, timestamp=found.timestamp)
-        table = installed_commands()
-        table = table and table.renamed(dialect.renamed, dialect.modules)
+        if found.ends == "corrupt":
+            return _torn(path, size, found)
         handle.seek(begin)
-        shapes = shapes_of(handle, size, table.containers) if table else {}
-    first = min(((offset, shape) for shape, offset in shapes.items() if table and table.fault(shape)), default=None)
-    if first and table:
-        plausible = re.fullmatch(r"[a-z][a-z0-9._:-]*", first[1].name)
-        verdict = "unknown_command" if plausible and not table.knows(first[1]) else "corrupt_inside"
-        return FileVerdict(path, "aof", verdict, size, first[0], table.fault(first[1]), timestamp=found.timestamp)
+        unknown = _unknown(handle, size, dialect)  # Redis looks each one up, also in a transaction that it will not run
+    if unknown:
+        offset, shape, table = unknown
+        plausible = re.fullmatch(r"[a-z][a-z0-9._:-]*", shape.name)
+        verdict = "unknown_command" if plausible and not table.knows(shape) else "corrupt_inside"
+        return FileVerdict(path, "aof", verdict, size, offset, table.fault(shape), timestamp=found.timestamp)
+    if found.ends == "truncated":
+        return _torn(path, size, found)
     words = "every command is whole; values have no checksum, a flipped bit in one is not found"
-    return FileVerdict(
-        path, "aof", "good", size, None, words if table else f"{words}; whether Redis knows each was not asked"
-    )
+    asked = "" if installed_commands() else "; whether Redis knows each was not asked"
+    return FileVerdict(path, "aof", "good", size, None, words + asked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,6 +308,11 @@ def _one_of_aof(host: Host, path: str, timeout: float, dialect: Dialect) -> File
         return rdb
     tail = _commands_from(path, end, dialect)
     detail = f"an RDB of {end} bytes, with commands behind it, as before 7.0: {tail.detail}"
+    if tail.verdict == "truncated_tail" and tail.offset == end:
+        detail += (
+            "; a start would load the RDB, and cut the whole file down to nothing for the next one (seen with 7.0.15)"
+        )
+        return dataclasses.replace(tail, verdict="corrupt_inside", detail=detail, keys=rdb.keys)
     return dataclasses.replace(tail, detail=detail, keys=rdb.keys)
 
 

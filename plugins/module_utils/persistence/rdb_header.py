@@ -147,10 +147,10 @@ def read_header(source: t.Union[bytes, t.BinaryIO]) -> RdbHeader:
     Reads up to the first opcode that is no AUX field, and that one byte. Raises RdbHeaderError.
     """
     data = _Bytes(source)
-    match = re.fullmatch(rb"(REDIS)([0-9]{4})|(VALKEY)([0-9]{3})", data.take(9))
-    if not match:
+    match = re.match(rb"(REDIS|VALKEY)[ \t\n\v\f\r]*\+?([0-9]+)", data.take(9))  # atoi() reads the version
+    if not match or not int(match.group(2)):
         raise RdbHeaderError("it does not begin with REDIS or VALKEY and a version")
-    magic, version = (match.group(1) or match.group(3)), int(match.group(2) or match.group(4))
+    magic, version = match.group(1), int(match.group(2))
     aux: dict[str, str] = {}
     for _count in range(_FIELDS):
         opcode = data.byte()

@@ -168,6 +168,8 @@ def normal(name: str, text: str) -> str:
         return lowered.lstrip("0") or "0"
     if name == "oom-score-adj" and lowered == "relative":
         return "yes"
+    if name == "hz" and _is_number(lowered):
+        return str(min(max(int(lowered), 1), 500))  # Redis takes what lies beyond for that
     if _is_number(lowered[lowered.startswith("-") :]):
         return str(int(lowered))
     return lowered if name not in TEXT else text
@@ -183,12 +185,14 @@ def effective(directives: t.Iterable[Directive], name: str) -> t.Optional[str]:
         return None
     if name == "save":
         points: tuple = ()
-        for entry in mine:
+        for entry in (entry for entry in mine if entry.args):
             added = save_points(entry.args)
             points = points + added if added and not entry.after_include else added
         return normal(name, " ".join(f"{seconds} {changes}" for seconds, changes in points))
     if name == "client-output-buffer-limit":
-        return normal(name, " ".join(entry.text for entry in mine))
+        return normal(
+            name, " ".join(entry.text for entry in mine if entry.args) or DEFAULTS[name]
+        )  # without a value it says nothing
     if name in NOT_GETTABLE:
         return "\n".join(entry.text for entry in mine)
     return normal(name, mine[-1].text)

@@ -22,6 +22,8 @@ __all__ = ["ConfSyntaxError", "Directive", "RedisConf", "canonical_name", "expan
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}
 _UNESCAPES = {value: key for key, value in _ESCAPES.items()}
 _SPACE = " \t\r\n\v\f\0"
+#: What ends a word; other space only stands before one, or behind a closing quote.
+_ENDS = " \t\r\n\0"
 _HEX = "0123456789abcdefABCDEF"
 #: Valkey's CONFIG REWRITE writes its own names, whichever the file had.
 _OTHER_NAMES = {"slaveof": "replicaof", "primaryauth": "masterauth", "primaryuser": "masteruser"}
@@ -65,7 +67,7 @@ def _quoted(text: str, pos: int) -> tuple[str, int]:
 def _word(text: str, pos: int) -> tuple[str, int]:
     """One argument, which begins at ``pos``, and where it ends. Raises ValueError."""
     begin = pos
-    while pos < len(text) and text[pos] not in _SPACE:
+    while pos < len(text) and text[pos] not in _ENDS:
         if text[pos] in "\"'":
             inner, end = _quoted(text, pos)
             return text[begin:pos] + inner, end
@@ -165,9 +167,11 @@ class RedisConf:
         found = []
         for number, line in enumerate(self._lines, 1):
             stripped = line.strip(" \t\r\n")
-            if not stripped or stripped.startswith("#"):
+            if "\0" not in line and (not stripped or stripped.startswith("#")):
                 continue
             try:
+                if "\0" in line:
+                    raise ValueError("it has a NUL, behind which Redis reads nothing of it, not even its end")
                 words = split_args(stripped)
             except ValueError as error:
                 raise ConfSyntaxError(
