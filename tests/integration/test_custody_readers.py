@@ -170,6 +170,20 @@ def test_a_manifest_is_read_as_redis_reads_it(check, repair, server, how):
     assert (state == "stopped") is usable
 
 
+def test_an_rdb_that_a_manifest_names_twice_is_refused(check, server):
+    server.stop()
+    path = manifest(server)
+    path.write_text(path.read_text() + f"file {aof(server, 2, 'base.rdb').name} seq 3 type i\n")
+    done = [row["verdict"] for row in check_all(check, server)]
+    assert "corrupt_inside" in done
+    assert not starts(server)
+
+
+def check_all(check, server) -> list[dict]:
+    """Rows by path: the file that is named twice has the verdict of its second line."""
+    return list(check(server.data / "appendonlydir").values())
+
+
 @pytest.mark.parametrize("gone", ["base", "incr"])
 def test_a_line_that_is_gone_from_the_manifest_is_found(check, repair, unit, server, gone):
     """Redis starts without the data of the other file."""

@@ -103,7 +103,8 @@ def parse_nodes(text: str) -> list[Node]:
         words = line.split()
         if len(words) < 8:
             raise ValueError(f"not a line of CLUSTER NODES: {line!r}")
-        place, _at, bus = words[1].split(",", 1)[0].partition("@")  # host:port@bus,hostname,more
+        stated = words[1].split(",", 1)[0]  # host:port@bus,hostname,more
+        place, _at, bus = stated.rpartition("@") if "@" in stated else (stated, "", "")
         host, _colon, port = place.rpartition(":")
         slots = [word for word in words[8:] if not word.startswith("[")]
         found.append(

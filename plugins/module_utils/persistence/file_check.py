@@ -353,6 +353,17 @@ def check_manifest(host: Host, path: str, timeout: float, dialect: Dialect = PLA
             )  # an empty one is no file without commands: Redis starts without its data
         else:
             found.append(_one_of_aof(host, file, timeout, dialect))
+    found = [
+        dataclasses.replace(
+            one, verdict="corrupt_inside", detail="the manifest names it twice, and Redis refuses to load an RDB twice"
+        )
+        if one.verdict in USABLE
+        and index
+        and one.path in [row.path for row in found[:index]]
+        and _begins_as_rdb(one.path)
+        else one
+        for index, one in enumerate(found)
+    ]
     found = _with_tool(host, found, timeout)
     last = manifest.needed[-1].name if manifest.needed else ""
     for index, one in enumerate(found):

@@ -235,7 +235,7 @@ def archive(place: Place, folder: str, keep_seconds: int, now: float) -> Archive
                 _remove(os.path.join(folder, name))
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be made",
-                      "repair_aof it; what was kept before stays") from None  # fmt: skip
+                      "mend that, and run again; what was kept before stays") from None  # fmt: skip
     return Archived(home, tuple(linked), tuple(removed), written)
 
 
@@ -309,7 +309,7 @@ def drop_oldest(folder: str, present: str) -> str:
             return os.path.basename(others[0][1])
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be removed",
-                      "repair_aof it") from None  # fmt: skip
+                      "mend that, and run again") from None  # fmt: skip
 
 
 def _remove(home: str) -> None:
