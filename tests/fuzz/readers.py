@@ -212,7 +212,7 @@ class Aofs(Kind):
             return f"up to {offset} there is {whole.replies}, and Redis has {theirs.replies}"
         return (
             ""
-            if left == offset or b"MULTI" in raw[offset:left].upper()
+            if left == offset or b"MULTI" in raw[offset:left].upper() or _is_torn_annotation(raw[offset:left])
             else f"we say good up to {offset}, and Redis cut it at {left}"
         )
 
@@ -234,6 +234,11 @@ class Aofs(Kind):
             ).returncode
             != 0
         )
+
+
+def _is_torn_annotation(rest: bytes) -> bool:
+    """Redis passes over it, and leaves it there: what it writes next stands in that line. We say where what is good ends."""
+    return rest.rpartition(b"\n")[2].startswith(b"#")
 
 
 class RdbHeads(Kind):

@@ -74,6 +74,7 @@ def test_configurations_that_were_read_otherwise(room, raw):
     "raw",
     [
         command("SELET", "0") + b"*3\r\n$3\r\nSET\r\n$3\r\nk:0\r\n$0\r\n\r",  # unknown before a torn end
+        command("SET", "a", "1") + b"#TS:17953",  # a start leaves it there
         command("SET", "a", "1") + command("MULTI") + command("NOSUCH"),  # and in a transaction that is not run
         command("MULTI") + command("SET", "a", "1") + command("MULTI") + command("EXEC") + command("SET", "b", "1"),
     ],

@@ -122,6 +122,21 @@ def test_a_renamed_command_is_known_to_the_server_that_renamed_it(repair, unit, 
     assert "SETEX" in refused(repair, unit, "unknown_command").msg
 
 
+def test_a_torn_annotation_is_told_before_the_next_command_stands_in_its_line(check, server):
+    server.stop()
+    append(server, b"#TS:17953")
+    row = check(server.data / "appendonlydir")[aof(server, 2).name]
+    assert (row["verdict"], "the next command would stand in the same line" in row["detail"]) == (
+        "truncated_tail",
+        True,
+    )
+    server.start()
+    server.cli("SET", "k", "1")
+    server.stop()
+    assert check(server.data / "appendonlydir")[aof(server, 2).name]["verdict"] == "corrupt_inside"
+    assert not starts(server)
+
+
 # --- manifests --------------------------------------------------------------------------------------------------------------
 
 

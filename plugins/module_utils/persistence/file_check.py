@@ -232,7 +232,8 @@ def _unknown(handle: t.BinaryIO, size: int, dialect: Dialect) -> t.Optional[tupl
     )
 
 
-def _torn(path: str, size: int, found: AofScan) -> FileVerdict:
+def _torn(path: str, size: int, found: AofScan, annotated: bool = False) -> FileVerdict:
+    """``annotated``: what stands at its end is a ``#`` line without its end."""
     lost = f"{size - found.good_up_to} bytes behind it are lost"
     verdict = "truncated_tail" if found.ends == "truncated" else "corrupt_inside"
     detail = (
@@ -240,6 +241,8 @@ def _torn(path: str, size: int, found: AofScan) -> FileVerdict:
     )
     if found.open_multi is not None and found.in_multi:
         detail += f"; {found.in_multi} commands stand behind a MULTI without its EXEC, and no start runs them"
+    if found.ends == "truncated" and annotated:
+        detail += "; a start does not cut that off, and the next command would stand in the same line: cut it with redis-check-aof --fix before"
     return FileVerdict(path, "aof", verdict, size, found.good_up_to, detail, timestamp=found.timestamp)
 
 
@@ -251,6 +254,8 @@ def _commands_from(path: str, begin: int, dialect: Dialect) -> FileVerdict:
         found = scan_aof(handle, size)
         if found.ends == "corrupt":
             return _torn(path, size, found)
+        handle.seek(found.at)
+        annotated = handle.read(1) == b"#"
         handle.seek(begin)
         unknown = _unknown(handle, size, dialect)  # Redis looks each one up, also in a transaction that it will not run
     if unknown:
@@ -259,7 +264,7 @@ def _commands_from(path: str, begin: int, dialect: Dialect) -> FileVerdict:
         verdict = "unknown_command" if plausible and not table.knows(shape) else "corrupt_inside"
         return FileVerdict(path, "aof", verdict, size, offset, table.fault(shape), timestamp=found.timestamp)
     if found.ends == "truncated":
-        return _torn(path, size, found)
+        return _torn(path, size, found, annotated)
     words = "every command is whole; values have no checksum, a flipped bit in one is not found"
     asked = "" if installed_commands() else "; whether Redis knows each was not asked"
     return FileVerdict(path, "aof", "good", size, None, words + asked)
