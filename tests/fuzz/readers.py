@@ -326,7 +326,7 @@ class Confs(Kind):
         except Problem as problem:
             # Redis drops what stands behind a NUL, with the end of the line: such a file is damaged, and we do not guess.
             # A size without a number is 0 to Redis, which is no limit; to us it is a mistake.
-            odd = b"\0" in raw or re.search(rb"(?m)^\s*maxmemory\s+[\"']*[kmgbKMGB]*[\"']*\s*$", raw)
+            odd = b"\0" in raw or re.search(r"'[kmgb]{0,2}' is not valid", problem.detected, re.I)
             return f"we refuse ({problem.detected}), and Redis starts" if theirs.started and not odd else ""
         if not theirs.started:
             return ""  # which words are directives only a server of that release knows: it is asked for that

@@ -168,8 +168,6 @@ def normal(name: str, text: str) -> str:
         return lowered.lstrip("0") or "0"
     if name == "oom-score-adj" and lowered == "relative":
         return "yes"
-    if name == "hz" and _is_number(lowered):
-        return str(min(max(int(lowered), 1), 500))  # Redis takes what lies beyond for that
     if _is_number(lowered[lowered.startswith("-") :]):
         return str(int(lowered))
     return lowered if name not in TEXT else text
@@ -195,7 +193,10 @@ def effective(directives: t.Iterable[Directive], name: str) -> t.Optional[str]:
         )  # without a value it says nothing
     if name in NOT_GETTABLE:
         return "\n".join(entry.text for entry in mine)
-    return normal(name, mine[-1].text)
+    value = normal(name, mine[-1].text)
+    if name == "hz" and _is_number(value):
+        return str(min(max(int(value), 1), 500))  # what lies beyond Redis takes for that
+    return value
 
 
 def file_lines(name: str, value: str, inherited: bool = False) -> list[tuple[str, ...]]:
