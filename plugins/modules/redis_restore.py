@@ -193,6 +193,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.timestamps 
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.keep import held_still
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import archive_dirs, archive_locked
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import (
     archive_of,
@@ -211,7 +212,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply im
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.exchange import Done
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_let_go, require_not_less
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard, discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import renamed_commands
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host

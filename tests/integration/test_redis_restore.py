@@ -507,7 +507,7 @@ def test_what_was_live_is_not_removed_before_the_server_was_seen_to_run(restore,
 def test_data_is_told_apart_after_a_boot_on_another_disk(restore, unit, saved, monkeypatch, tmp_path):
     """Device and inode numbers change; what was staged and never switched is still no data that was live."""
     from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-    from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import rollback_copies
 
     server = unit.server
 

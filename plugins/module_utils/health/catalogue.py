@@ -69,6 +69,10 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "the file holds data that this server never read, as after a restart with appendonly yes and no AOF; its next save overwrites it",
         "cp -p the file aside NOW; then see docs/reference/refusals.md#rdb_never_loaded",
     ),
+    "data_kept": (
+        "a run kept data files that no running server had loaded, before something replaced them",
+        "look at them if keys are missing; they are removed after a week",
+    ),
     "rdb_age": (
         "how old the last complete copy on this disk is; INFO's own number begins anew at each start, so the file counts",
         "redis-cli BGSAVE for a new one",

@@ -180,6 +180,8 @@ def _rdb_file(facts: Facts) -> Findings:
     age = rdb_age(facts)
     if facts.never_loaded:
         yield found("rdb_never_loaded", "critical", facts.never_loaded)
+    if facts.on_disk and facts.on_disk.kept:
+        yield found("data_kept", "info", f"{', '.join(facts.on_disk.kept)} holds what no running server had loaded")
     if age is None:
         was_there = info.number("rdb_saves") or info.number("rdb_last_load_keys_loaded")
         if was_there and info.keys and facts.setting("appendonly") != "yes" and facts.setting("save"):

@@ -13,6 +13,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Leftover, OnDisk
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import unlisted
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import open_transaction
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.kept_reader import kept
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -37,6 +38,7 @@ def read_disk(host: Host, disk: DataFiles, now: float, cluster_file: str) -> OnD
         tuple(_unlisted(disk)),
         tuple(one for folder in folders for one in _leftovers(host, folder, now)),
         nodes if nodes and _size(nodes) == 0 else "",
+        tuple(kept(disk.place)),
     )
 
 

@@ -127,6 +127,7 @@ class Leftover:
 class OnDisk:
     """What lies in the data directory. ``torn``: words on a transaction without its end, ``unread`` why that is not known. ``unlisted``: files that
     the manifest should name. ``empty_nodes``: the path of a cluster's file that has no byte; empty where it has, or there is none.
+    ``kept``: directories with what was never loaded.
     """
 
     torn: str = ""
@@ -134,6 +135,7 @@ class OnDisk:
     unlisted: tuple[str, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
     empty_nodes: str = ""
+    kept: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

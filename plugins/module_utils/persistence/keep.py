@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import stat
 import time
@@ -18,20 +17,13 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.kept_reader import kept
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 
-__all__ = ["KEEP_SECONDS", "drop_expired", "held_still", "is_kept", "keep", "kept", "paths_of_aof"]
+__all__ = ["KEEP_SECONDS", "drop_expired", "held_still", "is_kept", "keep", "paths_of_aof"]
 
 #: What was kept is removed after a week, by the timers on the host and when something is kept again.
 KEEP_SECONDS = 7 * 86400.0
-_NAME = re.compile(r"redisops-kept-\d{8}T\d{6}Z(-\d+)?")
-
-
-def kept(place: Place) -> list[str]:
-    """The directories with what was kept, oldest first."""
-    with contextlib.suppress(FileNotFoundError):
-        return [os.path.join(place.dir, name) for name in sorted(os.listdir(place.dir)) if _NAME.fullmatch(name)]
-    return []
 
 
 def paths_of_aof(disk: DataFiles) -> tuple[str, ...]:

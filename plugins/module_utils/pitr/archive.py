@@ -33,7 +33,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_
     read_header,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, Increment, window
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_own
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
@@ -213,7 +213,7 @@ def _keep(place: Place, folder: str) -> tuple[str, list[str], bool]:
         raise _Moved(place.manifest)
     copy = os.path.join(home, place.appendfilename + _SUFFIX)
     text = manifest.render()
-    if os.path.lexists(copy) and read_text(copy) == text:
+    if os.path.lexists(copy) and read_own(copy) == text:
         return home, new, False
     StagedFile(copy, text, access=Access(os.geteuid(), os.getegid(), 0o600), follow=False).commit()
     return home, new, True
@@ -235,7 +235,7 @@ def archive(place: Place, folder: str, keep_seconds: int, now: float) -> Archive
                 _remove(os.path.join(folder, name))
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be made",
-                      "mend that, and run again; what was kept before stays") from None  # fmt: skip
+                      "see to that, then run again; what was kept before stays") from None  # fmt: skip
     return Archived(home, tuple(linked), tuple(removed), written)
 
 
@@ -309,7 +309,7 @@ def drop_oldest(folder: str, present: str) -> str:
             return os.path.basename(others[0][1])
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be removed",
-                      "mend that, and run again") from None  # fmt: skip
+                      "see to that, then run again") from None  # fmt: skip
 
 
 def _remove(home: str) -> None:
@@ -353,7 +353,7 @@ def _made_at(path: str) -> int:
 
 def _base_at(home: str) -> int:
     """As _made_at, for a directory; 0 where it is not known."""
-    base = parse_manifest(read_text(_manifests(home)[0])).base
+    base = parse_manifest(read_own(_manifests(home)[0])).base
     try:
         return _made_at(os.path.join(home, base.name)) if base else 0
     except FileNotFoundError:

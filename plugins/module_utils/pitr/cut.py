@@ -183,7 +183,7 @@ def stage_pieces(
                 shutil.rmtree(work)
     except OSError as error:
         raise Refusal("target_not_written", f"{error.filename or target}: {error.strerror}", "a directory that can be written, and free space",
-                      "mend that, and run again") from None  # fmt: skip
+                      "see to that, then run again") from None  # fmt: skip
     return last
 
 

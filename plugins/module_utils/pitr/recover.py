@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
-import json
 import os
 import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import (
     archive_dirs,
     base_second,
@@ -31,7 +30,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import 
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.window import AofSet, chains, choose
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 __all__ = ["Archive", "Point", "archive_of", "before_flush", "to_moment"]
@@ -75,17 +73,9 @@ class Archive:
 
 def _replaced_at(place: Place) -> float:
     """When a restore last exchanged the server's AOF for what it had staged, seconds since 1970; 0 where no rollback copy tells."""
-    found = [0.0]
-    for path in glob.glob(os.path.join(glob.escape(place.dir), "redisops-restore-*")):
-        aside = os.path.join(path, place.appenddirname)
-        try:
-            came = json.loads(read_text(os.path.join(path, "restore.json"))).get("came")
-            status = os.lstat(aside)
-        except (Problem, OSError, ValueError, AttributeError):
-            continue
-        if came and [status.st_dev, status.st_ino] != came:  # what came is no longer there: the rename set the time
-            found.append(status.st_ctime)
-    return max(found)
+    # What was live lies there now: the rename set its time.
+    aside = [one.staged(place) for one in rollback_copies(place) if one.swapped and one.aof]
+    return max((os.lstat(path).st_ctime for path in aside if os.path.lexists(path)), default=0.0)
 
 
 def archive_of(

@@ -34,6 +34,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan as scan_files
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.archive import (
     archive_dirs,
     open_regular,
@@ -55,7 +56,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.coll
     login_at,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import rollback_copies
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import rename_lines

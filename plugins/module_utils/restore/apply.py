@@ -18,6 +18,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import unread_changes
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import (
+    RollbackCopy,
+    rollback_copies,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
@@ -31,10 +35,6 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.exchange
     swap_and_start,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder, begin, reopened
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
-    RollbackCopy,
-    rollback_copies,
-)
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
     Staging,
     check_staged,

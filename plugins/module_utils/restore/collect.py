@@ -13,12 +13,12 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_sto
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import live
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
     ASK_SECONDS,
     login_at,
     sentinel_listens,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import live
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance, read_instance

@@ -17,10 +17,10 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import verified_save
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import aof_is_in_use
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import live, mark_of
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_role
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import live, mark_of
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
     finish,
     say_now,

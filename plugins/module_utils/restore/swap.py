@@ -29,9 +29,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof, since_line
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, loaded
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback_copy import (
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import (
     JOURNAL,
     RollbackCopy,
     live,
@@ -39,6 +37,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.rollback
     put_mark,
     rollback_copies,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, loaded
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access

@@ -13,8 +13,11 @@ import errno
 import grp
 import os
 import pwd
+import re
 import stat
 import typing as t
+
+_BY_DESCRIPTOR = re.compile(r"/proc/\d+/fd/\d+")
 
 __all__ = ["may_be_read", "others_who_control", "require_no_planted_link"]
 
@@ -33,20 +36,27 @@ class Other(t.NamedTuple):
             return f"user id {self.uid}" if self.uid >= 0 else f"group id {self.gid}"
 
 
-def _parents(path: str) -> t.Iterator[str]:
+def _parents(path: str, end: str) -> t.Iterator[str]:
+    """The directories of a path, from the last one to ``end``."""
     here = os.path.dirname(path)
     while True:
         yield here
-        if here == os.path.dirname(here):
+        if here in (end, os.path.dirname(here)):
             return
         here = os.path.dirname(here)
+
+
+def _ways(path: str) -> set[tuple[str, str]]:
+    """(path, where it begins): its spelling, and where it leads. What begins at a descriptor of ours begins there: it has no other name."""
+    begins = _BY_DESCRIPTOR.match(path)
+    return {(path, begins.group())} if begins else {(os.path.abspath(path), "/"), (os.path.realpath(path), "/")}
 
 
 def others_who_control(path: str) -> tuple[Other, ...]:
     """Those but root, and but this user, who may put something else at ``path``, by its directories and those that it leads to."""
     found: set[Other] = set()
-    for name in {os.path.abspath(path), os.path.realpath(path)}:
-        for directory in _parents(name):
+    for name, begins in _ways(path):
+        for directory in _parents(name, begins):
             try:
                 status = os.stat(directory)
             except OSError:

@@ -230,6 +230,7 @@ CASES = {
     "RDB replaced": (but(disk={"rdb_mtime": NOW - 90000}), NONE, "rdb_replaced", "warning", "older than the last save"),
     "RDB replaced by a newer": (but(disk={"rdb_mtime": NOW - 10}), NONE, "rdb_replaced", "warning", "newer than"),
     "never loaded": (but(never_loaded="dump.rdb holds 7 keys"), NONE, "rdb_never_loaded", "critical", "7 keys"),
+    "kept": (but(on_disk=OnDisk(kept=("/d/redisops-kept-1",))), NONE, "data_kept", "info", "/d/redisops-kept-1 holds"),
     "RDB age by the file": (reported(but(disk={"rdb_mtime": NOW - 10800}), rdb_saves=0, rdb_last_save_time=int(NOW - 60)), NONE, "rdb_age", "ok", "written 3.0 h ago; INFO counts from the start, 1.0 min ago"),
     "RDB unseen": (but(disk=None, missing={"disk": "no permission"}), NONE, "rdb_age", "unknown", "no permission"),
     "slow fork": (reported(latest_fork_usec=1_500_000), NONE, "fork_slow", "warning", "1500.0 ms"),

@@ -16,7 +16,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
-from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir, read_text
+from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir, read_own
 
 __all__ = ["JOURNAL", "RollbackCopy", "live", "mark_of", "put_mark", "rollback_copies"]
 
@@ -106,7 +106,7 @@ def rollback_copies(place: Place) -> list[RollbackCopy]:
         if not _NAME.fullmatch(name) or not _is_ours(path):
             continue
         try:
-            content = json.loads(read_text(os.path.join(path, JOURNAL)))
+            content = json.loads(read_own(os.path.join(path, JOURNAL)))
             aof, label, stays = bool(content["aof"]), str(content["label"]), bool(content.get("stays"))
             came, finished = content["came"], bool(content.get("finished", True))
         except (Problem, ValueError, KeyError, TypeError):
