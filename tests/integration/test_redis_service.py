@@ -460,3 +460,48 @@ def test_a_stopped_server_is_not_started_on_an_aof_that_has_aged(serve, unit, ca
     assert not call_module("redis_persistence", **server.params(owner="root", group="root", save=["3600 1"])).failed
     assert not serve().failed
     assert server.keys() == 5000
+
+
+def test_a_torn_transaction_swallows_nothing_that_a_restart_would_lose(serve, unit):
+    """A power cut within EXEC: Redis starts, and all that is written from then on stands behind an open MULTI."""
+    server = unit.server
+    server.write_conf('save ""\n' + AOF)
+    server.start().fill(1)
+    server.stop()
+    path = server.data / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    with path.open("ab") as handle:
+        handle.write(b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$1\r\n1\r\n*1\r\n$4\r\nEX")
+    server.start()
+    for number in range(5):  # no script: the EXEC of that would end the torn transaction
+        server.cli("SET", f"later:{number}", "1")
+    assert server.keys() == 6
+    due(server)
+    predicted = serve(check=True)
+    done = serve()
+    assert not done.failed, done.msg
+    assert predicted.actions == done.actions
+    assert any("BGREWRITEAOF" in action for action in done.actions)
+    assert server.keys() == 6
+    assert server.restart(signal.SIGKILL).keys() == 6
+
+
+def test_data_that_a_manifest_does_not_name_stops_a_start(serve, unit):
+    server = unit.server
+    server.write_conf('save ""\n' + AOF)
+    server.start().fill(20)
+    server.cli("BGREWRITEAOF")
+    deadline = time.monotonic() + 20
+    while "2.base" not in (server.data / "appendonlydir" / "appendonly.aof.manifest").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.fill(20, "later")
+    server.stop()
+    manifest = server.data / "appendonlydir" / "appendonly.aof.manifest"
+    lines = manifest.read_text().splitlines(keepends=True)
+    for left in lines:
+        manifest.write_text(left)
+        before = server.tree()
+        for check in (True, False):
+            done = serve(check=check)
+            assert (done.failed, done.code) == (True, "aof_unlisted"), done.msg
+            assert (server.tree(), unit.did) == (before, [])

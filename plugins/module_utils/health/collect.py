@@ -312,6 +312,7 @@ def _look_here(
     """Process, configuration and data of the server, as far as they are on this host; ``missing`` says what is not, and why."""
     answers, pid = not stated.trouble, stated.info.number("process_id")
     local, seen = _is_here(host, login, pid) if answers else (login.local, False)
+    host.programs = os.path.dirname(host.program_of(pid)) if seen else ""
     in_file = _in_file(config_file, unit_says, missing) if local else None
     _spell_dir(in_file, stated.live)
     values, place = _find_place(stated, in_file)

@@ -17,6 +17,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
     aof_in_use,
     base_is_sound,
     require_rdb_is_known,
+    torn_transaction,
     unread_rdb,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
@@ -31,11 +32,13 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 __all__ = [
     "bring_aof_up",
     "convert_offline",
+    "heal_torn",
     "keep_unloaded",
     "keep_unread",
     "place_of",
     "rewrite_aof",
     "settle_aof",
+    "torn_changes",
     "unloaded_changes",
     "unread_changes",
     "verified_save",
@@ -190,6 +193,21 @@ def rewrite_aof(server: Server, place: Place) -> None:
     """BGREWRITEAOF; the files that it may delete, and that the server does not write to, are kept first. Raises Problem."""
     keep(place, paths_of_aof(scan(place)))
     server.command("BGREWRITEAOF")
+
+
+def torn_changes(info: Info, disk: DataFiles) -> list[Change]:
+    """What heal_torn() is going to do."""
+    torn = torn_transaction(info, disk)
+    words = "BGREWRITEAOF and wait for it to end well: the next start would throw away all that was written behind a transaction without its end"
+    return [Change("disk", disk.place.manifest, f"open at offset {torn.offset}", "whole", words)] if torn else []
+
+
+def heal_torn(server: Server, host: Host, place: Place, timeout: float) -> None:
+    """Before a stop: an AOF in which a crash left a transaction without its end is written anew, of what the server holds. Raises Problem."""
+    info = server.info()
+    if torn_transaction(info, scan(place)):
+        rewrite_aof(server, place)
+        settle_aof(server, host, place, timeout, info.number("aof_rewrites_consecutive_failures"))
 
 
 def bring_aof_up(server: Server, host: Host, place: Place, timeout: float) -> None:

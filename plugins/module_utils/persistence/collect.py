@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 
@@ -12,6 +13,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.check_tool_output import (
     Verdict,
     parse_check_rdb,
+)
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import (
+    OpenTransaction,
+    open_transaction,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
@@ -52,6 +57,7 @@ __all__ = [
     "require_rdb_is_known",
     "respell_dir",
     "situation_of",
+    "torn_transaction",
     "unread_rdb",
 ]
 
@@ -61,11 +67,10 @@ _SETTLES = 3.0
 
 
 def check_rdb(host: Host, path: str) -> Verdict:
-    """What the installed redis-check-rdb says of ``path``. Raises Problem where no such tool is installed."""
-    for tool in ("redis-check-rdb", "valkey-check-rdb"):
-        done = host.run(tool, path)
-        if done.code != 127:
-            return parse_check_rdb(done.code, done.output)
+    """What redis-check-rdb of the release that runs says of ``path``. Raises Problem where no such tool is installed."""
+    done = host.run(host.tool("check-rdb"), path)
+    if done.code != 127:
+        return parse_check_rdb(done.code, done.output)
     raise Problem(
         "no_check_tool",
         "redis-check-rdb is not installed",
@@ -149,6 +154,20 @@ def aof_in_use(host: Host, pid: int, disk: DataFiles) -> bool:
     if not (manifest and manifest.base and manifest.increments) or disk.missing:
         return False
     return host.holds_open(pid, os.path.join(disk.place.aof_dir, manifest.increments[-1].name))
+
+
+def torn_transaction(info: Info, disk: DataFiles) -> t.Optional[OpenTransaction]:
+    """The transaction without its end that a crash left in the AOF that the server writes to.
+
+    Redis cuts off what is torn of a transaction's end when it starts, leaves its beginning, and writes on behind it. An increment that this
+    process began has none.
+    """
+    if not info.flag("aof_enabled") or info.number("aof_rewrites") or not (disk.manifest and disk.manifest.increments):
+        return None
+    path = os.path.join(disk.place.aof_dir, disk.manifest.increments[-1].name)
+    with contextlib.suppress(FileNotFoundError):  # a rewrite just began or ended
+        return open_transaction(path)
+    return None
 
 
 def aof_is_in_use(host: Host, pid: int, place: Place) -> bool:

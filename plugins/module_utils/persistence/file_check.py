@@ -125,10 +125,7 @@ def installed_commands() -> t.Optional[CommandTable]:
 
 def _tool(host: Host, name: str, path: str, timeout: float) -> tuple[int, str]:
     """Code and output of one of Redis' check tools. Raises Problem where it is not installed or was too slow."""
-    for vendor in ("redis", "valkey"):
-        done = host.run(f"{vendor}-{name}", path, timeout=timeout)
-        if done.code != 127:
-            break
+    done = host.run(host.tool(name), path, timeout=timeout)
     if done.code == 127:
         raise Problem(
             "no_check_tool", f"redis-{name} is not installed", "Redis' own check tools", "install redis-tools",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import parse_manifest
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_manifest import parse_manifest, unlisted
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 
@@ -20,6 +20,11 @@ def _stat(path: str) -> t.Optional[os.stat_result]:
         return os.stat(path)
     except OSError:
         return None
+
+
+def _sizes(folder: str, names: t.Iterable[str]) -> dict[str, int]:
+    found = {name: _stat(os.path.join(folder, name)) for name in names}
+    return {name: status.st_size for name, status in found.items() if status}
 
 
 def scan(place: Place) -> DataFiles:
@@ -45,6 +50,7 @@ def scan(place: Place) -> DataFiles:
         manifest=manifest,
         aof_mtime=max((status.st_mtime for status in times if status), default=0.0),
         missing=tuple(name for name, status in zip(needed, times) if status is None),
+        unlisted=tuple(unlisted(manifest, _sizes(place.aof_dir, aof), place.appendfilename)) if manifest else (),
         orphans=() if manifest else tuple(aof),
         old_style_aof=bool(_stat(place.old_style_aof)) and os.path.isfile(place.old_style_aof),
         free_bytes=free,

@@ -43,7 +43,11 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class DataFiles:
-    """Sizes in bytes (None: no such file), times in seconds since the epoch."""
+    """Sizes in bytes (None: no such file), times in seconds since the epoch.
+
+    ``missing``: files that the manifest names and are not there; ``unlisted``: files with data that it should name; ``orphans``: files of an AOF
+    without a manifest.
+    """
 
     place: Place
     rdb_bytes: t.Optional[int] = None
@@ -51,6 +55,7 @@ class DataFiles:
     manifest: t.Optional[AofManifest] = None
     aof_mtime: float = 0.0
     missing: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
     old_style_aof: bool = False
     free_bytes: int = 0

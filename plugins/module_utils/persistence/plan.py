@@ -29,6 +29,7 @@ __all__ = [
     "Wanted",
     "crash_loss",
     "plan_persistence",
+    "require_listed",
     "require_rdb_is_the_data",
     "require_wanted",
     "start_loads",
@@ -109,6 +110,18 @@ def start_loads(values: t.Mapping[str, str], disk: DataFiles) -> str:
             return "fails" if disk.missing else "aof"
         return "aof" if disk.old_style_aof else "nothing"
     return "rdb" if disk.rdb_bytes is not None else "nothing"
+
+
+def require_listed(disk: DataFiles) -> None:
+    """The manifest names every file that has data. Raises Refusal."""
+    if disk.unlisted:
+        raise Refusal(
+            "aof_unlisted",
+            f"{disk.place.manifest} does not name {', '.join(disk.unlisted)}, which is not older than what it names: a start would go on without "
+            "what is in there",
+            "a manifest that names every file with data, as it was",
+            "run redis_repair, which can write the manifest anew from the files; or move the file aside if its data is not wanted",
+        )
 
 
 def require_wanted(wanted: Wanted) -> None:
@@ -281,6 +294,7 @@ def _plan_stopped(now: Situation, wanted: Wanted, plan: Plan) -> None:
             "restore the missing files or a backup; the server does not start like this",
         )
     if loads == "aof":
+        require_listed(disk)
         return
     if disk.orphans:
         raise Refusal(

@@ -53,10 +53,9 @@ class Cut:
 
 
 def _check_aof(host: Host, *args: str) -> Completed:
-    for vendor in ("redis", "valkey"):
-        done = host.run(f"{vendor}-check-aof", *args)
-        if done.code != 127:
-            return done
+    done = host.run(host.tool("check-aof"), *args)
+    if done.code != 127:
+        return done
     raise Problem("no_check_tool", "redis-check-aof is not installed", "Redis' own check tools", "install redis-tools")
 
 

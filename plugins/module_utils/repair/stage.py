@@ -33,10 +33,7 @@ def stage_repaired(one: RepairedAof, target: str, appendfilename: str, host: Hos
 
 def _fix(host: Host, manifest: str, path: str, expected: int) -> None:
     """``redis-check-aof --fix``, which asks before it cuts. Raises Refusal."""
-    for vendor in ("redis", "valkey"):
-        done = host.run("/bin/sh", "-c", 'echo y | exec "$0" --fix "$1"', f"{vendor}-check-aof", manifest)
-        if done.code != 127:
-            break
+    done = host.run("/bin/sh", "-c", 'echo y | exec "$0" --fix "$1"', host.tool("check-aof"), manifest)
     with open_regular(path) as handle:
         found = scan_aof(handle)
     if done.code or found.ends != "clean" or found.commands_end != expected:

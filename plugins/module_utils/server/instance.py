@@ -233,6 +233,7 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_ins
         raise
     _require_it_is_ours(instance, instance.live["dir"])
     _spell_dir(instance)
+    host.programs = os.path.dirname(host.program_of(instance.pid))
     return instance
 
 

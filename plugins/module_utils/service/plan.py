@@ -14,6 +14,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import (
     PLACE,
+    require_listed,
     require_rdb_is_the_data,
     start_loads,
 )
@@ -204,6 +205,8 @@ def require_start(path: str, in_file: t.Mapping[str, str], disk: DataFiles) -> N
             "aof_incomplete", f"{disk.place.manifest} names files that are not there: {', '.join(disk.missing)}", "a complete AOF",
             "restore the missing files or a backup; the server does not start like this",
         )  # fmt: skip
+    if loads == "aof":
+        require_listed(disk)
     if loads == "nothing" and disk.any:
         raise Refusal(
             "start_would_be_empty",

@@ -16,7 +16,11 @@ import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import keep_unread, place_of
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
+    heal_torn,
+    keep_unread,
+    place_of,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
@@ -113,6 +117,7 @@ def stop_server(
 
     ``hold`` is engaged and stays so. ``require_safe`` looks once more, under the pause. Raises Problem; then the server goes on, writes too.
     """
+    heal_torn(server, host, place_of(server), timeout)
     pause = WritePause(server.command, _PAUSE_SECONDS)
     pause.renew()
     before: t.Optional[str] = None

@@ -16,6 +16,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
     keep_unloaded,
+    torn_changes,
     unloaded_changes,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
@@ -205,6 +206,7 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
         require_accepted(instance, instance.text)
     if due:
         _require_safe(state, instance.info)
+        changes += torn_changes(instance.info, scan(disk_of(instance.live)))
         words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
     if not instance.running or fresh:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pwd
+import shutil
 import subprocess
 import typing as t
 
@@ -88,6 +89,15 @@ class Host:
     def __init__(self, root: str = "/", run: Runner = run_command) -> None:
         self.root = root
         self.run = run
+        #: The directory of the program that the server runs; empty where that is not known.
+        self.programs = ""
+
+    def tool(self, name: str) -> str:
+        """The check tool ``name`` (check-rdb, check-aof): of the release that runs where it lies next to it, else the one that is installed."""
+        names = [f"{vendor}-{name}" for vendor in ("redis", "valkey")]
+        near = [os.path.join(self.programs, one) for one in names] if self.programs else []
+        found = (shutil.which(one) for one in (*near, *names))
+        return next((one for one in found if one), names[0])
 
     def path(self, name: str) -> str:
         return os.path.join(self.root, name.lstrip("/"))
