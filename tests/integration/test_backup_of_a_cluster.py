@@ -213,3 +213,40 @@ def test_a_replica_is_held_and_released_as_it_was(cluster, restore, tmp_path, mo
     assert not restore(replica, state="failover_blocked").changed
     assert not restore(replica, state="failover_allowed").changed
     assert setting(replica) == "yes"
+
+
+def test_a_primary_whose_replica_may_take_over_is_not_restored(cluster, back_up, restore):
+    """The replica, which has the damage, would be promoted while the primary is away, and what was restored thrown away."""
+    nodes = cluster("n", replicas=1)
+    low, _high, replica = nodes
+    write(low, 200, "key")
+    wait(lambda: keys(replica) == keys(low) > 0)
+    back_up(replica, nodes)
+    had = keys(low)
+    low.cli("FLUSHALL")
+    wait(lambda: keys(replica) == 0)
+    before, pid = low.tree(), low.process.pid
+    for check in (True, False):
+        done = restore(low, check=check)
+        assert (done.failed, done.code) == (True, "primary_is_watched"), done.msg
+        assert address(replica) in done.msg
+        assert (low.tree(), low.process.pid) == (before, pid)
+    assert not restore(replica, state="failover_blocked").failed
+    done = restore(low)
+    assert not done.failed, done.msg
+    assert (keys(low), low.info("role")) == (had, "master")
+    wait(lambda: keys(replica) == had)
+    assert not restore(replica, state="failover_allowed").failed
+    assert replica.config("cluster-replica-no-failover") == "no"
+
+
+def test_a_stopped_replica_of_a_cluster_is_not_restored(cluster, back_up, restore):
+    nodes = cluster("n", replicas=1)
+    low, _high, replica = nodes
+    write(low, 200, "key")
+    wait(lambda: keys(replica) == keys(low) > 0)
+    back_up(replica, nodes)
+    replica.stop()
+    for check in (True, False):
+        done = restore(replica, check=check, group_name=f"shop.{LOW}")
+        assert (done.failed, done.code in ("is_replica", "slots_differ")) == (True, True), done.msg
