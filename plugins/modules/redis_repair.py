@@ -212,6 +212,8 @@ where:
   type: str
 """
 
+import dataclasses
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.shard_store import store_of
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
@@ -297,6 +299,8 @@ def repaired(module: AnsibleModule, target: Target, sources: Sources, about: dic
     method = choose(found, params["method"], params["allow_truncation"])
     if method is None:
         return resumed(module, target)
+    if params["method"] == "auto":
+        method = dataclasses.replace(method, had=facts.had_keys or 0)
     about.update(source=method.source, where=method.where)
     require_harmless(target, method, sources, repaired, params["test_load"])
     before = ", ".join(f"{row['path']} is {row['verdict']}" for row in found.damaged)

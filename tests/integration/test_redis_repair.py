@@ -874,3 +874,24 @@ def test_a_file_of_a_newer_release_is_not_mended(repair, unit, rdb_server):
     rdb_server.stop()
     change(rdb_server.data / "dump.rdb", 5, b"0099")
     assert "version 99" in refused(repair, unit, "file_is_newer").msg
+
+
+def test_what_loads_with_far_fewer_keys_than_there_were_takes_a_word(repair, back_up, unit, aof_server):
+    """The cut costs one command, and what is left is of a server that had lost its data."""
+    aof_server.fill(300)
+    back_up()
+    aof_server.cli("FLUSHALL")
+    later(aof_server, 5)
+    aof_server.stop(signal.SIGKILL)
+    path = aof(aof_server, 2)
+    path.write_bytes(path.read_bytes() + b"!!!!")
+    before = {name: one.read_bytes() for name in ("incr.aof", "base.rdb") if (one := aof(aof_server, 2, name)).exists()}
+    options = {"allow_truncation": True}
+    done = repair(**options)
+    assert (done.failed, done.code) == (True, "staged_has_less"), done.msg
+    assert "has 5 keys; there were" in done.msg
+    assert {name: aof(aof_server, 2, name).read_bytes() for name in before} == before
+    assert not list(aof_server.data.glob("redisops-restore-*"))
+    done = repair(method="truncation", **options)
+    assert not done.failed, done.msg
+    assert there(aof_server) == set(range(5))

@@ -37,12 +37,16 @@ __all__ = ["Archive", "Point", "archive_of", "before_flush", "to_moment"]
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """``make`` puts the AOF of that moment into a new directory. ``label`` names it, ``plan`` says what it means, ``bytes`` it takes."""
+    """``make`` puts the AOF of that moment into a new directory. ``label`` names it, ``plan`` says what it means, ``bytes`` it takes.
+
+    ``had``: it may not have far fewer keys than this, since nobody gave a word for that.
+    """
 
     label: str
     plan: t.Mapping[str, t.Any]
     bytes: int
     make: t.Callable[[str, Place, tuple[int, int]], Cut]
+    had: int = 0
 
 
 def _settled(info: Info) -> bool:

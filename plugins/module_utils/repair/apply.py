@@ -101,7 +101,7 @@ def _point(method: Method, repaired: RepairedAof, target: Target) -> Point:
         pieces = [piece.entry.name for piece in repaired.pieces]
         return Cut(where, pieces[0], tuple(pieces[1:]), repaired.bytes or 0, repaired.at, repaired.at)
 
-    return Point(f"repair by {method.method}", {"method": method.method}, repaired.size, make)
+    return Point(f"repair by {method.method}", {"method": method.method}, repaired.size, make, method.had)
 
 
 def require_harmless(

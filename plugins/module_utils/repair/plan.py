@@ -130,7 +130,8 @@ class Facts:
 class Method:
     """One way. ``needs``: the option without which it is not taken. ``source``: the backup's label, or the member; ``where`` a backup lies.
 
-    ``kind``: of a backup as Copy's; of a replica ``there`` where the backup has to be taken on its own host.
+    ``kind``: of a backup as Copy's; of a replica ``there`` where the backup has to be taken on its own host. ``had``: the most keys that anything
+    shows of before, where nobody gave a word for fewer.
     """
 
     method: str
@@ -143,6 +144,7 @@ class Method:
     where: str = ""
     kind: str = ""
     weight: float = _NEVER
+    had: int = 0
 
     def row(self) -> dict[str, t.Any]:
         return {

@@ -23,6 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.roll
     rollback_copies,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, memory_available
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.unread import clearly_less
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
 from ansible_collections.redisops.recovery.plugins.module_utils.restore import plan as restore_plan
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import (
@@ -213,6 +214,13 @@ def bring_point(target: Target, point: Point) -> Done:
         check_staged(
             holder, True, target.timeout, release_of(target.instance), lambda copy: came.append(copy.info.keys)
         )
+        if point.had and clearly_less(came[0], point.had):
+            raise Refusal(
+                "staged_has_less",
+                f"what was put together ({point.label}) loads, and has {came[0]} keys; there were {point.had}",
+                "your word on whether that is the data",
+                "look at the other methods, and name the one that is wanted",
+            )
 
     with begin(target.place, time.time()) as holder:
         _fill(holder, fill)
