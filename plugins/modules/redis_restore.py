@@ -213,7 +213,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect 
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.exchange import Done
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_let_go, require_not_less
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard, discard_unfinished
-from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import renamed_commands
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import renamed_commands
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
 SPEC = {

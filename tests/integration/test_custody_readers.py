@@ -321,7 +321,7 @@ def test_an_empty_mount_point_is_no_reason_to_go_on_from_an_older_rdb(repair, un
     linked.mkdir()
     done = refused(repair, unit, "loss_not_known")
     assert "mounted" in done.msg
-    refused(repair, unit, "aof_dir_is_link", method="snapshot")
+    refused(repair, unit, "data_is_a_link", method="snapshot")
     assert (server.data / "appendonlydir").is_symlink()
 
 

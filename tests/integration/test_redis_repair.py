@@ -895,3 +895,21 @@ def test_what_loads_with_far_fewer_keys_than_there_were_takes_a_word(repair, bac
     done = repair(method="truncation", **options)
     assert not done.failed, done.msg
     assert there(aof_server) == set(range(5))
+
+
+def test_a_replica_that_does_not_start_is_brought_what_loads(repair, back_up, unit, aof_server, new_redis):
+    """Its primary's data takes the place of it, but it has to start for that."""
+    primary = new_redis("primary")
+    primary.start().fill(7, "primary")
+    back_up()
+    aof_server.stop(signal.SIGKILL)
+    with aof_server.conf.open("a") as handle:
+        handle.write(f"replicaof 127.0.0.1 {primary.port}\n")
+    flip_in_base(aof_server)
+    (aof_server.data / "dump.rdb").unlink()
+    does_not_start(aof_server)
+    taken(repair, unit, "backup")
+    deadline = time.monotonic() + 20
+    while aof_server.info("master_link_status") != "up" or aof_server.keys() != 7:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

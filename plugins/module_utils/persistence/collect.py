@@ -97,7 +97,8 @@ def unread_rdb(host: Host, info: Info, disk: DataFiles) -> t.Optional[Unread]:
     verdict = check_rdb(host, disk.place.rdb)
     if was_loaded(info, disk, verdict.keys):
         return None
-    return Unread(disk.place.rdb, max(verdict.keys - verdict.expired, 0) if verdict.keys >= 0 else None)
+    counted = verdict.ok or verdict.keys > 0  # of a damaged file it counts up to the damage
+    return Unread(disk.place.rdb, _live_keys(verdict) if counted else None)
 
 
 def require_rdb_is_known(host: Host, info: Info, disk: DataFiles) -> None:

@@ -20,7 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.kept_reader import kept
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
 
-__all__ = ["KEEP_SECONDS", "drop_expired", "held_still", "is_kept", "keep", "paths_of_aof"]
+__all__ = ["KEEP_SECONDS", "drop_expired", "held_still", "is_kept", "keep", "link_all", "paths_of_aof"]
 
 #: What was kept is removed after a week, by the timers on the host and when something is kept again.
 KEEP_SECONDS = 7 * 86400.0
@@ -47,8 +47,8 @@ def is_kept(place: Place, path: str) -> bool:
     return False
 
 
-def _new_folder(directory: int, now: float) -> str:
-    stem = name = "redisops-kept-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+def _new_folder(directory: int, prefix: str, now: float) -> str:
+    stem = name = prefix + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     number = 1
     while True:
         with contextlib.suppress(FileExistsError):
@@ -58,11 +58,11 @@ def _new_folder(directory: int, now: float) -> str:
         name = f"{stem}-{number}"
 
 
-def _link_all(place: Place, paths: t.Sequence[str], now: float) -> str:
-    """A new directory of ours with a link to each of ``paths``; gives its path. Raises OSError."""
+def link_all(place: Place, paths: t.Sequence[str], now: float, prefix: str = "redisops-kept-") -> str:
+    """A new directory of ours in the data directory, with a link to each of ``paths``; gives its path. Raises OSError."""
     directory = os.open(place.dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        name = _new_folder(directory, now)
+        name = _new_folder(directory, prefix, now)
         folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
         try:
             for path in paths:
@@ -85,7 +85,7 @@ def keep(place: Place, paths: t.Sequence[str], now: t.Callable[[], float] = time
     if not wanted:
         return ""
     try:
-        folder = _link_all(place, wanted, now())
+        folder = link_all(place, wanted, now())
     except OSError as error:
         raise Refusal(
             "cannot_keep",
@@ -100,7 +100,7 @@ def keep(place: Place, paths: t.Sequence[str], now: t.Callable[[], float] = time
 def _linked_aof(place: Place) -> t.Optional[str]:
     """A directory with links to the live AOF, all of one moment; None where a rewrite put others in their place meanwhile. Raises OSError."""
     disk = scan(place)
-    folder = _link_all(place, sorted(paths_of_aof(disk)), time.time())
+    folder = link_all(place, sorted(paths_of_aof(disk)), time.time())
     named = os.path.join(folder, os.path.basename(place.manifest))
     if disk.manifest is None or (os.path.lexists(named) and _identity(named) == _identity(place.manifest)):
         return folder

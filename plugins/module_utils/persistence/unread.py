@@ -61,11 +61,14 @@ def was_loaded(info: Info, disk: DataFiles, keys: int) -> bool:
 
 def require_not_less(unread: t.Optional[Unread], info: Info, aof_dir: str) -> None:
     """What would replace the file holds about as much as it does. Raises Refusal."""
-    if unread is None or not unread.keys or not clearly_less(info.keys, unread.keys):
+    if unread is None:
         return
+    if info.keys if unread.keys is None else not clearly_less(info.keys, unread.keys):
+        return
+    count = "an unknown number of" if unread.keys is None else unread.keys
     raise Refusal(
         "rdb_never_loaded",
-        f"{unread.path} holds {unread.keys} keys; the running server has {info.keys} and never read that file, as after a restart with "
+        f"{unread.path} holds {count} keys; the running server has {info.keys} and never read that file, as after a restart with "
         "appendonly yes next to no AOF, or next to an older one. The next save would overwrite it",
         "to know which of the two is the data",
         f"to get the file's keys back: cp -p {unread.path} aside now, CONFIG SET save '', SHUTDOWN NOSAVE, move {aof_dir} aside, put the copy "

@@ -128,7 +128,12 @@ def _folder_ready(place: Place, folder: str) -> None:
             "name another directory",
         )
     if status.st_mode & 0o077:
-        os.chmod(folder, 0o700)
+        raise Refusal(
+            "history_folder",
+            f"{folder} can be entered by others",
+            "a directory of root's alone",
+            f"chmod 0700 {folder}",
+        )
     if status.st_dev != os.stat(place.aof_dir).st_dev:
         raise Refusal("history_elsewhere", f"{folder} is on another file system than {place.aof_dir}", "the same one: hard links do not cross",
                       f"name a directory below {place.dir}")  # fmt: skip
@@ -228,15 +233,15 @@ def archive(place: Place, folder: str, keep_seconds: int, now: float) -> Archive
     _read_manifest(place)
     try:
         _folder_ready(place, folder)
-        with _locked(folder):
-            home, linked, written = _kept(place, folder)
-            removed = _outdated(folder, home, now - keep_seconds)
+        with _locked(folder) as held:
+            home, linked, written = _kept(place, held)
+            removed = _outdated(held, home, now - keep_seconds)
             for name in removed:
-                _remove(os.path.join(folder, name))
+                _remove(os.path.join(held, name))
     except OSError as error:
         raise Problem("history_folder", f"{error.filename or folder}: {error.strerror}", "a directory in which links can be made",
                       "see to that, then run again; what was kept before stays") from None  # fmt: skip
-    return Archived(home, tuple(linked), tuple(removed), written)
+    return Archived(os.path.join(folder, os.path.basename(home)), tuple(linked), tuple(removed), written)
 
 
 def _kept(place: Place, folder: str) -> tuple[str, list[str], bool]:
@@ -259,11 +264,14 @@ def archive_locked(folder: str) -> t.Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: str) -> t.Iterator[None]:
+def _locked(folder: str) -> t.Iterator[str]:
+    """The folder by its descriptor, of root's own: the server's user, whose directory it lies in, may rename it and put a link in its place."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user", folder)
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
     finally:
         os.close(descriptor)
 
@@ -300,9 +308,9 @@ def _outdated(folder: str, present: str, limit: float) -> list[str]:
 def drop_oldest(folder: str, present: str) -> str:
     """Remove the oldest directory that is kept, but for ``present``; its name, or nothing where there is no other. Raises Problem."""
     try:
-        with _locked(folder):
-            homes = [os.path.join(folder, name) for name in _kept_in(folder)]
-            others = sorted((_base_at(home) if _manifests(home) else 0, home) for home in homes if home != present)
+        with _locked(folder) as held:
+            homes = [os.path.join(held, name) for name in _kept_in(held) if name != os.path.basename(present)]
+            others = sorted((_base_at(home) if _manifests(home) else 0, home) for home in homes)
             if not others:
                 return ""
             _remove(others[0][1])

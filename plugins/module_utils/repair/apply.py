@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
 import shutil
 import time
@@ -23,6 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.store imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import settle_aof, verified_save
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import USABLE
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.keep import link_all
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.cut import Cut
 from ansible_collections.redisops.recovery.plugins.module_utils.pitr.recover import Point
@@ -38,7 +39,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.apply im
     require_backup_fits,
     require_point_fits,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, require_plain
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard_unfinished
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import fsync_dir
@@ -82,19 +83,6 @@ def _place_for_help(method: Method) -> None:
         )
 
 
-def _require_no_link(target: Target, method: Method) -> None:
-    """A link stays: what is put in its place would lie on another disk than the operator chose. Raises Refusal."""
-    place = target.place
-    if method.method == "memory" or not target.aof or not os.path.islink(place.aof_dir):
-        return
-    raise Refusal(
-        "aof_dir_is_link",
-        f"{place.aof_dir} is a link to {os.path.realpath(place.aof_dir)}, and {method.method} would put a directory in its place, on the disk of {place.dir}",
-        "an AOF directory that is no link",
-        f"mount that file system at {place.aof_dir} itself; or move what is there to {place.dir}, in the link's place; then run again",
-    )
-
-
 def _point(method: Method, repaired: RepairedAof, target: Target) -> Point:
     def make(where: str, place: Place, owner: tuple[int, int]) -> Cut:
         stage_repaired(repaired, where, place.appendfilename, target.host, owner)
@@ -104,12 +92,21 @@ def _point(method: Method, repaired: RepairedAof, target: Target) -> Point:
     return Point(f"repair by {method.method}", {"method": method.method}, repaired.size, make, method.had)
 
 
+def _so_that_it_starts(target: Target) -> Target:
+    """A replica that does not start is brought data that loads; once it runs, its primary's takes the place of it."""
+    if target.instance.running or not target.follower:
+        return target
+    return dataclasses.replace(target, follower="", may_follow=True)
+
+
 def require_harmless(
     target: Target, method: Method, sources: Sources, repaired: t.Mapping[str, RepairedAof], test_load: bool
 ) -> None:
     """Everything that can be reported before anything is touched. Raises Problem or Refusal."""
     _place_for_help(method)
-    _require_no_link(target, method)
+    target = _so_that_it_starts(target)
+    if method.method != "memory":
+        require_plain(target)
     if method.method in repaired:
         require_point_fits(target, _point(method, repaired[method.method], target))
     elif method.method == "replica":
@@ -135,30 +132,18 @@ def _settings(sources: Sources, target: Target) -> Settings:
 
 def _keep(target: Target, now: float) -> str:
     """Links to the damaged files, which a rewrite or a save replaces: evidence, and no data that anything goes back to by itself."""
-    place = target.place
-    stem = path = os.path.join(place.dir, "redisops-damaged-" + time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)))
-    number = 1
-    while os.path.lexists(path):
-        number += 1
-        path = f"{stem}-{number}"
-    folder = place.aof_dir if target.aof else place.dir
+    place, folder = target.place, target.place.aof_dir if target.aof else target.place.dir
     try:
-        os.mkdir(path, 0o700)
         names = os.listdir(folder) if target.aof and os.path.isdir(folder) else [] if target.aof else [place.dbfilename]
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.link(os.path.join(folder, name), os.path.join(path, name), follow_symlinks=False)
-        fsync_dir(path)
-        fsync_dir(place.dir)
+        paths = [os.path.join(folder, name) for name in names]
+        return link_all(place, [path for path in paths if os.path.lexists(path)], now, "redisops-damaged-")
     except OSError as error:
-        shutil.rmtree(path, ignore_errors=True)
         raise Problem(
             "restore_write",
-            f"the damaged files could not be linked to {path}: {error.strerror or error}; nothing else was touched",
+            f"the damaged files could not be linked into a directory in {place.dir}: {error.strerror or error}; nothing else was touched",
             f"{folder} on the file system of {place.dir}, and room there",
             "see to that, then run again",
         ) from None
-    return path
 
 
 def _require_whole(target: Target) -> None:
@@ -252,6 +237,7 @@ def carry_out(
 ) -> Done:  # fmt: skip
     """Do it; what can be verified was verified. Raises Problem."""
     _hold_still(target, rows)
+    target = _so_that_it_starts(target)
     discard_unfinished(target.place)
     if method.method == "memory":
         done = _from_memory(target)

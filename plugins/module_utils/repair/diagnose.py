@@ -58,7 +58,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.coll
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target, read_target
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
-from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import rename_lines
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import rename_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl

@@ -40,7 +40,7 @@ class Target:
     """The server that is restored. ``aof``: whether its next start reads the AOF; ``owner`` is user and group id of its data.
 
     ``follower`` says what makes it a replica at its next start, in words; ``watched`` who would fail a primary over, in words: empty where
-    nothing does.
+    nothing does. ``may_follow``: it is brought data so that it starts, though its primary's takes the place of that.
     """
 
     instance: Instance
@@ -54,6 +54,7 @@ class Target:
     follower: str
     watched: str
     timeout: float
+    may_follow: bool = False
 
     @property
     def keys(self) -> t.Optional[int]:

@@ -107,6 +107,8 @@ def _not_what_came(target: Target, aof: bool, came: str, keys: t.Optional[int], 
         if came and mark_of(live(place, aof)) != came:
             return f"{place.aof_dir} is not what was brought"
         return "" if aof_is_in_use(host, pid, place) else f"process {pid} does not write to the AOF that was brought"
+    if target.may_follow:
+        return ""  # a full copy of its primary may have replaced it by now
     if came and not info.number("rdb_saves") and mark_of(place.rdb) != came:
         return f"{place.rdb} is not what was brought"
     loaded = info.number("rdb_last_load_keys_loaded") + info.number("rdb_last_load_keys_expired")
@@ -194,7 +196,7 @@ def swap_and_start(target: Target, holder: Holder, aof: bool, keys: t.Optional[i
             _require_nobody(target)
             info = _start(target, hold)
             wrong = _not_what_came(target, aof, came, keys, info)
-            wrong = wrong or _role_after(target)
+            wrong = wrong or ("" if target.may_follow else _role_after(target))
         except Problem as problem:
             wrong = problem.detected
         if wrong:

@@ -14,7 +14,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
     split_args,
 )
 
-__all__ = ["INSTALLED", "Release", "loading_lines", "valid_lines"]
+__all__ = ["INSTALLED", "Release", "loading_lines", "rename_lines", "renamed_commands", "valid_lines"]
 
 _DECIDE = ("rename-command", "loadmodule")
 #: What a temporary server is asked by, under its own name. None of it stands in a data file under the name that a client used.
@@ -89,3 +89,17 @@ def _valid(line: t.Any) -> bool:
     except ValueError:
         return False
     return bool(words) and words[0] in _DECIDE and len(words) >= 2 and (words[0] != "rename-command" or len(words) == 3)
+
+
+def rename_lines(directives: t.Iterable[Directive]) -> tuple[tuple[str, str], ...]:
+    """What ``rename-command`` says: (name, other name), the other empty where the command was taken away."""
+    return tuple(
+        (entry.args[0], entry.args[1])
+        for entry in directives
+        if entry.name == "rename-command" and len(entry.args) == 2
+    )
+
+
+def renamed_commands(directives: t.Iterable[Directive]) -> dict[str, str]:
+    """Other name → the command, in capitals."""
+    return {other: name.upper() for name, other in rename_lines(directives) if other}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ansible_collections.redisops.recovery.plugins.module_utils.server.duplicates import declared_twice
 from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_conf import RedisConf, expand
-from ansible_collections.redisops.recovery.plugins.module_utils.server.renames import rename_lines, renamed_commands
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import rename_lines, renamed_commands
 
 
 def directives(main: str, included: str = ""):
