@@ -142,13 +142,12 @@ def _second_layer(target: Target, server: Server) -> str:
     return "AOF and RDB"
 
 
-def _ended(target: Target, holder: Holder, began: float, info: Info) -> Done:
-    """The server runs with what came: say so, and let the second layer follow."""
-    away = round(time.monotonic() - began, 3)
+def _ended(target: Target, holder: Holder, away: float, info: Info) -> Done:
+    """The server, which was away for ``away`` seconds, runs with what came: say so, and let the second layer follow."""
     finish(holder)
     server = connect(target.login)
     try:
-        return Done(holder.path, away, info.keys, _second_layer(target, server))
+        return Done(holder.path, round(away, 3), info.keys, _second_layer(target, server))
     finally:
         server.close()
 
@@ -195,6 +194,7 @@ def swap_and_start(target: Target, holder: Holder, aof: bool, keys: t.Optional[i
             swap(holder, aof)
             _require_nobody(target)
             info = _start(target, hold)
+            away = time.monotonic() - began
             wrong = _not_what_came(target, aof, came, keys, info)
             wrong = wrong or ("" if target.may_follow else _role_after(target))
         except Problem as problem:
@@ -203,7 +203,7 @@ def swap_and_start(target: Target, holder: Holder, aof: bool, keys: t.Optional[i
             _take_back(target, holder, hold, aof, ran)
     if wrong:
         raise _undone(target, holder, wrong)
-    return _ended(target, holder, began, info)
+    return _ended(target, holder, away, info)
 
 
 def _role_after(target: Target) -> str:
@@ -218,4 +218,4 @@ def start_again(target: Target, holder: Holder) -> Done:
     """End a run that was cut off behind its swap: start the server. Raises Problem."""
     began = time.monotonic()
     info = _start(target, UnitHold(target.host, target.unit, target.place.dir, True))
-    return _ended(target, holder, began, info)
+    return _ended(target, holder, time.monotonic() - began, info)

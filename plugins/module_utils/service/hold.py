@@ -62,6 +62,8 @@ class UnitHold:
             ) from None
         self.engaged = True
         try:
+            # One that a run left behind which died less than a minute ago: we have the lock now, and its work is ours.
+            self._host.run("systemctl", "stop", f"{self._timer}.timer", timeout=60)
             done = self._host.run(
                 "systemd-run", "--collect", f"--unit={self._timer}", f"--on-active={RELEASE_SECONDS}", f"--on-unit-active={RELEASE_SECONDS}",
                 "--timer-property=AccuracySec=5s", "/bin/sh", "-c", self._script(), timeout=60,
