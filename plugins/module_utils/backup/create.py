@@ -36,6 +36,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.appl
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.sharing_reader import require_unshared
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import memory_available
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
@@ -132,6 +133,8 @@ def ready(server: Server, store: Store, settings: Settings, host: Host) -> Ready
             "run where the server runs, or set method: stream",
         )
     place = place_of(live)
+    if here:
+        require_unshared(host, place, info.number("process_id"), settings.config_file or info.text("config_file"))
     _require_save_harms_nothing(info, method, live, host, local)
     room = Room(
         _free(settings.directory),

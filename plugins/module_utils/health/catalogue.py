@@ -48,6 +48,14 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
         "what a restart, a crash or a power cut brings back is not what the server has now",
         "run the role redisops.recovery.redis_server, which brings file, live server and disk together; do not restart before",
     ),
+    "data_shared": (
+        "two servers with one AOF or RDB file overwrite each other's data: after a crash one comes up with the keys of the other",
+        "save each (BGSAVE, with a dbfilename of its own), stop one, give it a dir of its own with its data in it, start it",
+    ),
+    "data_not_mounted": (
+        "what is written goes to the disk below the mount point, and a start finds other data, or none",
+        "stop the clients, take a backup of what the process holds, mount the file system, and decide which of the two sets of data it is",
+    ),
     # --- RDB ---
     "rdb_save_failed": (
         "nothing is being saved; with stop-writes-on-bgsave-error yes every write is refused (MISCONF)",

@@ -313,6 +313,19 @@ def _fork(facts: Facts) -> Findings:
     yield found("fork_slow", severity, seen)
 
 
+def _custody(facts: Facts) -> Findings:
+    """Whether the files at the path are this server's, and its alone."""
+    if not facts.local or facts.disk is None:
+        return
+    yield found(
+        "data_shared", "critical" if facts.shared else "ok", facts.shared or "no other server has its data files"
+    )
+    words = facts.not_mounted
+    yield found(
+        "data_not_mounted", "critical" if words else "ok", words or "every file system that the data needs is mounted"
+    )
+
+
 def _start_of_stopped(facts: Facts) -> Findings:
     """What a server that is down would load."""
     if "manifest" in facts.missing:
@@ -345,6 +358,7 @@ def _start_of_stopped(facts: Facts) -> Findings:
 
 def persistence_findings(facts: Facts, objectives: Objectives) -> Findings:
     """Of a server that answers, all of it; of another, what a start would find."""
+    yield from _custody(facts)
     yield from _torn(facts)
     yield from _leftovers(facts)
     if not facts.answers:

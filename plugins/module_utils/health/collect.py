@@ -26,6 +26,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles, Place
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.sharing_reader import shared_with
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Login, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import DEFAULTS, effective, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.duplicates import declared_twice
@@ -34,6 +35,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.redis_con
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit, unit_state
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Completed, Host
+from ansible_collections.redisops.recovery.plugins.module_utils.system.mounts_reader import covered, unmounted
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides
 
 __all__ = ["Question", "read_facts"]
@@ -330,6 +332,20 @@ def _look_here(
     return _Here(local, pid if seen else 0, in_file, values, place, disk)
 
 
+def _shared(host: Host, here: _Here, stated: _Answers, config_file: str) -> str:
+    """Who else has its data files, in words. Of a server that answers nothing the process is not known."""
+    if not here.local or here.place is None:
+        return ""
+    return shared_with(host, here.place, here.pid or (0 if stated.trouble == "server_down" else None), config_file)
+
+
+def _not_mounted(host: Host, here: _Here) -> str:
+    """Which file system is missing below the data, or lies over it, in words."""
+    if here.place is None:
+        return ""
+    return unmounted(host, [here.place.dir, here.place.aof_dir]) or covered(host, here.pid, here.place.dir)
+
+
 def _user_of(
     host: Host, pid: int, answers: bool, missing: dict[str, str], stated_pid: int
 ) -> t.Optional[tuple[int, frozenset[int]]]:
@@ -386,6 +402,8 @@ def read_facts(
         base_mtime=base_mtime,
         free_inodes=_free_inodes(directory) if disk else None,
         access=_access(disk) if disk else (),
+        shared=_shared(host, here, stated, config_file),
+        not_mounted=_not_mounted(host, here) if here.local else "",
         never_loaded=_never_loaded(host, stated.info, disk) if disk and answers else "",
         twice=_twice(config_file) if here.local else (),
         on_disk=read_disk(host, disk, began, _cluster_file(here.values)) if disk else None,

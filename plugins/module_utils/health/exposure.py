@@ -109,6 +109,10 @@ def crash_loss_now(facts: Facts) -> dict[str, t.Any]:
     """``seconds`` of writes at most (None: no bound, or not ``known``), ``writes`` where they are counted, ``text``, and ``how``."""
     if not facts.answers:
         return _not_known(f"{facts.because}: what its memory held is not to be seen from here")
+    if facts.shared or facts.not_mounted:
+        return _not_known(
+            f"{facts.shared or facts.not_mounted}: what a start would find is not what this server writes"
+        )
     appendonly, save, policy = facts.setting("appendonly"), facts.setting("save"), facts.setting("appendfsync")
     if appendonly is None or (appendonly == "yes" and policy is None) or (appendonly != "yes" and save is None):
         return _not_known(facts.missing.get("live", "CONFIG GET does not say what is kept"))

@@ -144,7 +144,8 @@ class Facts:
     not this user.
 
     ``info`` and ``later`` are two looks, ``apart`` seconds apart. ``live`` is CONFIG GET, ``in_file`` the normal forms of the configuration
-    file; None where they may not be read. ``twice``: lines of the file on which no start goes well. ``never_loaded`` are the words of a refusal.
+    file; None where they may not be read. ``twice``: lines of the file on which no start goes well. ``never_loaded`` are the words of a refusal,
+    ``shared`` who else has the same data files, ``not_mounted`` which file system is missing, or lies over the process' directory.
     ``missing`` says why a part is not known.
     """
 
@@ -167,6 +168,8 @@ class Facts:
     free_inodes: t.Optional[int] = None
     access: tuple[FileAccess, ...] = ()
     never_loaded: str = ""
+    shared: str = ""
+    not_mounted: str = ""
     twice: tuple[str, ...] = ()
     on_disk: t.Optional[OnDisk] = None
     cluster: t.Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -31,6 +31,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rdb_
     RdbHeaderError,
     read_header,
 )
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.sharing_reader import require_unshared
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import loaded
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.unread import (
     Unread,
@@ -47,6 +48,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
+from ansible_collections.redisops.recovery.plugins.module_utils.system.mounts_reader import require_mounted
 from ansible_collections.redisops.recovery.plugins.module_utils.system.own_directory import own_directory
 
 __all__ = [
@@ -213,6 +215,9 @@ def situation_of(instance: Instance, wanted: Wanted, fresh_install: bool) -> Sit
         disk = scan(Place(*(wanted.values.get(name, current[name]) for name in PLACE)))
     there = Place(*(wanted.values.get(name, current[name]) for name in PLACE))
     declared = None
+    require_mounted(host, [there.dir, there.aof_dir])
+    for one in {place, there}:
+        require_unshared(host, one, instance.pid, instance.path)
     if instance.running and there != place:
         lock_directory(there.dir)
         declared = scan(there)

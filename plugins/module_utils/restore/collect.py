@@ -14,6 +14,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.errors impo
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import live
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.sharing_reader import require_unshared
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import (
     ASK_SECONDS,
     login_at,
@@ -91,14 +92,7 @@ def read_target(config_file: str, login: Login, host: Host, unit: str, timeout: 
             "the directory that the server works in",
             "make it (role redis_server), then run again",
         )
-    others = [pid for pid in host.servers_in(place.dir) if pid != instance.pid]
-    if others:
-        raise Refusal(
-            "dir_is_shared",
-            f"process {others[0]} works in {place.dir} as well",
-            "a data directory that one server uses",
-            "give each server a dir of its own, or stop the other one, then run again",
-        )
+    require_unshared(host, place, instance.pid, config_file)
     aof = stated["appendonly"] == "yes"
     return Target(
         instance,

@@ -32,6 +32,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.temporary
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedEdit, read_includes, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
+from ansible_collections.redisops.recovery.plugins.module_utils.system.mounts_reader import covered, require_mounted
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
 
 __all__ = [
@@ -149,6 +150,15 @@ def _require_it_is_ours(instance: Instance, data_dir: str) -> None:
             "a config_file and a login that belong to the same server",
             f"set config_file: {started_with}, or set login_port to the server that uses {instance.path}",
         )
+    over = covered(instance.host, instance.pid, data_dir)
+    if over:
+        raise Refusal(
+            "mounted_over",
+            over,
+            "a process and a directory that are one",
+            f"umount what lies over {data_dir}, run again to have what the process holds saved; then merge the two sets of data by hand "
+            "(a backup of the process, and what the file system holds)",
+        )
     if instance.pid not in instance.host.servers_in(data_dir):
         raise Refusal(
             "other_host",
@@ -185,7 +195,7 @@ def _require_it_is_stopped(instance: Instance, login: Login) -> None:
 
 
 def _lock(instance: Instance) -> Instance:
-    """One run at a time on this data: from here on nobody else of ours changes it. The file is read anew then. Raises Refusal."""
+    """One run at a time on this data, which is there: from here on nobody else of ours changes it. The file is read anew then. Raises Refusal."""
     place: t.Optional[str] = None
     if instance.server is None:
         place = instance.in_file("dir")
@@ -193,6 +203,7 @@ def _lock(instance: Instance) -> Instance:
         with contextlib.suppress(CommandError):  # a login without that right is told so where it is asked for more
             place = instance.server.config_get("dir").get("dir")
     if place and os.path.isabs(place):
+        require_mounted(instance.host, [place, os.path.join(place, instance.in_file("appenddirname") or "")])
         lock_directory(place)
     text = read_text(instance.path)
     return dataclasses.replace(instance, text=text, directives=_directives(text, instance.path))

@@ -21,6 +21,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS, require_fits
 from ansible_collections.redisops.recovery.plugins.module_utils.server.directives import IMMUTABLE, PROTECTED, normal
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, Keyspace
+from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import render_drop_in
 
 __all__ = [
     "DeclaredUnit",
@@ -37,6 +38,7 @@ __all__ = [
     "require_start",
     "require_unit_file",
     "unit_problem",
+    "with_mounts",
 ]
 
 #: Directives whose effect does not depend on the process: a difference is no reason for a restart.
@@ -92,6 +94,18 @@ class DeclaredUnit:
     text: str
     enabled: bool
     data_mode: int
+
+
+def with_mounts(declared: DeclaredUnit, directories: t.Iterable[str]) -> DeclaredUnit:
+    """The unit, started only where the file systems of ``directories`` are mounted as well."""
+    words = declared.properties.get("RequiresMountsFor", "").split()
+    for directory in directories:
+        if not any(directory == word or directory.startswith(word.rstrip("/") + "/") for word in words):
+            words.append(directory)
+    if not words or not declared.properties:
+        return declared
+    properties = {**declared.properties, "RequiresMountsFor": " ".join(words)}
+    return dataclasses.replace(declared, properties=properties, text=render_drop_in(properties))
 
 
 def plan_unit(declared: DeclaredUnit, state: t.Mapping[str, str], drop_in: str, fresh: bool) -> list[Change]:

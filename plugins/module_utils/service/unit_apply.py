@@ -27,6 +27,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import DataFiles
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import start_loads
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.sharing_reader import require_unshared
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.collect import sentinel_listens
 from ansible_collections.redisops.recovery.plugins.module_utils.server.config_plan import FITS
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
@@ -67,6 +68,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.plan imp
     require_start,
     require_unit_file,
     unit_problem,
+    with_mounts,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import confinement_reasons
 from ansible_collections.redisops.recovery.plugins.module_utils.service.start import start_server
@@ -144,6 +146,7 @@ def read_state(declared: DeclaredUnit, host: Host, params: t.Mapping[str, t.Any]
     require_last_word(host, shown, params["drop_in"], declared.properties)
     instance = read_instance(params["config_file"], login, host, params["timeout"], fresh)
     in_file, start = _file_values(instance), shown.get("ExecStart", "")
+    declared = with_mounts(declared, _data_directories(in_file))
     overrides = command_line_overrides(start)
     pending = Pending(frozenset(params["pending"]), frozenset(params["pending_restart"])) if check else Pending()
     if not problem:
@@ -151,9 +154,18 @@ def read_state(declared: DeclaredUnit, host: Host, params: t.Mapping[str, t.Any]
             require_overrides(overrides, in_file)
         require_unit_file(start, params["config_file"])
     drop_in = host.read(declared.path) or ""
+    if in_file["dir"]:
+        require_unshared(host, disk_of(in_file), instance.pid, params["config_file"])
     if instance.text:
         require_paths(instance, unit, shown, drop_in, declared.properties)
     return State(declared, host, shown, problem is not None, drop_in, instance, in_file, overrides, pending)
+
+
+def _data_directories(in_file: t.Mapping[str, t.Optional[str]]) -> list[str]:
+    """Where the data is, behind links, as far as systemd can be told by a list of words."""
+    place = disk_of(in_file)
+    found = [os.path.realpath(path) for path in (place.dir, place.aof_dir)] if os.path.isabs(place.dir) else []
+    return [path for path in dict.fromkeys(found) if not set(path) & set(" \t%\\")]
 
 
 def _restart_reasons(state: State, always: bool) -> list[str]:

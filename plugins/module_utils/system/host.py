@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pwd
@@ -131,6 +132,24 @@ class Host:
         fields = (procfs.status_field(self.read(f"/proc/{pid}/status") or "", "Uid") or "").split()
         return int(fields[1]) if len(fields) > 1 else None
 
+    def servers(self) -> list[int]:
+        """Process ids of what may be a Redis server with data: no Sentinel, no tool."""
+        found = []
+        for name in os.listdir(self.path("/proc")):
+            if not name.isdigit():
+                continue
+            try:
+                executable = os.readlink(self.path(f"/proc/{name}/exe"))
+            except OSError:
+                continue
+            comm = (
+                self.read(f"/proc/{name}/comm") or ""
+            )  # one program has several names: of a check tool, exe may say redis-server
+            tool = "-check-" in comm or "[sentinel]" in (self.read(f"/proc/{name}/cmdline") or "")
+            if is_server_program(f"{os.path.basename(executable)} {comm}") and not tool:
+                found.append(int(name))
+        return found
+
     def servers_in(self, directory: str) -> list[int]:
         """Process ids of Redis servers whose working directory (Redis' ``dir``) is ``directory``.
 
@@ -141,17 +160,25 @@ class Host:
         except OSError:
             return []
         found = []
-        for name in os.listdir(self.path("/proc")):
-            if not name.isdigit():
-                continue
-            try:
-                executable = os.readlink(self.path(f"/proc/{name}/exe"))
-                here = os.stat(self.path(f"/proc/{name}/cwd"))
-            except OSError:
-                continue
-            program = os.path.basename(executable) + " " + (self.read(f"/proc/{name}/comm") or "")
-            if is_server_program(program) and os.path.samestat(here, wanted):
-                found.append(int(name))
+        for pid in self.servers():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(self.path(f"/proc/{pid}/cwd")), wanted):
+                    found.append(pid)
+        return found
+
+    def parent_of(self, pid: int) -> t.Optional[int]:
+        """The process that made process ``pid``; None where that cannot be read."""
+        parent = procfs.status_field(self.read(f"/proc/{pid}/status") or "", "PPid")
+        return int(parent) if parent else None
+
+    def open_inodes(self, pid: int) -> list[tuple[int, int]]:
+        """Device and inode of what process ``pid`` has open."""
+        found = []
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(self.path(f"/proc/{pid}/fd")):
+                with contextlib.suppress(OSError):
+                    status = os.stat(self.path(f"/proc/{pid}/fd/{descriptor}"))
+                    found.append((status.st_dev, status.st_ino))
         return found
 
     def began(self, pid: int) -> t.Optional[int]:

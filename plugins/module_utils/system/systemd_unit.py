@@ -11,6 +11,9 @@ import typing as t
 
 __all__ = ["command_line_overrides", "drop_in_values", "parse_show", "property_text", "render_drop_in"]
 
+#: Properties that systemd reads in [Unit] only.
+_OF_THE_UNIT = frozenset(["RequiresMountsFor"])
+
 
 def parse_show(output: str) -> dict[str, str]:
     """``systemctl show -p …``: one property a line; of a repeated one (ExecStart) the last counts."""
@@ -25,9 +28,11 @@ def property_text(value: t.Any) -> str:
 
 
 def render_drop_in(properties: t.Mapping[str, str]) -> str:
-    """A drop-in for the [Service] section, properties in the order given."""
-    lines = "".join(f"{name}={value}\n" for name, value in properties.items())
-    return f"# Managed by redisops.recovery; what stands here is put back by the next run.\n[Service]\n{lines}"
+    """A drop-in, properties in the order given: for the [Service] section, but for those that belong into [Unit]."""
+    unit = "".join(f"{name}={value}\n" for name, value in properties.items() if name in _OF_THE_UNIT)
+    lines = "".join(f"{name}={value}\n" for name, value in properties.items() if name not in _OF_THE_UNIT)
+    head = "# Managed by redisops.recovery; what stands here is put back by the next run.\n"
+    return f"{head}[Unit]\n{unit}[Service]\n{lines}" if unit else f"{head}[Service]\n{lines}"
 
 
 def drop_in_values(text: str) -> dict[str, str]:
