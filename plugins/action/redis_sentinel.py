@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.plugin_utils.inventory_addresses import InventoryAddresses
 
 _VARIABLES = ["redis_sentinel_address", "redis_replication_address", "ansible_host"]
@@ -31,30 +32,29 @@ class ActionModule(ActionBase):
             arguments["sentinels"] = [addresses.of(entry) for entry in sentinels]
             if arguments.get("failure_domains") is None:
                 arguments["failure_domains"] = self._domains(sentinels, addresses, task_vars.get("hostvars", {}))
-        mine = str(arguments.get("address") or self._own(sentinels, task_vars.get("inventory_hostname", "")))
-        arguments["address"] = addresses.member(addresses.of(mine), arguments.get("sentinels"))
-        if isinstance(arguments.get("primaries"), (list, tuple)):
-            arguments["primaries"] = [
-                self._primary(entry, addresses) if isinstance(entry, dict) else entry
-                for entry in arguments["primaries"]
-            ]
+        try:
+            mine = str(arguments.get("address") or addresses.own_name)
+            arguments["address"] = addresses.among(mine, sentinels, arguments.get("login_port", 26379))
+            if isinstance(arguments.get("primaries"), (list, tuple)):
+                arguments["primaries"] = [
+                    self._primary(entry, addresses) if isinstance(entry, dict) else entry
+                    for entry in arguments["primaries"]
+                ]
+        except Problem as problem:
+            return {**result, "failed": True, "msg": problem.message(), "code": problem.code, **problem.details}
         return {
             **result,
             **self._execute_module(module_name=self._task.action, module_args=arguments, task_vars=task_vars),
         }
 
     @staticmethod
-    def _own(sentinels: list[str], name: str) -> str:
-        """The managed host as it stands among the Sentinels, with its port: several may share an address."""
-        return next((one for one in sentinels if name in (one, one.rpartition(":")[0])), name)
-
-    @staticmethod
     def _primary(entry: dict[str, t.Any], addresses: InventoryAddresses) -> dict[str, t.Any]:
-        found = dict(entry)
+        found, named = dict(entry), []
         if isinstance(found.get("group_hosts"), (list, tuple)):
-            found["group_hosts"] = [addresses.of(str(member)) for member in found["group_hosts"]]
+            named = [str(member) for member in found["group_hosts"]]
+            found["group_hosts"] = addresses.all_of(named)
         if found.get("primary"):
-            found["primary"] = addresses.member(addresses.of(str(found["primary"])), found.get("group_hosts"))
+            found["primary"] = addresses.among(str(found["primary"]), named)
         return found
 
     @staticmethod

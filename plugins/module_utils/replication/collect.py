@@ -23,7 +23,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.connectio
     connect,
 )
 
-__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "login_at", "look", "sentinel_listens"]
+__all__ = ["ASK_SECONDS", "GroupHosts", "ask_sentinels", "login_at", "look", "require_own_address", "sentinel_listens"]
 
 
 #: Peers and Sentinels are on the same network: who does not answer by then is taken for absent.
@@ -109,6 +109,21 @@ class GroupHosts:
     def spelled(self, view: View) -> View:
         """``view`` with its upstream spelled as the member that it is."""
         return dataclasses.replace(view, upstream=self.of(view.upstream)) if view.upstream else view
+
+
+def require_own_address(group_hosts: GroupHosts, ports: t.Container[str]) -> None:
+    """The address that this server is taken for is not that of another one on this host. ``ports``: those it has itself. Raises Problem."""
+    host, port = split_endpoint(group_hosts.own)
+    twins = [
+        one for one in group_hosts.peers if split_endpoint(one)[0] == host and str(split_endpoint(one)[1]) in ports
+    ]
+    if twins and str(port) not in ports:
+        raise Problem(
+            "own_address_unclear",
+            f"this server is taken for {group_hosts.own}, and it listens as {twins[0]} does",
+            "to know which of the servers on that host this one is",
+            "set redis_replication_address: HOST:PORT for its host in the inventory, or address",
+        )
 
 
 def login_at(login: Login, address: str) -> Login:

@@ -15,6 +15,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.coll
     GroupHosts,
     ask_sentinels,
     look,
+    require_own_address,
     sentinel_listens,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan import (
@@ -23,6 +24,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.replication.plan
     backlog_bytes,
     decide,
     require_joinable,
+    require_same_role,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import (
     View,
@@ -49,12 +51,17 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 __all__ = ["Plan", "State", "apply", "plan_of", "read_state", "warnings_of"]
 
 
+#: Where the server says that it can be reached.
+_PORTS = ("port", "tls-port", "replica-announce-port")
+
+
 def decision_of(
     instance: Instance, group_hosts: GroupHosts, params: t.Mapping[str, t.Any]
 ) -> tuple[Decision, View, dict]:
     """Who is primary, this server's part, and everybody's by member. Raises Problem or Refusal."""
     login = instance.server.login
     me = group_hosts.spelled(view_of(instance.server.info(), group_hosts.own))
+    require_own_address(group_hosts, {instance.live.get(name, "") for name in _PORTS} | {str(login.port)})
     views = {peer: look(group_hosts, peer, login) for peer in group_hosts.peers}
     asked = Login(
         **{
@@ -68,6 +75,7 @@ def decision_of(
     named = agreed(ask_sentinels(params["sentinels"], name, asked, group_hosts), name)
     declared = group_hosts.of(GroupHosts.spelling(params["primary"])) if params["primary"] else None
     decision = decide(me, list(views.values()), named, declared)
+    require_same_role(me, decision)
     if me.role == "primary" and decision.primary != me.address and not named and sentinel_listens(instance.server):
         raise Refusal(
             "sentinel_not_asked", f"a Sentinel watches this server, and none of {params['sentinels'] or 'the sentinels'} could tell who is primary",

@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.replication.state import View, contains
 
-__all__ = ["Decision", "agreed", "backlog_bytes", "decide", "loss_window", "require_joinable"]
+__all__ = ["Decision", "agreed", "backlog_bytes", "decide", "loss_window", "require_joinable", "require_same_role"]
 
 #: Redis' own default; less would not survive the blink of a switch.
 SMALLEST_BACKLOG = 1024**2
@@ -37,6 +37,17 @@ def agreed(answers: t.Mapping[str, t.Optional[str]], name: str) -> t.Optional[st
             "or SENTINEL REMOVE and MONITOR",
         )  # fmt: skip
     return next(iter(named), None)
+
+
+def require_same_role(me: View, decision: Decision) -> None:
+    """A replica is not made a primary by a wrong address. Raises Refusal."""
+    if me.role == "replica" and decision.primary == me.address:
+        raise Refusal(
+            "own_address_unclear",
+            f"this server is taken for {me.address}, the primary ({decision.because}), and it is a replica of {me.upstream}",
+            "an address of this server that is no other server's",
+            "set redis_replication_address: HOST:PORT for its host in the inventory (or address); while a failover is under way, wait and run again",
+        )
 
 
 def _in_use(view: View, everybody: t.Sequence[View]) -> bool:
