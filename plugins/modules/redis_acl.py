@@ -39,11 +39,13 @@ options:
       preset:
         description:
           - The least rights for a task. V(replication) and V(sentinel) are the documented least for a replica on its primary and for
-            Sentinel on its servers. V(persistence) may save, rewrite the AOF and read state and settings (C(CONFIG GET) shows
-            C(masterauth)). V(monitoring) reads state. V(admin) may do all, and is what this collection needs for itself.
-          - V(application) may run all commands but the administrative and the dangerous ones; its keys have to be named in O(users[].rules).
+            Sentinel on its servers. V(persistence) may save, rewrite the AOF and read C(INFO). V(monitoring) reads state and no
+            settings, since C(CONFIG GET) shows C(masterauth), with which one is a replica and has all data. V(health) reads the settings as well, and
+            is for M(redisops.recovery.redis_health_info) and the timer of M(redisops.recovery.redis_metrics). V(admin) may do all, and is what this collection needs for itself.
+          - V(application) may run all commands but the administrative and the dangerous ones, and those that load and delete the functions
+            and scripts of all; its keys have to be named in O(users[].rules).
         type: str
-        choices: [admin, application, monitoring, persistence, replication, sentinel]
+        choices: [admin, application, health, monitoring, persistence, replication, sentinel]
       rules:
         description: Rules as C(ACL SETUSER) takes them, behind those of the preset. Selectors in parentheses are one rule.
         type: list

@@ -44,6 +44,12 @@ options:
     description: Service of redis_exporter on this host, such as V(prometheus-redis-exporter); it is restarted when its login changes. Empty for none.
     type: str
     default: ""
+  exporter_user:
+    description: What redis_exporter logs in as; a user with the ACL preset V(monitoring). Not given, it gets O(login_user).
+    type: str
+  exporter_password:
+    description: The password of O(exporter_user).
+    type: str
 seealso:
   - module: redisops.recovery.redis_health_info
   - module: redisops.recovery.redis_backup_schedule
@@ -100,6 +106,7 @@ file:
   type: str
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterable
@@ -139,6 +146,8 @@ SPEC = {
     "on_calendar": {"type": "str", "default": "*:0/1"},
     "weight": {"type": "int", "default": 20},
     "exporter_unit": {"type": "str", "default": ""},
+    "exporter_user": {"type": "str"},
+    "exporter_password": {"type": "str", "no_log": True},
 }
 PROGRAM = HOME
 SETTINGS = "/etc/redisops"
@@ -200,7 +209,10 @@ def body(module: AnsibleModule) -> dict:
     if params["state"] == "present":
         require_declaration(params, host)
         require_exporter(host, exporter_of(params), question.login)
-    pieces = pieces_of(params, target, question.login)
+    login = question.login
+    if params["exporter_user"]:
+        login = dataclasses.replace(login, user=params["exporter_user"], password=params["exporter_password"])
+    pieces = pieces_of(params, target, login)
     schedule = Schedule(host, PROGRAM, SYSTEM_UNITS, pieces)
     changes = schedule.changes()
     gone = params["state"] == "absent" and os.path.exists(target)

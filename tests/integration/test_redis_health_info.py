@@ -400,7 +400,7 @@ def test_the_preset_monitoring_is_enough(redis_server, ask):
     redis_server.write_conf("appendonly yes\n")
     redis_server.start()
     redis_server.fill(5)
-    redis_server.cli("ACL", "SETUSER", "watch", "on", ">w", *PRESETS["monitoring"])
+    redis_server.cli("ACL", "SETUSER", "watch", "on", ">w", *PRESETS["health"])
     redis_server.cli("ACL", "SETUSER", "default", ">all")
     redis_server.password = "all"
     redis_server.cli("CONFIG", "SET", "masterauth", "never-in-a-result")

@@ -284,10 +284,16 @@ def test_the_exporter_gets_its_login_and_is_restarted_when_that_changes(secured,
     done = metrics(**wanted)
     assert not done.failed, done.msg
     environment, drop_in = env_of(place), drop_in_of(place)
-    assert environment.read_text() == f'REDIS_ADDR="redis://127.0.0.1:{secured.port}"\nREDIS_PASSWORD="secret"\n'
+    assert environment.read_text() == (
+        f'REDIS_ADDR="redis://127.0.0.1:{secured.port}"\nREDIS_PASSWORD="secret"\nREDIS_EXPORTER_CONFIG_COMMAND="-"\n'
+    )
     assert environment.stat().st_mode & 0o777 == 0o600
     assert drop_in.read_text() == f"# redisops set orders\n[Service]\nEnvironmentFile={environment}\n"
     assert "restart prometheus-redis-exporter.service" in systemd.did
+    own = metrics(**wanted, exporter_user="exporter", exporter_password="least")
+    assert own.changed
+    assert 'REDIS_USER="exporter"\nREDIS_PASSWORD="least"\n' in environment.read_text()
+    assert metrics(**wanted).changed
     systemd.did.clear()
     assert not metrics(**wanted).changed
     assert metrics(**wanted, login_user="monitoring").changed
@@ -375,6 +381,7 @@ def test_the_exporter_gets_the_tls_files_or_is_refused_if_it_cannot_read_them(se
         predicted = dict(line.split("=", 1) for line in env_of(place, "exporter").read_text().splitlines())
         assert predicted == {
             "REDIS_ADDR": f'"rediss://127.0.0.1:{secured.port}"', "REDIS_PASSWORD": '"secret"',
+            "REDIS_EXPORTER_CONFIG_COMMAND": '"-"',
             "REDIS_EXPORTER_TLS_CA_CERT_FILE": f'"{names["ca_certs"]}"',
             "REDIS_EXPORTER_TLS_CLIENT_CERT_FILE": f'"{names["client_cert_file"]}"',
             "REDIS_EXPORTER_TLS_CLIENT_KEY_FILE": f'"{names["client_key_file"]}"',

@@ -23,14 +23,15 @@ TASKS = {
         ["SET catalogue:1 x", "GET other", "FLUSHALL", "KEYS *", "CONFIG GET dir", "ACL LIST", "SHUTDOWN", "REPLICAOF NO ONE", "BGSAVE"],
     ),
     "backup": (
-        ["BGSAVE SCHEDULE", "BGREWRITEAOF", "LASTSAVE", "INFO", "CONFIG GET dir", "PING"],
-        ["GET shop:1", "SET shop:1 x", "DEL shop:1", "FLUSHALL", "CONFIG SET save x", "SAVE", "SHUTDOWN", "ACL LIST", "KEYS *", "REPLICAOF NO ONE"],
+        ["BGSAVE SCHEDULE", "BGREWRITEAOF", "LASTSAVE", "INFO", "PING"],
+        ["GET shop:1", "SET shop:1 x", "DEL shop:1", "FLUSHALL", "CONFIG GET dir", "CONFIG SET save x",
+         "SAVE", "SHUTDOWN", "ACL LIST", "KEYS *", "REPLICAOF NO ONE"],
     ),
     "replication": (["PING", "REPLCONF listening-port 1"], ["GET shop:1", "INFO", "FLUSHALL", "KEYS *", "CONFIG GET dir"]),
     "watch": (["PING", "INFO", "ROLE", "PUBLISH __sentinel__:hello x"], ["GET shop:1", "CONFIG SET save x", "FLUSHALL", "SHUTDOWN", "ACL LIST"]),
     "exporter": (
-        ["INFO", "CONFIG GET maxmemory", "SLOWLOG GET", "LATENCY LATEST", "DBSIZE"],
-        ["GET shop:1", "CONFIG SET save x", "FLUSHALL", "SLOWLOG RESET"],
+        ["INFO", "SLOWLOG GET", "LATENCY LATEST", "DBSIZE"],
+        ["GET shop:1", "CONFIG GET masterauth", "CONFIG SET save x", "FLUSHALL", "SLOWLOG RESET"],
     ),
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ __all__ = [
     "require_dependents",
     "require_own_login",
     "require_replays",
+    "require_typable",
 ]  # fmt: skip
 
 #: Off is out, whatever its rights; it keeps them all, because Redis replays the transactions of its AOF as this user (see require_replays).
@@ -53,6 +54,18 @@ _NEEDS = {"replica": LINK, "sentinel": SENTINEL}
 
 def _rule(name: str, detected: str, do: str) -> Problem:
     return Problem("acl_rule", f"user {name}: {detected}", "rules as ACL SETUSER takes them", do)
+
+
+def require_typable(what: str, text: t.Optional[str], do: str) -> None:
+    """No control character is in a password: it would be one that nobody can type, most often of the line end of a file. Raises Problem."""
+    found = next((char for char in text or "" if ord(char) < 32 or ord(char) == 127), None)
+    if found is not None:
+        raise Problem(
+            "invalid_value",
+            f"{what} holds a control character ({found!r}), as a file's line end that came along",
+            "a password as people and clients give it",
+            f"{do}; a lookup takes rstrip=true, a vault or a secret store is to hold no newline",
+        )
 
 
 def _require_rules(name: str, rules: t.Sequence[str], preset: t.Optional[str]) -> None:
@@ -76,6 +89,8 @@ def _require_way_in(name: str, user: t.Mapping[str, t.Any], passwords: t.Sequenc
             "acl_no_password", f"user {name} is enabled and has no password: nobody could log in as {name}", "a way in",
             "set passwords, or nopass: true, or enabled: false",
         )  # fmt: skip
+    for password in passwords:
+        require_typable(f"a password of user {name}", password, f"correct passwords of {name}")
     if not all(passwords):
         raise Problem(
             "acl_no_password", f"user {name} has an empty password", "passwords that are not empty", "correct passwords"

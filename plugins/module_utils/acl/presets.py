@@ -14,16 +14,29 @@ SENTINEL = (
     "multi", "slaveof", "ping", "exec", "subscribe", "config|rewrite", "role", "publish", "info", "client|setname", "client|kill",
     "script|kill",
 )  # fmt: skip
+#: What says how a server does, and none of its settings: CONFIG GET shows masterauth, which is worth all data.
+_STATE = (
+    "ping", "info", "client|list", "client|setname", "dbsize", "lastsave", "role", "time", "slowlog|get", "slowlog|len",
+    "latency|latest", "latency|histogram", "memory|stats", "cluster|info", "cluster|nodes", "cluster|slots",
+)  # fmt: skip
+#: Libraries and scripts are every application's of the server; neither @admin nor @dangerous has these.
+_OF_ALL = (
+    "function|load",
+    "function|delete",
+    "function|flush",
+    "function|restore",
+    "function|kill",
+    "script|flush",
+    "script|kill",
+)
 PRESETS = {
     "admin": ("~*", "&*", "+@all"),
     # Keys and channels are the application's own to declare.
-    "application": ("+@all", "-@admin", "-@dangerous"),
-    "monitoring": (
-        "-@all", "+ping", "+info", "+config|get", "+client|list", "+client|setname", "+dbsize", "+lastsave", "+role", "+time",
-        "+slowlog|get", "+slowlog|len", "+latency|latest", "+latency|histogram", "+memory|stats", "+cluster|info", "+cluster|nodes",
-        "+cluster|slots",
-    ),
-    "persistence": ("-@all", "+ping", "+bgsave", "+bgrewriteaof", "+lastsave", "+info", "+config|get"),
+    "application": ("+@all", "-@admin", "-@dangerous", *(f"-{name}" for name in _OF_ALL)),
+    # The settings as well: for what runs as root on the server's own host, redis_health_info and the timer of its metrics.
+    "health": ("-@all", *(f"+{name}" for name in (*_STATE, "config|get"))),
+    "monitoring": ("-@all", *(f"+{name}" for name in _STATE)),
+    "persistence": ("-@all", "+ping", "+bgsave", "+bgrewriteaof", "+lastsave", "+info"),
     "replication": ("-@all", *(f"+{name}" for name in LINK)),
     "sentinel": ("&*", "-@all", *(f"+{name}" for name in SENTINEL)),
 }  # fmt: skip

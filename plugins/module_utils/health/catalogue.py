@@ -25,7 +25,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
     ),
     "server_unseen": (
         "what cannot be asked cannot be judged",
-        "give the module a login that may +ping +info +config|get (ACL preset monitoring), and python3-redis on the host",
+        "give the module a login that may +ping +info +config|get (ACL preset health), and python3-redis on the host",
     ),
     "server_loading": (
         "until the data is loaded every command is refused",
@@ -33,7 +33,7 @@ MEANINGS: t.Mapping[str, tuple[str, str]] = {
     ),
     "facts_missing": (
         "without it the findings that need it are not known",
-        "give the user +info and +config|get (ACL preset monitoring); an older or newer server may not have the field",
+        "give the user +info and +config|get (ACL preset health); an older or newer server may not have the field",
     ),
     # --- the objectives, and what a power cut would cost ---
     "no_persistence": (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.redisops.recovery.plugins.module_utils.acl.plan import require_typable
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.create import Settings
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.job import Job
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.repositories import Elsewhere
@@ -36,7 +37,9 @@ def connection_spec() -> dict[str, dict[str, t.Any]]:
 
 
 def login_of(params: t.Mapping[str, t.Any]) -> Login:
-    """The connection options of a module's parameters."""
+    """The connection options of a module's parameters. Raises Problem."""
+    for name in ("login_user", "login_password"):  # login_previous_password may: it is the way out of such a password
+        require_typable(name, params[name], f"correct {name}")
     return Login(
         host=params["login_host"],
         port=params["login_port"],

@@ -34,7 +34,8 @@ _FILE = re.compile(r"EnvironmentFile=(.+)")
 
 def _environment(login: Login) -> str:
     """What redis_exporter reads, as systemd's EnvironmentFile=."""
-    values = {"REDIS_USER": login.user, "REDIS_PASSWORD": login.password}
+    # "-": it asks for no CONFIG GET, which its user may not run (preset monitoring).
+    values = {"REDIS_USER": login.user, "REDIS_PASSWORD": login.password, "REDIS_EXPORTER_CONFIG_COMMAND": "-"}
     if login.unix_socket:
         values = {"REDIS_ADDR": f"unix://{login.unix_socket}", **values}
     else:

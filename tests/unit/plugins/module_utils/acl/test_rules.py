@@ -180,7 +180,7 @@ def test_this_collection_asks_for_all_that_it_sends():
 def test_presets_hold_no_more_than_their_task():
     assert {rule for rule in PRESETS["replication"] if rule[0] == "+"} == {f"+{name}" for name in LINK}
     assert {rule for rule in PRESETS["sentinel"] if rule[0] == "+"} == {f"+{name}" for name in SENTINEL}
-    for name in ("persistence", "monitoring", "replication", "sentinel"):
+    for name in ("health", "persistence", "monitoring", "replication", "sentinel"):
         assert PRESETS[name].count("-@all") == 1
         assert not any(rule.startswith("+@") or "~" in rule for rule in PRESETS[name])
 
