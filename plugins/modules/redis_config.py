@@ -121,6 +121,11 @@ limited:
   type: list
   elements: dict
   sample: [{"directive": "maxclients", "declared": 50000, "effective": 19968}]
+paths:
+  description: What is declared of C(logfile), C(unixsocket) and C(aclfile); for O(redisops.recovery.redis_service#module:pending_paths).
+  returned: success
+  type: dict
+  sample: {"logfile": "/var/log/redis/redis.log"}
 pending:
   description: Directives that this run changes, or would change in check mode; for O(redisops.recovery.redis_service#module:pending).
   returned: success
@@ -198,6 +203,8 @@ TLS = (
     "tls-port", "tls-cert-file", "tls-key-file", "tls-key-file-pass", "tls-ca-cert-file", "tls-auth-clients", "tls-replication", "tls-cluster",
     "tls-protocols",
 )  # fmt: skip
+#: Where the server writes besides its data: a confined unit has to let it.
+PATHS = ("logfile", "unixsocket", "aclfile")
 NOT_OURS = {
     **dict.fromkeys(
         PERSISTENCE, "it belongs to redisops.recovery.redis_persistence, which changes it without losing data"
@@ -340,6 +347,7 @@ def body(module: AnsibleModule) -> dict:
     ]
     return result_of(
         plan.changes,
+        paths={name: value for name, value in state.wanted.items() if name in PATHS},
         pending=pending_names(plan.config.changes),
         restart_required=plan.config.restart_required,
         limited=plan.config.limited,

@@ -41,7 +41,9 @@ options:
     type: str
     default: zz-redisops.conf
   properties:
-    description: What the C([Service]) section of the drop-in says. C(UMask) is four octal digits in quotes; a number is taken as the umask itself.
+    description:
+      - What the C([Service]) section of the drop-in says. C(RequiresMountsFor) goes into C([Unit]), and gets what the configuration file names
+        as C(dir) and as the AOF's directory, behind links. C(UMask) is four octal digits in quotes; a number is taken as the umask itself.
     type: dict
     default: {}
   confinement:
@@ -72,6 +74,12 @@ options:
     type: list
     elements: str
     default: []
+  pending_paths:
+    description:
+      - RV(redisops.recovery.redis_config#module:paths) of the tasks before this one. In check mode they stand in no file yet, and whether the
+        unit, confined as declared, could use them is asked all the same. Ignored otherwise.
+    type: dict
+    default: {}
   restart:
     description:
       - V(if_needed) restarts a process that differs from its file or unit; V(never) only reports it; V(always) restarts it in any case, with the
@@ -199,6 +207,7 @@ SPEC = {
     "enabled": {"type": "bool", "default": True},
     "pending": {"type": "list", "elements": "str", "default": []},
     "pending_restart": {"type": "list", "elements": "str", "default": []},
+    "pending_paths": {"type": "dict", "default": {}},
     "restart": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "if_needed"},
     "fresh_install": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 3600},

@@ -26,6 +26,7 @@ PLAYBOOK_OPTIONS: dict[str, dict[str, t.Any]] = {
         "allow_unverified",
         "allow_other_server",
         "drift_fails",
+        "first_look",
         "test_load",
         "report_drift",
         "summary",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import types
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
@@ -87,11 +88,16 @@ def disk_of(values: t.Mapping[str, t.Optional[str]]) -> Place:
 
 
 def require_paths(
-    instance: Instance, unit: str, state: t.Mapping[str, str], drop_in: str, declared: t.Mapping[str, str]
+    instance: Instance,
+    unit: str,
+    state: t.Mapping[str, str],
+    drop_in: str,
+    declared: t.Mapping[str, str],
+    pending: t.Mapping[str, str] = types.MappingProxyType({}),
 ) -> None:
     """Confined as ``declared``, the server must reach what its file names. Raises Refusal.
 
-    ``drop_in`` is the text of ours as it is now: its paths are not the package's.
+    ``drop_in`` is the text of ours as it is now: its paths are not the package's. ``pending``: what the file will name.
     """
     ours = set(drop_in_values(drop_in).get("ReadWritePaths", "").split())
     packaged = [word for word in state.get("ReadWritePaths", "").split() if word not in ours]
@@ -99,7 +105,7 @@ def require_paths(
     packaged += [os.path.realpath(word.lstrip("-+")) for word in packaged + declared.get("ReadWritePaths", "").split()]
     stated = {"dir": instance.in_file("dir"), "config_file": os.path.dirname(os.path.realpath(instance.path))}
     for name in ("logfile", "unixsocket", "aclfile"):
-        path = instance.in_file(name)
+        path = pending.get(name, instance.in_file(name))
         stated[name] = os.path.dirname(path) if path and path.startswith("/") and path != "/dev/null" else None
     writes = {name: os.path.realpath(path) for name, path in stated.items() if path and os.path.isabs(path)}
     require_reachable(declared, " ".join(packaged), writes, unit)

@@ -157,7 +157,7 @@ def read_state(declared: DeclaredUnit, host: Host, params: t.Mapping[str, t.Any]
     if in_file["dir"]:
         require_unshared(host, disk_of(in_file), instance.pid, params["config_file"])
     if instance.text:
-        require_paths(instance, unit, shown, drop_in, declared.properties)
+        require_paths(instance, unit, shown, drop_in, declared.properties, params["pending_paths"] if check else {})
     return State(declared, host, shown, problem is not None, drop_in, instance, in_file, overrides, pending)
 
 
