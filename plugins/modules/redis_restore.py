@@ -28,7 +28,8 @@ options:
       - V(present) restores O(backup).
       - V(rolled_back) puts back what the last restore replaced. What was there is kept in turn.
       - V(cleaned) deletes what restores have left to go back to.
-      - V(failover_blocked) lets no replica of a cluster take over while its primary is restored (live only; nothing on other servers);
+      - V(failover_blocked) lets no replica of a cluster take over while its primary is restored (live only; nothing on other servers). A timer on
+        the host holds a replica that restarts meanwhile again, and lets it go by itself two hours later, should nobody have;
         V(failover_allowed) takes that back and waits until the replica has copied its primary.
     type: str
     choices: [present, rolled_back, cleaned, failover_blocked, failover_allowed]
@@ -380,7 +381,9 @@ HELD = "/run/redisops"
 
 def _hold(module: AnsibleModule, wanted: bool) -> dict:
     target = target_of(module.params)
-    changes = set_failover_hold(target.instance.server, wanted, HELD, module.params["timeout"], module.check_mode)
+    changes = set_failover_hold(
+        target.instance.server, wanted, HELD, module.params["timeout"], module.check_mode, target.host
+    )
     return result_of(changes, plan={}, kept="", seconds=None, keys={"before": target.keys, "after": target.keys})
 
 

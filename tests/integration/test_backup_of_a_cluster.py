@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 
@@ -81,14 +82,20 @@ def _back_up(call_module, store):
     return run
 
 
+@pytest.fixture(name="unit_of")
+def _unit_of():
+    units: dict[int, PretendedUnit] = {}
+    return lambda server: units.setdefault(server.port, PretendedUnit(server))
+
+
 @pytest.fixture(name="restore")
-def _restore(call_module, monkeypatch, store):
+def _restore(call_module, monkeypatch, store, unit_of):
     from ansible_collections.redisops.recovery.plugins.modules import redis_restore
 
     real = redis_restore.Host
 
     def run(server, check=False, **options):
-        monkeypatch.setattr(redis_restore, "Host", lambda: real("/", PretendedUnit(server).run))
+        monkeypatch.setattr(redis_restore, "Host", lambda: real("/", unit_of(server).run))
         wanted = {"directory": str(store), "group_name": "shop", **options}
         return call_module("redis_restore", check=check, **server.params(unit="redis", **wanted))
 
@@ -250,3 +257,63 @@ def test_a_stopped_replica_of_a_cluster_is_not_restored(cluster, back_up, restor
     for check in (True, False):
         done = restore(replica, check=check, group_name=f"shop.{LOW}")
         assert (done.failed, done.code in ("is_replica", "slots_differ")) == (True, True), done.msg
+
+
+def test_what_holds_a_replica_ends_by_itself(cluster, restore, tmp_path, monkeypatch, unit_of):
+    """The timer's script, run by sh next to a systemctl that only notes: no controller, and none of our Python."""
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    notes, tools = tmp_path / "run", tmp_path / "tools"
+    monkeypatch.setattr(redis_restore, "HELD", str(notes))
+    tools.mkdir()
+    (tools / "systemctl").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/did\n')
+    (tools / "systemctl").chmod(0o755)
+    _low, _high, replica = cluster("n", replicas=1)
+    replica.cli("ACL", "SETUSER", "mender", "on", ">it's $HOME", "~*", "&*", "+@all")
+    login = {"login_user": "mender", "login_password": "it's $HOME"}
+    assert restore(replica, state="failover_blocked", **login).changed
+
+    def tick() -> str:
+        script = unit_of(replica).scripts[-1]
+        assert "it's" not in script  # nor in any process list
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], capture_output=True, text=True, check=False, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return replica.config("cluster-replica-no-failover")
+
+    assert (notes / f"failover-blocked-{replica.port}.auth").stat().st_mode & 0o777 == 0o600
+    assert tick() == "yes"
+    replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "no")  # as after a restart: it was live only
+    assert tick() == "yes"
+    (notes / f"failover-blocked-{replica.port}.until").write_text("1\n")
+    assert tick() == "no"
+    assert list(notes.iterdir()) == []
+    assert (tmp_path / "did").read_text() == f"stop redisops-failover-blocked-{replica.port}.timer\n"
+
+
+def test_a_replica_that_restarted_while_it_was_held_is_told(cluster, restore, tmp_path, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    monkeypatch.setattr(redis_restore, "HELD", str(tmp_path / "run"))
+    _low, _high, replica = cluster("n", replicas=1)
+    assert restore(replica, state="failover_blocked").changed
+    replica.restart()
+    wait(lambda: replica.info("master_link_status") == "up")
+    replica.cli("CONFIG", "SET", "cluster-replica-no-failover", "yes")  # as the timer does
+    done = restore(replica, state="failover_allowed")
+    assert not done.failed, done.msg
+    assert "it restarted while it was held" in done.actions[0]
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_without_the_timer_nothing_is_held(cluster, restore, tmp_path, monkeypatch, unit_of):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_restore
+
+    monkeypatch.setattr(redis_restore, "HELD", str(tmp_path / "run"))
+    _low, _high, replica = cluster("n", replicas=1)
+    unit_of(replica).no_timers = True
+    done = restore(replica, state="failover_blocked")
+    assert (done.failed, done.code) == (True, "hold_failed")
+    assert replica.config("cluster-replica-no-failover") == "no"
+    assert list((tmp_path / "run").iterdir()) == []

@@ -10,7 +10,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 
 
 class PretendedUnit:
-    """``did``: what was done to the unit. ``broken``: its next start fails. A start fails while the unit is held, as systemd would let it."""
+    """``did``: what was done to the unit. ``broken``: its next start fails. ``no_timers``: systemd-run fails. A start fails while the unit is held, as systemd would let it."""
 
     def __init__(self, server: t.Any) -> None:
         self.server = server
@@ -18,6 +18,8 @@ class PretendedUnit:
         self.did: list[str] = []
         self.broken = False
         self.timers: list[str] = []
+        self.scripts: list[str] = []
+        self.no_timers = False
 
     def pid(self) -> int:
         process = self.server.process
@@ -41,7 +43,10 @@ class PretendedUnit:
 
     def run(self, *args: str, **more: t.Any) -> Completed:
         if args[0] == "systemd-run":
+            if self.no_timers:
+                return Completed(1, "Failed to start transient timer unit")
             self.timers.append(args[2])
+            self.scripts.append(args[-1])
             return Completed(0, "")
         if args[0] != "systemctl":
             return run_command(*args, **more)
