@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves all of it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules molecule fuzz test demo demo-down clean bench
+.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules molecule fuzz walk test demo demo-down clean bench
 
 # Byte code makes each start of Ansible three times faster; some environments forbid it by this variable.
 unexport PYTHONDONTWRITEBYTECODE
@@ -53,10 +53,13 @@ need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: this mounts small file systems and builds images, so it has to run as root: sudo make test" >&2; exit 1; }
 
 modules: setup-redis ## every module against a real redis-server on loopback, what happens when it is cut off, and the report in a browser
-	$(PYTEST) -q -n $(WORKERS) --dist worksteal tests/faults tests/integration tests/fuzz tests/browser
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal tests/faults tests/integration tests/walk tests/fuzz tests/browser
 
 fuzz: setup-redis ## changed files, read by our readers and by a real Redis; SECONDS=600 says how long, SEED=7 makes the same files again
 	@python tests/fuzz/run.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
+
+walk: need-root setup-redis ## steps that nobody scripted on a real server, each module among them; STEPS=2000 says how many, SEED=7 chooses the same again
+	@nice -n 10 python -m tests.walk.run --steps $(or $(STEPS),500) $(if $(SEED),--seed $(SEED)) --aloud
 
 molecule: images ## roles and playbooks on systemd hosts; SCENARIOS="default drift" picks, JOBS=1 shows all of their output as it comes
 	@python tests/tools/scenarios.py --jobs $(JOBS) $(SCENARIOS)
