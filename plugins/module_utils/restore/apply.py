@@ -63,7 +63,7 @@ __all__ = [
 
 def _require_target(target: Target) -> None:
     """What every way of bringing data asks of the server that it is brought to. Raises Refusal."""
-    restore_plan.require_role(target.follower, target.watched)
+    restore_plan.require_role(target.follower)
     require_plain(target)
     require_exchange(target.place.dir)
 
@@ -128,7 +128,7 @@ def require_backup_fits(
     restore_plan.require_fits(
         manifest, space.f_bavail * space.f_frsize, memory, used, _limit(target, "maxmemory"), test_load
     )
-    return {
+    plan = {
         "backup": backup.label,
         "taken_at": manifest.taken_at,
         "bytes": manifest.bytes,
@@ -140,6 +140,8 @@ def require_backup_fits(
         "replaces": target.keys_text,
         "seconds_away": restore_plan.predicted_seconds(backup.proof.get("load_seconds"), info),
     }
+    restore_plan.require_unwatched(target.watched, plan)
+    return plan
 
 
 def bring(target: Target, backup: Backup, test_load: bool) -> Done:
@@ -201,7 +203,9 @@ def require_point_fits(target: Target, point: Point) -> dict[str, t.Any]:
             f"{2 * point.bytes} bytes (twice what is put together); what is there now is kept",
             "make room, or have a larger disk",
         )
-    return {**point.plan, "bytes": point.bytes, "replaces": target.keys_text}
+    plan = {**point.plan, "bytes": point.bytes, "replaces": target.keys_text}
+    restore_plan.require_unwatched(target.watched, plan)
+    return plan
 
 
 def bring_point(target: Target, point: Point) -> Done:
@@ -252,6 +256,7 @@ def require_put_back(target: Target, rollback_copy: RollbackCopy) -> None:
             "appendonly as it was then",
             f"set appendonly {'yes' if rollback_copy.aof else 'no'} first (redis_persistence)",
         )
+    restore_plan.require_unwatched(target.watched, {"backup": rollback_copy.label, "from": rollback_copy.path})
 
 
 def put_back(target: Target, rollback_copy: RollbackCopy) -> Done:

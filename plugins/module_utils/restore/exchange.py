@@ -93,7 +93,7 @@ def _stop(target: Target, hold: UnitHold, server: t.Optional[Server]) -> None:
 
 
 def _require_still_primary(info: Info) -> None:
-    require_role("its role is replica by now" if info.text("role") == "slave" else "", "")
+    require_role("its role is replica by now" if info.text("role") == "slave" else "")
 
 
 def _not_what_came(target: Target, aof: bool, came: str, keys: t.Optional[int], info: Info) -> str:

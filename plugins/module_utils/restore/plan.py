@@ -20,6 +20,7 @@ __all__ = [
     "require_not_less",
     "require_role",
     "require_target",
+    "require_unwatched",
 ]
 
 
@@ -61,8 +62,8 @@ def require_target(
         )
 
 
-def require_role(follower: str, watched: str) -> None:
-    """Whether what is brought to this server would stay; both in words, empty where nothing speaks against it. Raises Refusal."""
+def require_role(follower: str) -> None:
+    """Whether what is brought to this server would stay; in words, empty where nothing makes it a replica. Raises Refusal."""
     if follower:
         raise Refusal(
             "is_replica",
@@ -70,12 +71,18 @@ def require_role(follower: str, watched: str) -> None:
             "the primary of the group",
             "restore on the primary; its replicas follow",
         )
+
+
+def require_unwatched(watched: str, plan: t.Mapping[str, t.Any]) -> None:
+    """Whether nobody promotes a replica meanwhile; in words, empty where nobody does. Asked last: a look that comes before Sentinels rest has
+    been told all else by then, and ``plan`` comes with the refusal. Raises Refusal."""
     if watched:
         raise Refusal(
             "primary_is_watched",
             f"{watched}: while it is restored a replica with the present data would be promoted, and what is restored would be thrown away",
             "Sentinels that rest, and replicas of a cluster that are held",
             "run the playbook redisops.recovery.restore (in a cluster restore_cluster), which stops or holds them first and lets them go last",
+            plan=dict(plan),
         )
 
 
