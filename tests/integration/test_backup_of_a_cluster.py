@@ -232,12 +232,12 @@ def test_a_primary_whose_replica_may_take_over_is_not_restored(cluster, back_up,
     had = keys(low)
     low.cli("FLUSHALL")
     wait(lambda: keys(replica) == 0)
-    before, pid = low.tree(), low.process.pid
+    before, pid = sorted(low.data.rglob("*")), low.process.pid
     for check in (True, False):
         done = restore(low, check=check)
         assert (done.failed, done.code) == (True, "primary_is_watched"), done.msg
         assert address(replica) in done.msg
-        assert (low.tree(), low.process.pid) == (before, pid)
+        assert (sorted(low.data.rglob("*")), low.process.pid) == (before, pid)
     assert not restore(replica, state="failover_blocked").failed
     done = restore(low)
     assert not done.failed, done.msg
