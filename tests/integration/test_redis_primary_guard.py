@@ -291,3 +291,47 @@ def test_silent_peers_do_not_add_up(guard):
         began = time.monotonic()
         code, words = guard.asked()
     assert (code, time.monotonic() - began < 15) == (0, True), words
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("left", ["one key", "a function", "one key in an AOF"])
+def test_a_key_of_its_own_makes_no_primary_of_an_empty_one(guard, left, new_redis):
+    """The replica holds 1000 keys; by size alone what is left passes for a copy of it."""
+    guard.set_up()
+    other = new_redis("other")
+    other.write_conf("appendonly yes\n" if left == "one key in an AOF" else "")
+    other.start()
+    if left == "a function":
+        other.cli("FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function() return 1 end)")
+    else:
+        other.cli("SET", "heartbeat", "1")
+    other.cli("SAVE")
+    guard.lose_the_disk()
+    other.stop()
+    shutil.rmtree(guard.primary.data)
+    shutil.copytree(other.data, guard.primary.data)
+    guard.primary.write_conf("appendonly yes\n" if left == "one key in an AOF" else "")
+    code, words = guard.asked()
+    assert (code, "keys to load" in words or "nothing to load" in words) == (75, True), words
+    assert guard.replica.raw("DBSIZE") == "1000"
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(("how", "may"), [(signal.SIGKILL, False), (signal.SIGTERM, True)])
+def test_an_rdb_file_that_is_far_behind_its_replica_is_no_start(guard, how, may):
+    """The same keys, overwritten since the last save: a start would take the new values from the replica."""
+    primary = guard.primary
+    primary.write_conf("save 3600 1\n")
+    guard.set_up()
+    primary.cli("CONFIG", "SET", "save", "3600 1")
+    primary.cli("CONFIG", "SET", "appendonly", "no")
+    primary.cli("SAVE")
+    shutil.rmtree(primary.data / "appendonlydir")
+    primary.cli("EVAL", "for i=1,1000 do redis.call('SET', 'key:'..i, string.rep('n', 3000)) end", "0")
+    deadline = time.monotonic() + 20
+    while guard.replica.info("slave_repl_offset") != primary.info("master_repl_offset"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    primary.stop(how)
+    code, words = guard.asked()
+    assert (code == 0, "bytes of writes behind" in words) == (may, not may), words
