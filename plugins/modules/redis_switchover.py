@@ -60,6 +60,12 @@ options:
     description: Bytes that a replica may be behind before writes are paused.
     type: int
     default: 10485760
+  allow_newer:
+    description:
+      - Whether a replica of a later release than the primary's may take over, as the playbook rolling_upgrade needs it. The old primary can then
+        follow only as long as no full copy is needed, so it is to be upgraded next. One of an earlier release never takes over.
+    type: bool
+    default: false
   timeout:
     description: Longest wait, in seconds, until all other hosts of the group are linked to the new primary.
     type: int
@@ -173,6 +179,7 @@ SPEC = {
     "sentinel_user": {"type": "str"},
     "sentinel_password": {"type": "str", "no_log": True},
     "max_behind": {"type": "int", "default": 10485760},
+    "allow_newer": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 120},
 }
 #: For the one that shall be promoted, while Sentinel chooses; what a cut leaves behind is a preference, no harm.
@@ -278,7 +285,7 @@ def body(module: AnsibleModule) -> dict:
     if params["sentinels"]:
         require_sentinels(sentinels, len(params["sentinels"]), primary.address)
     state = State(servers, group_hosts, primary, views, sentinels, asked)
-    target = choose(primary, candidates_of(state), wanted, params["max_behind"])
+    target = choose(primary, candidates_of(state), wanted, params["max_behind"], params["allow_newer"])
     if target.view.address == primary.address:
         return result_of([], gap_ms=None, from_primary=primary.address, to_primary=primary.address)
     words = f"pause writes on {primary.address}, wait until {target.view.address} has every byte, promote it, let writes go on"

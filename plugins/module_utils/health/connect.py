@@ -16,7 +16,12 @@ __all__ = ["reached"]
 #: Seconds; a server that stands still for longer is silent.
 _PATIENCE = 10.0
 #: What says nothing of the server: it is the one who asks that is at fault.
-_SILENT = {"server_down": "server_down", "not_redis": "server_not_responding"}
+_SILENT = {
+    "server_down": "server_down",
+    "not_redis": "server_not_responding",
+    "server_silent": "server_not_responding",
+    "server_busy": "server_not_responding",
+}
 
 
 def reached(login: Login) -> tuple[t.Optional[Server], str, str, bool]:
@@ -28,8 +33,7 @@ def reached(login: Login) -> tuple[t.Optional[Server], str, str, bool]:
     try:
         return connect(login, _PATIENCE), "", "", False
     except Problem as problem:
-        # A server in the middle of a script that does not end answers BUSY to everything.
-        code = "server_not_responding" if ": BUSY" in problem.detected else _SILENT.get(problem.code, "server_unseen")
-        return None, code, problem.detected, problem.code == "login_failed"
+        code = _SILENT.get(problem.code, "server_unseen")
+        return None, code, problem.detected, problem.code in ("login_failed", "server_busy")
     except (OSError, ValueError) as error:  # a certificate that is none
         return None, "server_unseen", f"TLS fails: {error}", False

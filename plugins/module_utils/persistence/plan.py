@@ -355,6 +355,9 @@ def crash_loss(
             "always": (0, "every write is synced before it is acknowledged"),
             "everysec": (2, "synced every second; a write may wait one second more while a sync is under way"),
         }.get(values.get("appendfsync", ""), (30, "left to the kernel, which usually writes back within 30 seconds"))
+        if values.get("no-appendfsync-on-rewrite") == "yes":
+            seconds = max(seconds, 30)
+            how += "; no-appendfsync-on-rewrite: nothing is synced while a rewrite or a save runs, and the kernel writes back within 30 seconds"
         return {
             "seconds": seconds,
             "writes": None,

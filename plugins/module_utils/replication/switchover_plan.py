@@ -36,7 +36,12 @@ class SentinelView:
     primary: str = ""
 
 
-def _fault(view: View, primary: View, max_behind: int) -> str:
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _fault(view: View, primary: View, max_behind: int, newer: bool) -> str:
+    """What keeps a replica from taking over. ``newer``: one of a later release may, as in an upgrade; one of an earlier never."""
     behind = primary.offset - view.offset
     if view.role == "unreachable":
         return f"does not answer: {view.because}"
@@ -46,7 +51,7 @@ def _fault(view: View, primary: View, max_behind: int) -> str:
         return "has no link to the primary"
     if behind > max_behind:
         return f"is {behind} bytes behind, more than {max_behind}"
-    if view.version != primary.version:
+    if view.version != primary.version and not (newer and _numbers(view.version) > _numbers(primary.version)):
         return f"runs Redis {view.version}, the primary {primary.version}"
     return ""
 
@@ -63,11 +68,15 @@ def require_set(views: t.Sequence[View]) -> View:
     return primaries[0]
 
 
-def choose(primary: View, others: t.Sequence[Candidate], wanted: t.Optional[str], max_behind: int) -> Candidate:
-    """The replica to promote: the one that is wanted, or the one that lacks least. Raises Problem or Refusal."""
+def choose(
+    primary: View, others: t.Sequence[Candidate], wanted: t.Optional[str], max_behind: int, newer: bool = False
+) -> Candidate:
+    """The replica to promote: the one that is wanted, or the one that lacks least. ``newer`` as in _fault(). Raises Problem or Refusal."""
     judged = [
         dataclasses.replace(
-            one, behind=primary.offset - one.view.offset, fault=one.fault or _fault(one.view, primary, max_behind)
+            one,
+            behind=primary.offset - one.view.offset,
+            fault=one.fault or _fault(one.view, primary, max_behind, newer),
         )
         for one in others
     ]

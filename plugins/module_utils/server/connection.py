@@ -233,9 +233,13 @@ def connect(login: Login, timeout: float = 30.0) -> Server:
         raise
 
 
-def _not_connected(login: Login, error: Exception) -> Problem:
+def _not_connected(login: Login, error: Exception, timeout: float) -> Problem:
     """What a connection that was not made means to an operator."""
     text = _first_line(error)
+    if (
+        _timed_out(text) and not login.tls and "connecting" not in text
+    ):  # a plain port that is spoken to in TLS waits as well
+        return _silent(login, timeout)
     if any(word in text for word in ("refused", "Error 111", "No such file", "Error 2 ")):
         return ServerDown(
             "server_down",
@@ -267,15 +271,17 @@ def connect_as(login: Login, timeout: float = 30.0) -> Server:
         if error.prefix in ("LOADING", "MISCONF", "MASTERDOWN"):
             return server
         connection.disconnect()
-        raise _denied(login, error.text) from None
+        raise (_busy(login, error.text) if error.prefix == "BUSY" else _denied(login, error.text)) from None
     except ServerDown as error:
-        raise _no_redis(login.address, error.detected.rsplit(": ", 1)[-1]) from None
+        text = error.detected.rsplit(": ", 1)[-1]
+        raise (_silent(login, timeout) if _timed_out(text) else _no_redis(login.address, text)) from None
     except redis.exceptions.InvalidResponse as error:
         raise _no_redis(login.address, _first_line(error)) from None
     except redis.exceptions.ResponseError as error:
-        raise _denied(login, _reply_text(error)) from None
+        text = _reply_text(error)
+        raise (_busy(login, text) if text.startswith("BUSY ") else _denied(login, text)) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        raise _not_connected(login, error) from None
+        raise _not_connected(login, error, timeout) from None
     return server
 
 
@@ -288,12 +294,36 @@ def _denied(login: Login, text: str) -> Problem:
     )
 
 
+def _timed_out(text: str) -> bool:
+    return "imeout" in text or "timed out" in text
+
+
+def _silent(login: Login, timeout: float) -> Problem:
+    return Problem(
+        "server_silent",
+        f"the server at {login.address} takes connections, and gave no answer within {timeout:g} s: it stands still, or a long command runs",
+        "a server that answers",
+        "see its process (ss -ltnp, then ps -o pid,stat,wchan): T was stopped, kill -CONT goes on; D waits for the disk; R works on a command, "
+        "wait for it. Do not kill it: what it holds in memory may be all there is. For a TLS port set tls: true",
+    )
+
+
+def _busy(login: Login, text: str) -> Problem:
+    return Problem(
+        "server_busy",
+        f"the server at {login.address} runs a script or a function, and answers nobody until that ends: {text}",
+        "a server that answers",
+        "wait for it, or redis-cli SCRIPT KILL (FUNCTION KILL), which ends one that has written nothing yet; then run again. Never SHUTDOWN NOSAVE: "
+        "it throws away what is not saved",
+    )
+
+
 def _no_redis(where: str, text: str) -> Problem:
     return Problem(
         "not_redis",
         f"something listens at {where}, but it does not answer as Redis does: {text}",
         "a Redis server at that address",
-        "see which program has the port (ss -ltnp), free it, or set login_port; for a TLS port set tls: true",
+        "see which program has the port (ss -ltnp), or set login_port; for a TLS port set tls: true",
     )
 
 

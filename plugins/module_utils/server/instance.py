@@ -34,6 +34,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
 from ansible_collections.redisops.recovery.plugins.module_utils.system.mounts_reader import covered, require_mounted
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
+from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs import status_field
 
 __all__ = [
     "OPEN_ACL",
@@ -49,6 +50,8 @@ __all__ = [
 ]  # fmt: skip
 
 OLDEST = (7, 0)
+#: Seconds for one answer, or the module's timeout where that is less.
+PATIENCE = 30.0
 
 
 @dataclasses.dataclass
@@ -104,14 +107,27 @@ def wait_until_loaded(server: Server, timeout: float) -> Info:
     return last[0]
 
 
-def _connect_where_it_is(instance: Instance, login: Login) -> Server:
+def _with_process(instance: Instance, silent: Problem) -> Problem:
+    """The same, with the processes that may be it and the state of each."""
+    host, found = instance.host, []
+    for pid in host.servers_in(instance.in_file("dir") or ""):
+        state = status_field(host.read(f"/proc/{pid}/status") or "", "State")
+        found.append(f"process {pid} is in state {state or 'not known'}")
+    if not found:
+        return silent
+    return Problem(silent.code, f"{silent.detected}; {', '.join(found)}", silent.needs, silent.do)
+
+
+def _connect_where_it_is(instance: Instance, login: Login, timeout: float) -> Server:
     """The declared address, or, while TLS is being brought in, where the file says that the server listens in plain text.
 
     Only what does not leave this host is tried in plain text. Raises ServerDown or Problem.
     """
     try:
-        return connect(login)
+        return connect(login, timeout)
     except Problem as problem:
+        if problem.code == "server_silent":
+            raise _with_process(instance, problem) from None
         if not (login.tls and login.local and problem.code in ("server_down", "not_redis")):
             raise
         plain = dataclasses.replace(login, tls=False)
@@ -121,9 +137,10 @@ def _connect_where_it_is(instance: Instance, login: Login) -> Server:
         ways += [dataclasses.replace(plain, unix_socket=socket)] if socket else []
         for way in ways:
             try:
-                return connect(way)
-            except Problem:
-                continue
+                return connect(way, timeout)
+            except Problem as other:
+                if other.code == "server_silent":
+                    raise _with_process(instance, other) from None
         raise
 
 
@@ -226,7 +243,7 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_ins
             "run with become: true",
         )
     try:
-        instance.server = _connect_where_it_is(instance, login)
+        instance.server = _connect_where_it_is(instance, login, min(timeout, PATIENCE))
     except ServerDown:
         instance = _lock(instance)
         _require_it_is_stopped(instance, login)

@@ -60,6 +60,19 @@ def test_other_refusals():
         assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("version", "fit"), [("7.2.0", True), ("7.0.16", True), ("8.0.2", True), ("7.0.14", False), ("6.2.10", False)]
+)
+def test_in_an_upgrade_a_later_release_takes_over_and_an_earlier_never(version, fit):
+    other = Candidate(dataclasses.replace(B, version=version))
+    for wanted in ("b:1", None):
+        if fit:
+            assert choose(A, [other], wanted, 100, True).view is other.view
+        else:
+            with pytest.raises(Problem, match="7.0.15"):
+                choose(A, [other], wanted, 100, True)
+
+
 def test_one_primary():
     assert require_set([A, B, C]) is A
     for views in ([B, C], [A, dataclasses.replace(B, role="primary")], []):
