@@ -227,11 +227,14 @@ from ansible_collections.redisops.recovery.plugins.module_utils.core.changes imp
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec import connection_spec, login_of
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import place_of
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
+    aof_in_use,
     require_aof_is_the_data,
     require_rdb_is_known,
     respell_dir,
     situation_of,
+    unread_rdb,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.declared import wanted_of
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.directives_apply import (
@@ -376,15 +379,25 @@ def apply(state: State, work: Work, timeout: int) -> None:
     close_directories(directories_of(state, work.access.uid), state.dir_mode)
 
 
+def is_on_disk(state: State, aof: bool) -> bool:
+    """Whether a start finds something of what the running server holds."""
+    instance = state.instance
+    disk = scan(place_of(instance.server))
+    if aof:
+        return aof_in_use(instance.host, instance.pid, disk)
+    return disk.rdb_bytes is not None and unread_rdb(instance.host, instance.server.info(), disk) is None
+
+
 def loss_of(state: State, check: bool) -> dict[str, t.Any]:
     """What a power cut could cost, with what is in force after this run. Raises Problem."""
     instance = state.instance
     values = (instance.live or state.now.in_file) if check else {**instance.live, **state.wanted.values}
     if not instance.running:
         return crash_loss(values, None, None)
-    info = instance.server.info("persistence")
-    age = max(0, int(time.time()) - info.number("rdb_last_save_time"))
-    return crash_loss(values, info.number("rdb_changes_since_last_save"), age)
+    info = instance.server.info()
+    age = int(time.time()) - info.number("rdb_last_save_time")
+    on_disk = not info.keys or is_on_disk(state, values["appendonly"] == "yes")
+    return crash_loss(values, info.number("rdb_changes_since_last_save"), age if age >= 0 else None, on_disk)
 
 
 def body(module: AnsibleModule) -> dict:

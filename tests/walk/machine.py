@@ -26,13 +26,13 @@ WAYS = st.one_of(st.sampled_from(["plain", "plain", "plain", "busy", "locked"]),
 LIVE = st.sampled_from(
     [
         ("appendonly", "yes"), ("appendonly", "no"), ("appendfsync", "always"), ("appendfsync", "everysec"), ("appendfsync", "no"),
-        ("save", ""), ("save", "3600 1"), ("maxmemory", "100mb"), ("aof-timestamp-enabled", "yes"), ("shutdown-on-sigterm", "nosave"),
+        ("save", ""), ("save", "86400 1"), ("maxmemory", "100mb"), ("aof-timestamp-enabled", "yes"), ("shutdown-on-sigterm", "nosave"),
         ("aof-use-rdb-preamble", "no"), ("appendonly", "yes"),
     ]
 )  # fmt: skip
 IN_FILE = st.sampled_from(
     [
-        ("appendonly", "yes"), ("appendonly", "no"), ("save", '""'), ("save", "3600 1"), ("tcp-backlog", "128"), ("appenddirname", "other"),
+        ("appendonly", "yes"), ("appendonly", "no"), ("save", '""'), ("save", "86400 1"), ("tcp-backlog", "128"), ("appenddirname", "other"),
         ("appendonly", "yes"), ("dbfilename", "other.rdb"), ("appenddirname", "appendonlydir"), ("dbfilename", "dump.rdb"),
     ]
 )  # fmt: skip
@@ -51,12 +51,13 @@ CLIENTS = {
     "write_to_two": (st.integers(1, 3),),
 }
 OPERATOR = {
-    "config_set": (LIVE,), "command": (st.sampled_from([("BGSAVE",), ("BGREWRITEAOF",), ("CONFIG", "REWRITE")]),), "edit": (IN_FILE,),
+    "config_set": (LIVE,), "command": (st.sampled_from([("BGSAVE",), ("BGREWRITEAOF",), ("CONFIG", "REWRITE")]),), "edit": (IN_FILE, BOTH),
     "stop": (st.sampled_from([signal.SIGTERM, signal.SIGKILL]), BOTH), "start": (), "move_aside": (WHICH,), "rename_within": (WHICH,),
     "copy_back": (st.integers(0, 5),), "link": (WHICH,), "part": (), "stop_two": (),
 }  # fmt: skip
 WORLD = {
     "tear": (st.integers(1, 60),),
+    "crash": (st.floats(0, 1), st.integers(0, 60), BOTH),
     "rot": (st.floats(0, 1),),
     "step_clock": (BOTH,),
     "fill_disk": (),
@@ -64,7 +65,7 @@ WORLD = {
 }
 OURS = {
     "persistence": (
-        st.sampled_from([True, True, False]), st.sampled_from([["3600 1"], ["3600 1"], []]), st.sampled_from(["everysec", "always"]), WAYS,
+        st.sampled_from([True, True, False]), st.sampled_from([["86400 1"], ["86400 1"], []]), st.sampled_from(["everysec", "always"]), WAYS,
     ),
     "config": (st.sampled_from([{"hz": "20"}, {"tcp-backlog": "256"}, {"maxmemory": "200mb", "hz": "10"}]), WAYS),
     "service": (st.sampled_from(["if_needed", "always", "always", "never"]), WAYS),
@@ -171,8 +172,10 @@ class Walk(RuleBasedStateMachine):
     def command(self, words: tuple[str, ...]) -> None:
         actions.command(self.world, *words)
 
-    def edit(self, setting: tuple[str, str]) -> None:
+    def edit(self, setting: tuple[str, str], and_restart: bool) -> None:
         actions.edit(self.world, *setting)
+        if and_restart and self.world.one.runs:
+            self.stop(signal.SIGTERM, True)
 
     def write_to_two(self, key: int) -> None:
         actions.write_to_two(self.world, key)
@@ -207,6 +210,13 @@ class Walk(RuleBasedStateMachine):
 
     def tear(self, cut: int) -> None:
         actions.tear(self.world, cut)
+
+    def crash(self, share: float, cut: int, comes_back: bool) -> None:
+        """All at once, as of a host whose disk goes bad."""
+        actions.tear(self.world, cut)
+        actions.rot(self.world, share)
+        if comes_back:
+            actions.start(self.world)
 
     def rot(self, share: float) -> None:
         actions.rot(self.world, share)

@@ -156,7 +156,7 @@ class World:
         home = self.base / name
         home.mkdir()
         server = Walked(home, self.clock)
-        server.write_conf(CONF + "save 3600 1\nappendonly no\n")
+        server.write_conf(CONF + "save 86400 1\nappendonly no\n")
         return server
 
     def _mount(self) -> None:

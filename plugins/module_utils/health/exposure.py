@@ -8,6 +8,7 @@ The bounds of the policy are persistence_plan.crash_loss's; what is seen on disk
 
 from __future__ import annotations
 
+import math
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.health.facts import Facts
@@ -70,8 +71,10 @@ def _by_rdb(facts: Facts, before: str = "") -> dict[str, t.Any]:
         return _answer(
             0.0, "nothing: no write since the last save", f"{before}RDB, {ago(age)} old {source}: no change since", 0
         )
-    bound = crash_loss({"appendonly": "no", "save": "1 1"}, changes, int(age))
-    return _answer(float(bound["seconds"]), bound["text"], f"{before}{bound['how']}, {source}", changes)
+    ahead = facts.disk is not None and facts.disk.rdb_mtime > facts.now + 1  # the clock was set back: nothing is known of how long ago that was
+    bound = crash_loss({"appendonly": "no", "save": "1 1"}, changes, None if ahead else math.ceil(age))
+    seconds = None if bound["seconds"] is None else float(bound["seconds"])
+    return _answer(seconds, bound["text"], f"{before}{bound['how']}, {source}", changes)
 
 
 def _by_aof(facts: Facts, policy: str) -> dict[str, t.Any]:

@@ -347,9 +347,22 @@ def plan_persistence(now: Situation, wanted: Wanted) -> Plan:
 
 
 def crash_loss(
-    values: t.Mapping[str, str], unsaved_writes: t.Optional[int], seconds_since_save: t.Optional[int]
+    values: t.Mapping[str, str],
+    unsaved_writes: t.Optional[int],
+    seconds_since_save: t.Optional[int],
+    on_disk: bool = True,
 ) -> dict[str, t.Any]:
-    """What a power cut now would cost: ``seconds`` of writes at most (None: no bound), and how that was computed."""
+    """What a power cut now would cost: ``seconds`` of writes at most (None: no bound), and how that was computed.
+
+    ``on_disk``: what the values rely on is there, the server's complete AOF or an RDB file that it saved or loaded.
+    """
+    if not on_disk:
+        return {
+            "seconds": None,
+            "writes": None,
+            "text": "all keys",
+            "how": "the disk has neither a complete AOF that the server writes to nor an RDB file that it saved or loaded",
+        }
     if values.get("appendonly") == "yes":
         seconds, how = {
             "always": (0, "every write is synced before it is acknowledged"),
@@ -366,6 +379,16 @@ def crash_loss(
         }
     if values.get("save"):
         known = unsaved_writes is not None
+        if known and seconds_since_save is None:
+            text = f"{unsaved_writes} writes since the last save; the clock is before it"
+            return {
+                "seconds": None,
+                "writes": unsaved_writes,
+                "text": text,
+                "how": "RDB only: changes since the last save",
+            }
+        if unsaved_writes:
+            seconds_since_save = max(t.cast(int, seconds_since_save), 1)  # both clocks tell whole seconds
         text = (
             f"{unsaved_writes} writes of the last {seconds_since_save} s"
             if known

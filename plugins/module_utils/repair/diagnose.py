@@ -388,6 +388,15 @@ def _where(one: RepairedAof) -> str:
     )
 
 
+def _stays_in(one: RepairedAof, rows: t.Sequence[FileVerdict]) -> t.Optional[FileVerdict]:
+    """What no cut takes away: a command that Redis does not know, in what is kept. redis-check-aof does not look commands up."""
+    kept = {piece.path: piece.size for piece in one.pieces}
+    if one.cut_at is not None:
+        kept[one.pieces[-1].path] = one.cut_at
+    unknown = [row for row in rows if row.verdict in ("unknown_command", "corrupt_inside") and row.offset is not None]
+    return next((row for row in unknown if t.cast(int, row.offset) < kept.get(row.path, 0)), None)
+
+
 def _repaired_ways(
     target: Target, live: AofSet, rows: t.Sequence[FileVerdict], kept: t.Sequence[AofSet], notes: t.Sequence[str], wrote: t.Optional[float],
 ) -> tuple[dict[str, Way], dict[str, RepairedAof]]:  # fmt: skip
@@ -396,14 +405,19 @@ def _repaired_ways(
     alone, helped = repair_aof(live, kept, good, target.place.appendfilename, _begun(target.place))
     ways, repaired = {}, {}
     stated = f" ({'; '.join(notes)})" if notes else ""
-    if helped:
+    stays = helped and _stays_in(helped, rows)
+    if helped and not stays:
         words = f"{', '.join(helped.taken)}" + ("" if helped.bytes == 0 else f"; {_where(helped)}") + stated
         ways["archive"], repaired["archive"] = _cut_way(helped, live, words, wrote), helped
     else:
         ways["archive"] = Way(
             False, f"of {len(kept)} copies of the AOF that were kept none has what is damaged{stated}"
         )
-    if alone and alone.bytes != 0:
+    stays = alone and _stays_in(alone, rows)
+    if stays:
+        why = f"{stays.path} has a command that Redis does not know before the cut: {stays.detail} (offset {stays.offset})"
+        ways["truncation"] = Way(False, why)
+    elif alone and alone.bytes != 0:
         tail = all(one.verdict in (*USABLE, "truncated_tail") for one in rows)
         by_itself = tail and target.instance.value("aof-load-truncated") == "yes"
         words = _where(alone) + ("; Redis itself cuts it when it starts (aof-load-truncated yes)" if by_itself else "")

@@ -61,7 +61,8 @@ CASES = {
     "RDB, nothing changed": (facts_of({"rdb_changes_since_last_save": "0"}, live=RDB), 0, "no change since"),
     "RDB, no file": (facts_of(live=RDB, disk={"rdb_bytes": None}), None, "there is no RDB file"),
     "RDB, no file, no keys": (facts_of({"rdb_changes_since_last_save": "0"}, live=RDB, disk={"rdb_bytes": None}, keys=0), 0, "there are no keys"),
-    "RDB, a clock that went back": (facts_of(live=RDB, disk={"rdb_mtime": NOW + 50}), 0, "by the time of its file"),
+    "RDB, a clock that went back": (facts_of(live=RDB, disk={"rdb_mtime": NOW + 50}), None, "by the time of its file"),
+    "RDB, of this very second": (facts_of(live=RDB, disk={"rdb_mtime": NOW}), 1, "by the time of its file"),
     "nothing": (facts_of(live={**RDB, "save": ""}), None, "neither AOF nor RDB"),
     "nothing, no keys": (facts_of(live={**RDB, "save": ""}, keys=0), 0, "and no keys"),
 }  # fmt: skip

@@ -382,5 +382,23 @@ def test_what_a_power_cut_costs(values, seconds):
     assert (predicted["writes"] == 5) == (seconds == 77)
 
 
+def test_unsaved_writes_are_never_those_of_zero_seconds():
+    values = {"appendonly": "no", "save": "900 1"}
+    assert crash_loss(values, 5, 0)["seconds"] == 1
+    assert crash_loss(values, 0, 0)["seconds"] == 0
+    before = crash_loss(values, 5, None)
+    assert (before["seconds"], before["writes"], "clock" in before["text"]) == (None, 5, True)
+
+
+@pytest.mark.parametrize(
+    "values", [{"appendonly": "yes", "appendfsync": "always"}, {"appendonly": "no", "save": "900 1"}]
+)
+def test_without_files_all_keys_are_at_stake(values):
+    assert (crash_loss(values, 0, 0, on_disk=False)["seconds"], crash_loss(values, 0, 0, on_disk=False)["text"]) == (
+        None,
+        "all keys",
+    )
+
+
 def test_a_stopped_server_counts_no_writes():
     assert crash_loss({"appendonly": "no", "save": "900 1"}, None, None)["text"] == "all writes since the last RDB file"
