@@ -6,6 +6,7 @@ from __future__ import annotations
 import getpass
 import grp
 import os
+import shutil
 import signal
 import time
 
@@ -80,3 +81,22 @@ def test_a_cut_that_leaves_a_command_which_redis_does_not_know_is_no_way(redis_s
     path.write_bytes(raw.replace(b"SELECT", b"SULECT")[:-5])
     done = refused(repair, unit, "rung_not_possible", method="truncation", allow_truncation=True)
     assert "does not know" in done.msg
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_no_backup_is_predicted_of_an_aof_that_is_not_the_servers(redis_server, call_module, replaced):
+    """Its directory was moved away under the running server, or an older copy lies in its place."""
+    redis_server.write_conf(AOF)
+    redis_server.start().fill(3)
+    live = redis_server.data / "appendonlydir"
+    if replaced:
+        shutil.copytree(live, redis_server.home / "older")
+    live.rename(redis_server.home / "moved")
+    if replaced:
+        (redis_server.home / "older").rename(live)
+    for check in (True, False):
+        done = call_module(
+            "redis_backup", check=check, **redis_server.params(directory=str(redis_server.home / "backups"), group_name="orders", sentinel_file="", method="aof")
+        )  # fmt: skip
+        assert (done.failed, done.code) == (True, "aof_unsteady"), vars(done)
+    assert not list((redis_server.home / "backups").glob("*/2*"))

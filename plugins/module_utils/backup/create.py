@@ -33,7 +33,10 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.store imp
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.verify import SAMPLE, Loading, verify
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import keep_unread
-from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import require_rdb_is_known
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import (
+    aof_is_in_use,
+    require_rdb_is_known,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.sharing_reader import require_unshared
@@ -135,6 +138,8 @@ def ready(server: Server, store: Store, settings: Settings, host: Host) -> Ready
     place = place_of(live)
     if here:
         require_unshared(host, place, info.number("process_id"), settings.config_file or info.text("config_file"))
+    if method == "aof":
+        _require_aof_is_live(host, info, place)
     _require_save_harms_nothing(info, method, live, host, local)
     room = Room(
         _free(settings.directory),
@@ -170,6 +175,17 @@ def _load_lines(info: Info, server: Server) -> tuple[tuple[str, ...], list[str]]
     named = " ".join(lines)
     since = [one for one in modules if one.get("path") and one["path"] not in named]
     return (*lines, *(join_args(["loadmodule", one["path"], *one.get("args", ())]) for one in since)), notes
+
+
+def _require_aof_is_live(host: Host, info: Info, place: Place) -> None:
+    """The AOF that lies there is complete, and the one that the server writes to. Raises Problem."""
+    if not aof_is_in_use(host, info.number("process_id"), place):
+        raise Problem(
+            "aof_unsteady",
+            f"{place.manifest} does not name a complete AOF that the server writes to: it was moved, replaced or never made",
+            "a complete AOF",
+            "redis_persistence makes a new one of what the server holds (BGREWRITEAOF); or take the backup by method: rdb",
+        )
 
 
 def _require_save_harms_nothing(info: Info, method: str, live: t.Mapping[str, str], host: Host, local: bool) -> None:

@@ -71,7 +71,9 @@ def _by_rdb(facts: Facts, before: str = "") -> dict[str, t.Any]:
         return _answer(
             0.0, "nothing: no write since the last save", f"{before}RDB, {ago(age)} old {source}: no change since", 0
         )
-    ahead = facts.disk is not None and facts.disk.rdb_mtime > facts.now + 1  # the clock was set back: nothing is known of how long ago that was
+    ahead = (
+        facts.disk is not None and facts.disk.rdb_mtime > facts.now + 1
+    )  # the clock was set back: nothing is known of how long ago that was
     bound = crash_loss({"appendonly": "no", "save": "1 1"}, changes, None if ahead else math.ceil(age))
     seconds = None if bound["seconds"] is None else float(bound["seconds"])
     return _answer(seconds, bound["text"], f"{before}{bound['how']}, {source}", changes)

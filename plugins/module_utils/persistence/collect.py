@@ -53,6 +53,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.own_direc
 
 __all__ = [
     "aof_in_use",
+    "aof_is_in_use",
     "base_is_sound",
     "check_rdb",
     "require_aof_is_the_data",
