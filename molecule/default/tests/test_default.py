@@ -85,7 +85,8 @@ def test_check_mode_told_exactly_what_the_run_did(record: Record) -> None:
 def test_a_converged_pass_is_cheap(record: Record) -> None:
     last = record.converges(check=False)[-1]
     for host in ("r1", "e1"):
-        assert 1 <= len(remote_calls(last, host)) <= 8, remote_calls(last, host)
+        # Half of them are the first look, which asks each role once before anything is written.
+        assert 1 <= len(remote_calls(last, host)) <= 17, remote_calls(last, host)
 
 
 def test_a_crash_loses_nothing_that_was_synced(lab_host: LabHost) -> None:
