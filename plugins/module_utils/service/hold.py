@@ -36,6 +36,7 @@ class UnitHold:
         self._drop_in = os.path.join(host.runtime, "systemd", "system", f"{unit}.service.d", "zzz-redisops-held.conf")
         self._timer = f"redisops-release-{unit.replace('@', '-')}"
         self.engaged = False
+        self._allowed = False
 
     def _script(self) -> str:
         """What the timer runs: nothing while the lock is held."""
@@ -48,6 +49,7 @@ class UnitHold:
 
     def engage(self) -> None:
         """From here on the unit does not start. Raises Problem; then it starts as before."""
+        self._allowed = False
         try:
             for path, text in (
                 (self._mark, "held by redisops.recovery\n"),
@@ -82,12 +84,14 @@ class UnitHold:
 
     def allow(self) -> None:
         """Our own start is next: it may be anybody's from here on."""
+        self._allowed = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._mark)
 
     def release(self) -> None:
         """Leave nothing of it behind."""
-        self.allow()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._mark)
         with contextlib.suppress(OSError):
             os.unlink(self._drop_in)
             os.rmdir(os.path.dirname(self._drop_in))
@@ -100,5 +104,9 @@ class UnitHold:
         self.engage()
         return self
 
-    def __exit__(self, *_error: t.Any) -> None:
+    def __exit__(self, kind: t.Any, *_error: t.Any) -> None:
+        came_to_its_start = self._allowed
         self.release()
+        if kind is not None and self._ran and not came_to_its_start:
+            # Whatever ended us between stop and start: a server that ran before runs again, on data that is whole.
+            self._host.run("systemctl", "start", f"{self.unit}.service", timeout=60)

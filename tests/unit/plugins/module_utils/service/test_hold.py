@@ -98,3 +98,17 @@ def test_without_a_way_back_nothing_is_held(systemd, tmp_path):
     assert problem.value.code == "hold_failed"
     assert "already loaded" in problem.value.detected
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_what_ends_a_run_between_stop_and_start_leaves_no_server_down(systemd, tmp_path, ran):
+    lock_directory(str(tmp_path))
+
+    def interrupted():
+        with UnitHold(systemd.host, "redis", str(tmp_path), ran):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert left(tmp_path) == []
+    assert (systemd.ran[-1] == ("systemctl", "start", "redis.service")) == ran
