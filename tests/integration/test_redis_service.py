@@ -505,3 +505,24 @@ def test_data_that_a_manifest_does_not_name_stops_a_start(serve, unit):
             done = serve(check=check)
             assert (done.failed, done.code) == (True, "aof_unlisted"), done.msg
             assert (server.tree(), unit.did) == (before, [])
+
+
+def test_a_client_that_sentinel_closes_asks_once_more(redis_server):
+    """CLIENT KILL TYPE normal, as Sentinel sends it to whom it makes a replica; another process is not asked in its place."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import (
+        Login,
+        ServerDown,
+        connect,
+    )
+
+    server = connect(Login(port=redis_server.start().port))
+    pid = server.info().number("process_id")
+    redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
+    assert server.info().number("process_id") == pid
+    redis_server.cli("CLIENT", "KILL", "TYPE", "normal")
+    with pytest.raises(ServerDown):
+        server.command("SET", "a", "1")  # what changes something is never sent twice
+    server.info()
+    redis_server.restart()
+    with pytest.raises(ServerDown):
+        server.info()
