@@ -232,6 +232,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.coll
     aof_in_use,
     require_aof_is_the_data,
     require_rdb_is_known,
+    require_writable,
     respell_dir,
     situation_of,
     unread_rdb,
@@ -355,6 +356,8 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Work:
     plan = plan_persistence(state.now, state.wanted)
     if not instance.running and start_loads(state.now.in_file, state.now.disk) == "aof":
         require_aof_is_the_data(instance.host, state.now.disk, release_of(instance), params["timeout"])
+    if plan.aof_live or plan.save_first:
+        require_writable(instance, state.now.disk.place)
     if plan.aof_live == "on":
         require_aof_replays(instance.server, instance.info)
     access = access_of(state, params)

@@ -264,7 +264,7 @@ def body(module: AnsibleModule) -> dict:
     primary, me = state.primary, state.me
     return result_of(
         plan.changes,
-        warnings=warnings_of(me, memory_bytes(params["write_rate"], "write_rate")),
+        warnings=warnings_of(me, memory_bytes(params["write_rate"], "write_rate"), state.group_hosts),
         link_up=me.link_up or primary == me.address,
         pending=pending_names(plan.changes),
         restart_required=[],

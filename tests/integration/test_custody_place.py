@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import pwd
+import shutil
+import signal
 import subprocess
+import tempfile
 
 import pytest
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 from ansible_collections.redisops.recovery.plugins.modules import redis_repair, redis_restore, redis_service
 
+from tests.integration.conftest import RedisUnderTest
 from tests.integration.test_redis_health_info import _ask, _host  # noqa: F401, they are fixtures
 from tests.support.unit import PretendedUnit
 
@@ -223,3 +230,58 @@ def test_a_file_system_over_the_directory_of_a_running_server_is_told(call_modul
     assert "on the disk below" in words
     row = finding(ask(), "data_not_mounted")
     assert (row["severity"], "was mounted at" in row["detected"]) == ("critical", True)
+
+
+@pytest.fixture(name="of_redis")
+def _of_redis():
+    """A server that runs as the user redis, below a directory that this user may enter."""
+    home = pathlib.Path(tempfile.mkdtemp(dir="/tmp"))
+    home.chmod(0o755)
+    server = RedisUnderTest(home)
+    account = pwd.getpwnam("redis")
+    for path in (home, server.data, server.conf):
+        os.chown(path, account.pw_uid, account.pw_gid)
+    server.process = subprocess.Popen(
+        ["redis-server", str(server.conf)],
+        cwd="/",
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=[],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        assert wait_for(lambda: "PONG" in server.raw("PING"), 10)
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+        shutil.rmtree(home)
+
+
+@pytest.mark.needs_root
+def test_a_directory_that_the_servers_user_may_not_write_is_refused_in_check_mode(call_module, of_redis):
+    of_redis.fill(3)
+    os.chown(of_redis.data, 0, 0)
+    of_redis.data.chmod(0o755)
+    options = of_redis.params(owner="redis", group="redis", dir_mode="0755")
+    words = refused(call_module, "redis_persistence", "dir_not_writable", of_redis, **options)
+    assert f"may not write to {of_redis.data}" in words
+    account = pwd.getpwnam("redis")
+    os.chown(of_redis.data, account.pw_uid, account.pw_gid)
+    done = call_module("redis_persistence", **options)
+    assert not done.failed, done.msg
+
+
+def test_a_renamed_config_is_told_with_what_to_do(call_module, redis_server):
+    redis_server.write_conf('rename-command CONFIG ""\n')
+    redis_server.start()
+    before = redis_server.tree()
+    for check in (True, False):
+        for module, more in (
+            ("redis_persistence", {"owner": "root", "group": "root"}),
+            ("redis_config", {"settings": {"hz": 20}}),
+        ):
+            done = call_module(module, check=check, **redis_server.params(**more))
+            assert (done.failed, done.code) == (True, "command_renamed"), done
+            assert "take `rename-command CONFIG" in done.msg
+            assert "redis_acl" in done.msg
+    assert redis_server.tree() == before

@@ -199,13 +199,33 @@ def test_a_primary_without_its_replicas_is_not_bound(replicate, servers, monkeyp
     [
         ({"min_replicas_to_write": 3}, "too_few_group_hosts"),
         ({"group_hosts": ["127.0.0.1:1", "127.0.0.1:1x"]}, "invalid_value"),
-        ({"group_hosts": ["no-such-host.invalid:6379"]}, "unresolved_group_host"),
         ({"primary": "127.0.0.1:1"}, "no_primary"),
         ({"repl_backlog_size": "lots"}, "invalid_value"),
     ],
 )
 def test_bad_declarations(replicate, servers, options, code):
     refused(replicate, servers[0], code, **options)
+
+
+def test_a_host_whose_name_is_gone_does_not_block_the_others(replicate, servers):
+    """As of a virtual machine that is gone with its record: it is one that does not answer."""
+    join(replicate, servers)
+    members = [f"127.0.0.1:{server.port}" for server in servers[:2]] + ["no-such-host.invalid:6379"]
+    for server, part in zip(servers[:2], ("primary", "replica")):
+        done = replicate(server, group_hosts=members)
+        assert not done.failed, done.msg
+        assert done.role == part
+        assert any("no-such-host.invalid:6379" in one and "does not answer" in one for one in done.warned)
+
+
+def test_a_host_that_does_not_know_its_own_name_is_refused(call_module, servers):
+    before = servers[0].tree()
+    for check in (True, False):
+        done = call_module(
+            "redis_replication", check=check, **servers[0].params(group_hosts=[], address="no-such-host.invalid:1")
+        )
+        assert (done.failed, done.code) == (True, "unresolved_group_host")
+    assert servers[0].tree() == before
 
 
 def test_the_same_server_twice_is_told(replicate, servers):

@@ -20,7 +20,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.cluster.hold_scr
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, wait_for
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, Server, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
@@ -29,6 +29,19 @@ __all__ = ["HELD_SECONDS", "LOOK_SECONDS", "set_failover_hold"]
 #: After this time a replica that nobody released may take over again; so often the timer looks.
 HELD_SECONDS = 7200
 LOOK_SECONDS = 30
+
+_TLS = (("ca_certs", "--cacert"), ("client_cert_file", "--cert"), ("client_key_file", "--key"))
+
+
+def _redis_cli(login: Login) -> list[str]:
+    words = ["redis-cli", "-e", "--no-auth-warning"]
+    words += ["-s", login.unix_socket] if login.unix_socket else ["-h", login.host, "-p", str(login.port)]
+    words += ["--user", login.user] if login.user else []
+    if login.tls:
+        words.append("--tls")
+        words += [word for name, option in _TLS if getattr(login, name) for word in (option, getattr(login, name))]
+        words += [] if login.validate_certs else ["--insecure"]
+    return words
 
 
 class _Hold:
@@ -68,7 +81,7 @@ class _Hold:
         )  # of an earlier hold, with an earlier login
         done = self._host.run(
             "systemd-run", "--collect", f"--unit={self._timer}", f"--on-active={LOOK_SECONDS}", f"--on-unit-active={LOOK_SECONDS}",
-            "--timer-property=AccuracySec=5s", "/bin/sh", "-c", hold_script(login, self._files, before, self._timer), timeout=60,
+            "--timer-property=AccuracySec=5s", "/bin/sh", "-c", hold_script(_redis_cli(login), self._files, before, self._timer), timeout=60,
         )  # fmt: skip
         if done.code:
             self.forget()

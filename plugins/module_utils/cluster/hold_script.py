@@ -12,12 +12,9 @@ import dataclasses
 import shlex
 import typing as t
 
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
-
 __all__ = ["DIRECTIVE", "HoldFiles", "hold_script"]
 
 DIRECTIVE = "cluster-replica-no-failover"
-_TLS = (("ca_certs", "--cacert"), ("client_cert_file", "--cert"), ("client_key_file", "--key"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,26 +30,15 @@ class HoldFiles:
         return (self.until, self.password, self.note)
 
 
-def _redis_cli(login: Login) -> list[str]:
-    words = ["redis-cli", "-e", "--no-auth-warning"]
-    words += ["-s", login.unix_socket] if login.unix_socket else ["-h", login.host, "-p", str(login.port)]
-    words += ["--user", login.user] if login.user else []
-    if login.tls:
-        words.append("--tls")
-        words += [word for name, option in _TLS if getattr(login, name) for word in (option, getattr(login, name))]
-        words += [] if login.validate_certs else ["--insecure"]
-    return words
-
-
-def hold_script(login: Login, files: HoldFiles, before: str, timer: str) -> str:
-    """For /bin/sh. ``before``: what is put back; ``timer``: the unit that runs it, which then ends."""
+def hold_script(redis_cli: t.Sequence[str], files: HoldFiles, before: str, timer: str) -> str:
+    """For /bin/sh. ``redis_cli``: the command line, without the password; ``before``: what is put back; ``timer``: the unit that runs it, which then ends."""
 
     def quoted(words: t.Iterable[str]) -> str:
         return " ".join(map(shlex.quote, words))
 
     password, until = shlex.quote(files.password), shlex.quote(files.until)
     ask = f'if [ -s {password} ]; then REDISCLI_AUTH="$(cat {password})"; export REDISCLI_AUTH; fi; '
-    held, free = (quoted([*_redis_cli(login), "CONFIG", "SET", DIRECTIVE, value]) for value in ("yes", before))
+    held, free = (quoted([*redis_cli, "CONFIG", "SET", DIRECTIVE, value]) for value in ("yes", before))
     left = f'until="$(cat {until} 2>/dev/null || echo 0)"; now="$(cut -d. -f1 /proc/uptime)"; '
     done = f"rm -f {quoted(files.all)}; systemctl stop {shlex.quote(timer)}.timer"
     return f'{ask}{left}if [ "$now" -lt "$until" ]; then exec {held}; fi; {free} && {{ {done}; }}'

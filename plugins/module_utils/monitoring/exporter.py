@@ -17,9 +17,9 @@ from ansible_collections.redisops.recovery.plugins.module_utils.schedule.units i
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, User
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import passes_as
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import parse_show
-from ansible_collections.redisops.recovery.plugins.module_utils.tls.apply import passes_as
 
 __all__ = ["exporter_pieces", "require_exporter"]
 

@@ -50,6 +50,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 from ansible_collections.redisops.recovery.plugins.module_utils.system.lock import lock_directory
 from ansible_collections.redisops.recovery.plugins.module_utils.system.mounts_reader import require_mounted
 from ansible_collections.redisops.recovery.plugins.module_utils.system.own_directory import own_directory
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import passes_as
 
 __all__ = [
     "aof_in_use",
@@ -58,6 +59,7 @@ __all__ = [
     "check_rdb",
     "require_aof_is_the_data",
     "require_rdb_is_known",
+    "require_writable",
     "respell_dir",
     "situation_of",
     "torn_transaction",
@@ -192,6 +194,21 @@ def _is_empty_rdb(disk: DataFiles) -> bool:
         return False
     header = _header(disk.place.rdb)
     return header is not None and header.empty
+
+
+def require_writable(instance: Instance, place: Place) -> None:
+    """The server's user may write where it is about to save, as the kernel sees it. Raises Refusal."""
+    user = instance.host.user_of_process(instance.pid) if instance.running else None
+    if user is None:
+        return
+    for path in (place.dir, place.aof_dir):
+        if os.path.isdir(path) and not all(passes_as(user, flag, path) for flag in ("-w", "-x")):
+            raise Refusal(
+                "dir_not_writable",
+                f"the server runs as user id {user.uid}, who may not write to {path}",
+                "a directory that the server can save in",
+                f"chown {path} to the user that the server runs as, then run again",
+            )
 
 
 def respell_dir(wanted: Wanted, instance: Instance) -> None:

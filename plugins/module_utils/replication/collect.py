@@ -51,7 +51,11 @@ class GroupHosts:
     """The servers of a group by the endpoints that were declared, whatever spelling or address somebody else uses for them."""
 
     def __init__(self, declared: t.Sequence[str], own: str) -> None:
-        """Raises Problem for what is no endpoint, stands there twice, or has no address; ``own`` has to be among them."""
+        """Raises Problem for what is no endpoint or stands there twice, and where ``own`` has no address.
+
+        Another one without an address is as one that does not answer: of a machine that is gone, the name may be, too.
+        """
+        self.unresolved: list[str] = []
         self.own = self.spelling(own)
         self.all = list(dict.fromkeys([*map(self.spelling, declared), self.own]))
         self._known: dict[tuple[str, int], str] = {}
@@ -61,11 +65,13 @@ class GroupHosts:
         for member in self.all:
             host, port = split_endpoint(member)
             ips = self._resolved(host)
-            if not ips:
+            if not ips and member == self.own:
                 raise Problem(
-                    "unresolved_group_host", f"this host finds no address for {host}", "an address for every host of the group",
+                    "unresolved_group_host", f"this host finds no address for {host}, which is its own name", "an address for every host of the group",
                     "put it into DNS or /etc/hosts, or declare addresses",
                 )  # fmt: skip
+            if not ips:
+                self.unresolved.append(member)
             if all(ip == "::1" or ip.startswith("127.") for ip in ips):
                 self._here.setdefault(port, []).append(member)
             for ip in ips:
@@ -133,6 +139,8 @@ def login_at(login: Login, address: str) -> Login:
 
 def look(group_hosts: GroupHosts, address: str, login: Login) -> View:
     """Ask one peer for its part; who does not answer, or does not let us in, is ``unreachable``, with the reason."""
+    if address in group_hosts.unresolved:
+        return View(address, "unreachable", because="this host finds no address for it")
     try:
         server = connect(login_at(login, address), ASK_SECONDS)
         try:

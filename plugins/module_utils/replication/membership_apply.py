@@ -228,8 +228,16 @@ def apply(state: State, plan: Plan, timeout: int) -> None:
         staged.discard()
 
 
-def warnings_of(me: View, declared: int) -> list[str]:
-    """A backlog that is sized for fewer writes (bytes a second) than there are."""
+def warnings_of(me: View, declared: int, group_hosts: GroupHosts) -> list[str]:
+    """A backlog that is sized for fewer writes (bytes a second) than there are, and hosts of the group without an address."""
+    lost = [
+        f"This host finds no address for {member}: it counts as one that does not answer. If it is gone for good, take it out of group_hosts."
+        for member in group_hosts.unresolved
+    ]
+    return lost + _backlog_warnings(me, declared)
+
+
+def _backlog_warnings(me: View, declared: int) -> list[str]:
     rate = me.offset // max(me.uptime, 3600)
     if me.role != "primary" or rate <= declared:
         return []

@@ -35,7 +35,16 @@ class CommandError(Problem):
     """Redis answered a command with an error; ``prefix`` is its first word (ERR, NOAUTH, LOADING, …)."""
 
     def __init__(self, command: str, text: str) -> None:
-        super().__init__("command_failed", f"Redis refused {command}: {text}")
+        renamed = "unknown command" in text
+        super().__init__(
+            "command_renamed" if renamed else "command_failed",
+            f"Redis refused {command}: {text}",
+            f"the command {command} under its own name: this collection reads back what it sets" if renamed else "",
+            f"take `rename-command {command} …` out of redis.conf and start the server anew (after a save); what it kept from clients, ACL rules keep "
+            f"from them (redis_acl, or -{command.lower()} in the rules of a user)"
+            if renamed
+            else "",
+        )
         self.text = text
         self.prefix = text.split(" ", 1)[0]
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
+from ansible_collections.redisops.recovery.plugins.module_utils.system.host import User
 
-__all__ = ["Access", "apply_access", "plan_path_access"]
+__all__ = ["Access", "apply_access", "passes_as", "plan_path_access"]
 
 
 class Access(t.NamedTuple):
@@ -59,3 +61,13 @@ def plan_path_access(
     if found == wanted:
         return wanted, None
     return wanted, Change("mode", path, str(found), str(wanted), f"set owner and mode of {path}")
+
+
+def passes_as(user: User, flag: str, path: str) -> bool:
+    """Whether ``test FLAG PATH`` is true for that user; as the kernel sees it, with every ACL."""
+    if os.geteuid() != 0 or not user.uid:
+        return True  # root reads everything; and whoever is not root cannot try
+    done = subprocess.run(
+        ["test", flag, path], user=user.uid, group=user.gid, extra_groups=list(user.groups), cwd="/", check=False
+    )
+    return done.returncode == 0

@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import ssl
-import subprocess
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
@@ -28,7 +27,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host, User
-from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
+from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access, passes_as
 from ansible_collections.redisops.recovery.plugins.module_utils.tls.certificates import (
     Choice,
     Declared,
@@ -59,7 +58,6 @@ __all__ = [
     "links_without_tls",
     "no_tls",
     "own_addresses",
-    "passes_as",
     "primary_trouble",
     "require_can_read",
     "require_port_free",
@@ -137,16 +135,6 @@ def server_user(instance: Instance) -> User:
         data_dir = effective(instance.directives, "dir")
         user = instance.host.user_of_file(data_dir if data_dir and os.path.isdir(data_dir) else instance.path)
     return user
-
-
-def passes_as(user: User, flag: str, path: str) -> bool:
-    """Whether ``test FLAG PATH`` is true for that user; as the kernel sees it, with every ACL."""
-    if os.geteuid() != 0 or not user.uid:
-        return True  # root reads everything; and whoever is not root cannot try
-    done = subprocess.run(
-        ["test", flag, path], user=user.uid, group=user.gid, extra_groups=list(user.groups), cwd="/", check=False
-    )
-    return done.returncode == 0
 
 
 def require_can_read(declared: Declared, user: User, access: t.Mapping[str, Access]) -> None:
