@@ -285,3 +285,17 @@ def test_a_renamed_config_is_told_with_what_to_do(call_module, redis_server):
             assert "take `rename-command CONFIG" in done.msg
             assert "redis_acl" in done.msg
     assert redis_server.tree() == before
+
+
+def test_the_unit_waits_for_the_file_systems_of_the_data(call_module, redis_server, pretend, tmp_path):
+    """Where redis.conf says that the data is, and where the AOF's directory leads to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (redis_server.data / "appendonlydir").symlink_to(disk)
+    redis_server.start()
+    pretend(redis_server, redis_service)
+    properties = {"UMask": "0007", "RequiresMountsFor": "/var/lib/redis"}
+    done = call_module("redis_service", check=True, **redis_server.params(unit="redis", properties=properties))
+    assert not done.failed, done.msg
+    text = next(row["declared"] for row in done.changes if row["layer"] == "unit")
+    assert f"[Unit]\nRequiresMountsFor=/var/lib/redis {redis_server.data} {disk}\n[Service]\nUMask=0007" in text

@@ -71,3 +71,10 @@ def test_what_is_written_is_read_back(properties):
     assert drop_in_values(text) == properties
     assert text.startswith("# ")
     assert text.endswith("\n")
+
+
+def test_what_belongs_to_the_unit_is_not_written_to_the_service():
+    text = render_drop_in({"UMask": "0007", "RequiresMountsFor": "/data /aof"})
+    assert text.endswith("[Unit]\nRequiresMountsFor=/data /aof\n[Service]\nUMask=0007\n")
+    assert drop_in_values(text) == {"UMask": "0007"}
+    assert "[Unit]" not in render_drop_in({"UMask": "0007"})
