@@ -129,3 +129,18 @@ def test_the_way_out_of_such_a_password_is_open(acl, redis_server):
     done = acl(login_previous_password="admin-pw\n")
     assert not done.failed, done.msg
     assert ask(redis_server, "admin", "admin-pw", "PING") == "PONG"
+
+
+@pytest.mark.parametrize(
+    ("user", "warned"),
+    [
+        ({"preset": "replication"}, False),
+        ({"preset": "admin"}, True),
+        ({"preset": "replication", "rules": ["+info"]}, True),
+    ],
+)
+def test_a_replication_login_that_is_worth_more_is_told(acl, user, warned):
+    users = [USERS[0], {"name": "link", "passwords": ["link-pw"], **user}]
+    done = acl(users=users, replication_user="link")
+    assert not done.failed, done.msg
+    assert any("may do more than replicate" in one for one in done.warned) == warned

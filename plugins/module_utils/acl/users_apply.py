@@ -243,6 +243,14 @@ def warnings_of(state: State, plan: AclPlan, params: t.Mapping[str, t.Any], logi
     if plan.unknown_users and not params["purge"]:
         names = ", ".join(plan.unknown_users)
         warnings.append(f"Users that are not declared, and stay: {names}. Set purge: true to remove them.")
+    login_user = state.declared.links.get("masteruser")
+    if any(
+        user["name"] == login_user and (user["preset"] != "replication" or user["rules"]) for user in params["users"]
+    ):
+        warnings.append(
+            f"The replication login {login_user} may do more than replicate, and its password stands in redis.conf as it is. Give it the preset "
+            "replication, and no rules."
+        )
     if state.instance.running and not check and (params["withdraw"] or plan.settled):
         # In the first half of a first run, the primary may yet be about to learn of the user.
         warnings += refused_by_primary(state.instance, login, state.declared.links)
