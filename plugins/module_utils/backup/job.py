@@ -114,7 +114,7 @@ def run(
     mine, source = _source(job)
     if not mine:
         return Outcome((), None, "elsewhere", source)
-    server = connect(job.login, min(job.settings.timeout, 30.0))
+    server = connect(job.login, max(1.0, min(job.settings.timeout, 30.0)))
     store = job.store(slots_of(server, server.info("cluster")))
     young = [one for one in store.all() if one.verified and 0 <= clock() - one.at < job.max_age]
     if young:

@@ -243,7 +243,7 @@ def read_instance(path: str, login: Login, host: Host, timeout: float, fresh_ins
             "run with become: true",
         )
     try:
-        instance.server = _connect_where_it_is(instance, login, min(timeout, PATIENCE))
+        instance.server = _connect_where_it_is(instance, login, max(1.0, min(timeout, PATIENCE)))
     except ServerDown:
         instance = _lock(instance)
         _require_it_is_stopped(instance, login)
