@@ -538,7 +538,7 @@ def test_a_replica_keeps_its_link_over_the_closing_of_default(acl, new_redis):
 
 def test_a_full_synchronisation_is_let_end_before_the_replica_has_to_log_in_again(acl, new_redis):
     primary, replica = new_redis("primary"), new_redis("replica")
-    primary.write_conf("repl-diskless-sync yes\nrepl-diskless-sync-delay 3\n")
+    primary.write_conf("repl-diskless-sync yes\nrepl-diskless-sync-delay 8\n")
     primary.start().fill(50)
     replica.write_conf(f"replicaof 127.0.0.1 {primary.port}\n")
     replica.start()
