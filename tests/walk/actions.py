@@ -35,6 +35,7 @@ def write(world: World, numbers: list[int]) -> None:
         with contextlib.suppress(redis.RedisError):
             if client.set(key, value):
                 world.oracle.wrote(key, value)
+                world.known.add(value)
                 done.append(f"{key}={value}")
     world.tell(f"a client writes {' '.join(done)}")
 
@@ -159,10 +160,11 @@ def copy_back(world: World, which: int) -> None:
     target = world.one.data / source.stem
     if os.path.lexists(target):
         shutil.move(str(target), world.aside / f"{target.name}.{len(world.told)}")
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copy2(source, target)
+    with contextlib.suppress(OSError):  # the disk may be full
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
     world.tell(f"cp -a {source.name} {target.name}")
 
 
@@ -195,6 +197,7 @@ def rot(world: World, share: float) -> None:
     found = sorted((world.one.data / "appendonlydir").glob("*.incr.aof"))
     if not found or not found[-1].stat().st_size:
         return
+    world.rotten.add(found[-1].stat().st_ino)
     place = int((found[-1].stat().st_size - 1) * share)
     with found[-1].open("r+b") as handle:
         handle.seek(place)

@@ -64,12 +64,13 @@ def backup(world: World, done: types.SimpleNamespace) -> None:
 def persistence(world: World, done: types.SimpleNamespace, appendonly: bool) -> None:
     if done.failed or done.after.live is None:
         return
-    if appendonly or done.crash_loss["seconds"] == 0:
+    loss = done.crash_loss
+    if world.rots():
+        return
+    if appendonly or loss["seconds"] == 0 or loss["writes"] == 0:
+        live, start = (_settled(data, done) for data in (done.after.live, done.after.next))
         _same(
-            world,
-            f"redis_persistence is ok, crash_loss {done.crash_loss['seconds']} s, and a crash now loses",
-            done.after.live,
-            done.after.next,
+            world, f"redis_persistence is ok, with a crash loss of {loss['text']}, and a crash now loses", live, start
         )
 
 

@@ -53,7 +53,7 @@ CLIENTS = {
 OPERATOR = {
     "config_set": (LIVE,), "command": (st.sampled_from([("BGSAVE",), ("BGREWRITEAOF",), ("CONFIG", "REWRITE")]),), "edit": (IN_FILE, BOTH),
     "stop": (st.sampled_from([signal.SIGTERM, signal.SIGKILL]), BOTH), "start": (), "move_aside": (WHICH,), "rename_within": (WHICH,),
-    "copy_back": (st.integers(0, 5),), "link": (WHICH,), "part": (), "stop_two": (),
+    "copy_back": (st.integers(0, 5), BOTH), "link": (WHICH, BOTH), "part": (), "stop_two": (),
 }  # fmt: skip
 WORLD = {
     "tear": (st.integers(1, 60),),
@@ -84,7 +84,7 @@ def steps_of(table: dict[str, tuple[t.Any, ...]]) -> st.SearchStrategy[t.Any]:
 
 #: Where the server has to run for it, and where it may not.
 NEEDS_UP = {"write", "delete", "flush_all", "let_a_second_end", "config_set", "command", "stop", "backup", "replicate"}
-NEEDS_DOWN = {"start", "copy_back", "link"}
+NEEDS_DOWN = {"start"}
 #: What has to have been before.
 NEEDS: dict[str, t.Callable[[World], t.Any]] = {
     "restore": lambda world: world.oracle.backups, "undo_flush": lambda world: world.oracle.flushed,
@@ -144,6 +144,11 @@ class Walk(RuleBasedStateMachine):
     def the_world(self, step: t.Any) -> None:
         self._do(step)
 
+    @rule(trouble=steps_of({**OPERATOR, **WORLD}), step=steps_of(OURS))
+    def ours_in_trouble(self, trouble: t.Any, step: t.Any) -> None:
+        self._do(trouble)
+        self._do(step)
+
     @rule(first=steps_of(OURS), second=steps_of(OURS))
     def ours(self, first: t.Any, second: t.Any) -> None:
         self._do(first)
@@ -188,8 +193,7 @@ class Walk(RuleBasedStateMachine):
 
     def stop(self, how: signal.Signals, comes_back: bool) -> None:
         actions.stop(self.world, how)
-        if comes_back and not self.world.one.runs:
-            actions.start(self.world)
+        self._comes_back(comes_back)
 
     def start(self) -> None:
         actions.start(self.world)
@@ -200,11 +204,21 @@ class Walk(RuleBasedStateMachine):
     def rename_within(self, which: int) -> None:
         actions.rename_within(self.world, which)
 
-    def copy_back(self, which: int) -> None:
-        actions.copy_back(self.world, which)
+    def copy_back(self, which: int, comes_back: bool) -> None:
+        self.stop(signal.SIGTERM, False)
+        if not self.world.one.runs:
+            actions.copy_back(self.world, which)
+            self._comes_back(comes_back)
 
-    def link(self, which: int) -> None:
-        actions.link(self.world, which)
+    def link(self, which: int, comes_back: bool) -> None:
+        self.stop(signal.SIGTERM, False)
+        if not self.world.one.runs:
+            actions.link(self.world, which)
+            self._comes_back(comes_back)
+
+    def _comes_back(self, comes_back: bool) -> None:
+        if comes_back and not self.world.one.runs:
+            actions.start(self.world)
 
     # --- the world ---
 

@@ -37,7 +37,7 @@ class Run:
     def __init__(
         self, world: World, name: str, options: dict[str, t.Any], switches: bool = False, server: Walked | None = None
     ) -> None:
-        self.server = server or world.one
+        self.server, self.known = server or world.one, frozenset(world.known)
         self.world, self.name, self.options, self.switches = world, name, options, switches
         self.words = f"{name} {options}"
 
@@ -78,6 +78,7 @@ class Run:
         done.before, done.after, done.meanwhile = before, world.look(), acknowledged
         for key, value in acknowledged.items():
             world.oracle.wrote(key, value)
+            world.known.add(value)
         missing = [key for key, value in acknowledged.items() if value not in done.after.reachable()]
         if missing:
             raise world.broken(f"{self.name}: writes acknowledged meanwhile are nowhere: {missing[:5]}")
@@ -147,6 +148,9 @@ class Run:
         gone = lost(world.oracle, before, after)
         if gone:
             raise world.broken(f"{self.name}: acknowledged writes can be reached nowhere: {gone}")
+        unread = before.on_disk - after.on_disk - self.known
+        if unread and self.options.get("state") != "cleaned":
+            raise world.broken(f"{self.name} removed what the server had never loaded: {sorted(unread)}")
         if self.switches and (done is None or not done.failed):
             if before.next is not None and after.next is None:
                 raise world.broken(f"{self.name}: the next start fails, and would not have before")

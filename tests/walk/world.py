@@ -132,7 +132,8 @@ class WalkedUnit(PretendedUnit):
 class World:
     """``base`` holds all of it. ``oracle`` knows what was acknowledged; ``told`` are the steps so far, in words.
 
-    ``aloud``: each step is printed as it is done.
+    ``aloud``: each step is printed as it is done. ``known``: values that the server's process has loaded or was given.
+    ``rotten``: inodes of files that rotted; nobody can see that without reading them from end to end.
     """
 
     aloud = False
@@ -141,6 +142,9 @@ class World:
         self.base, self.patch, self.oracle = base, patch, Oracle()
         self.told: list[str] = []
         self.seen: Look | None = None
+        self.known: set[str] = set()
+        self._process = 0
+        self.rotten: set[int] = set()
         self.offset = 0
         self.clock = base / "clock"
         shutil.copy(_clock_library(), f"{self.clock}.so")
@@ -230,8 +234,24 @@ class World:
         self.quiet(self.one)
         on_disk = values_on_disk(self.base)
         tree = {path: raw for path, raw in self.one.tree().items() if not path.endswith("/filler")}
-        two = self._live(self.two) or {}
-        return Look(self._live(self.one), self._next_start(), on_disk | frozenset(two.values()), tree)
+        two, live = self._live(self.two) or {}, self._live(self.one)
+        self._learn(live or {})
+        return Look(live, self._next_start(), on_disk | frozenset(two.values()), tree)
+
+    def rots(self) -> bool:
+        """Whether a file that rotted is still among the server's."""
+        return any(path.stat().st_ino in self.rotten for path in self.one.data.glob("*/*.aof"))
+
+    def _learn(self, live: Data) -> None:
+        """A process that began since the last look knows what it loaded, also where that was written over again later in the same file."""
+        process = self.unit.pid()
+        if process and process != self._process:
+            self._process = process
+            client = self.one.client()
+            place = client.config_get("appenddirname")["appenddirname"]
+            loads_aof = client.info("persistence")["aof_enabled"]
+            self.known = set(values_on_disk(self.one.data / place) if loads_aof else ())
+        self.known.update(live.values())
 
     def _live(self, server: Walked) -> Data | None:
         """What it has; a replica that waits for its primary says so in time."""
