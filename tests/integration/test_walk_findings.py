@@ -13,6 +13,8 @@ import time
 import pytest
 
 from tests.integration.test_redis_repair import _repair, _unit, aof, refused  # noqa: F401, they are fixtures
+from tests.support.topology import wait
+from tests.support.unit import PretendedUnit
 
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 AOF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\n'
@@ -100,3 +102,58 @@ def test_no_backup_is_predicted_of_an_aof_that_is_not_the_servers(redis_server, 
         )  # fmt: skip
         assert (done.failed, done.code) == (True, "aof_unsteady"), vars(done)
     assert not list((redis_server.home / "backups").glob("*/2*"))
+
+
+@pytest.fixture(name="serve")
+def _serve(call_module, redis_server, monkeypatch):
+    from ansible_collections.redisops.recovery.plugins.modules import redis_service
+
+    unit = PretendedUnit(redis_server)
+    monkeypatch.setattr(redis_service, "SYSTEM_UNITS", str(redis_server.home / "units"))
+    host = redis_service.Host
+    monkeypatch.setattr(redis_service, "Host", lambda: host("/", unit.run))
+
+    def run(check=False):
+        return call_module("redis_service", check=check, **redis_server.params(unit="redis", restart="always"))
+
+    return run
+
+
+TORN = b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$1\r\n1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("a command", "corrupt_inside"), ("a name", "unknown_command"), ("a transaction", "truncated_tail")],
+)
+def test_no_restart_on_an_aof_that_would_not_load_whole(redis_server, serve, how, told):
+    """The process that would go is the only one that has the data whole. A rewrite heals it, and then the restart loses nothing."""
+    redis_server.write_conf(AOF)
+    redis_server.start().fill(1)
+    path = aof(redis_server)
+    if how == "a transaction":
+        with path.open("ab") as handle:
+            handle.write(TORN)
+    for number in range(5):
+        redis_server.cli("SET", f"later:{number}", "1")
+    if how != "a transaction":
+        old, new = (b"$6\r\nSELECT", b"$7\r\nSELECT") if how == "a command" else (b"SELECT", b"SULECT")
+        with path.open("r+b") as handle:
+            raw = handle.read()
+            handle.seek(raw.index(old))
+            handle.write(new)
+    before, process = redis_server.tree(), redis_server.process.pid
+    for check in (True, False):
+        done = serve(check=check)
+        assert (done.failed, done.code) == (True, "aof_not_verified"), vars(done)
+        assert told in done.msg
+        assert (redis_server.tree(), redis_server.process.pid) == (before, process)
+    redis_server.cli("BGREWRITEAOF")
+    wait(
+        lambda: (
+            redis_server.info("aof_rewrite_in_progress") == "0" and path.with_name("appendonly.aof.2.incr.aof").exists()
+        )
+    )
+    done = serve()
+    assert not done.failed, done.msg
+    assert (done.keys["before"], redis_server.keys()) == (6, 6)

@@ -92,8 +92,10 @@ def differences(one: t.Mapping[str, str], other: t.Mapping[str, str]) -> dict[st
     return {key: (one.get(key), other.get(key)) for key in sorted({*one, *other}) if one.get(key) != other.get(key)}
 
 
-def worse_start(before: Look, after: Look) -> str:
-    """Why the next start is worse than it was, in words; empty where it is not. A step may only make it know more of what is live."""
+def worse_start(before: Look, after: Look, latest: t.Mapping[str, str | None]) -> str:
+    """Why the next start is worse than it was, in words; empty where it is not. A step may only make it know more of what is live, or was
+    acknowledged last.
+    """
     if before.next is None:
         return ""
     if after.next is None:
@@ -101,6 +103,7 @@ def worse_start(before: Look, after: Look) -> str:
     live = [look.live for look in (before, after) if look.live is not None]
     for key in sorted({*before.next, *after.next}):
         value = after.next.get(key)
-        if value != before.next.get(key) and value not in [data.get(key) for data in live]:
+        acknowledged = value is not None and value == latest.get(key)
+        if not acknowledged and value != before.next.get(key) and value not in [data.get(key) for data in live]:
             return f"the next start has {key} = {value}, and would have had {before.next.get(key)}; live: {[data.get(key) for data in live]}"
     return ""

@@ -155,7 +155,7 @@ class Run:
             if before.next is not None and after.next is None:
                 raise world.broken(f"{self.name}: the next start fails, and would not have before")
             return
-        worse = worse_start(before, after)
+        worse = worse_start(before, after, world.oracle.latest)
         if worse:
             raise world.broken(f"{self.name}: {worse}")
         if done is not None:

@@ -48,7 +48,13 @@ def test_the_oracle_sees_what_is_lost():
 )
 def test_the_oracle_sees_a_worse_start(was, then, broken):
     looks = [Look(live, start, frozenset(), {}) for live, start in (was, then)]
-    assert (broken in worse_start(*looks)) if broken else worse_start(*looks) == ""
+    assert (broken in worse_start(*looks, {})) if broken else worse_start(*looks, {}) == ""
+
+
+def test_a_start_that_finds_what_was_acknowledged_is_no_worse():
+    looks = [Look(None, start, frozenset(), {}) for start in ({}, {"a": "1"})]
+    assert worse_start(*looks, {"a": "1"}) == ""
+    assert "a = 1" in worse_start(*looks, {"a": "2"})
 
 
 def test_a_run_that_destroys_is_caught(monkeypatch):

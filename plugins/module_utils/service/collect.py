@@ -11,9 +11,17 @@ import types
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.persistence.file_check import (
+    USABLE,
+    Dialect,
+    FileVerdict,
+    check_manifest,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.plan import PLACE
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.instance import Instance
+from ansible_collections.redisops.recovery.plugins.module_utils.server.release import rename_lines
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import Process
 from ansible_collections.redisops.recovery.plugins.module_utils.service.sandboxing import (
     Confined,
@@ -31,7 +39,16 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.procfs im
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import drop_in_values, parse_show
 
-__all__ = ["disk_of", "exposure_of", "find_unit", "process_of", "require_last_word", "require_paths", "unit_state"]
+__all__ = [
+    "aof_damage",
+    "disk_of",
+    "exposure_of",
+    "find_unit",
+    "process_of",
+    "require_last_word",
+    "require_paths",
+    "unit_state",
+]
 
 
 _PROPERTIES = (
@@ -39,11 +56,37 @@ _PROPERTIES = (
 )
 
 
+#: What a start loads, or passes over without a loss.
+_LOADS = (*USABLE, "unlisted")
+#: Seconds in which what the server was just writing, or a rewrite that just ended, is whole.
+_SETTLES = 3.0
 _UNITS = ("redis-server", "redis", "valkey-server", "valkey")
 
 
 #: Properties of which every drop-in adds to the list.
 _ADDING_UP = ("ReadWritePaths", "RestrictAddressFamilies", "SystemCallArchitectures", "SystemCallFilter")
+
+
+def aof_damage(instance: Instance, place: Place, timeout: float) -> str:
+    """Why a start from the running server's AOF would fail or leave something out, in words; empty where nothing speaks against it.
+
+    The end of the last increment is being written to, and settles.
+    """
+    if not os.path.exists(place.manifest):
+        return ""  # whether the server writes there at all is asked elsewhere
+    dialect = Dialect(
+        rename_lines(instance.directives), any(entry.name == "loadmodule" for entry in instance.directives)
+    )
+    found: list[FileVerdict] = []
+
+    def settled() -> bool:
+        found[:] = [
+            row for row in check_manifest(instance.host, place.manifest, timeout, dialect) if row.verdict not in _LOADS
+        ]
+        return not found
+
+    wait_for(settled, _SETTLES)
+    return "; ".join(f"{row.path} is {row.verdict}: {row.detail}" for row in found)
 
 
 def find_unit(host: Host) -> str:

@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.acl.apply import require_aof_replays
 from ansible_collections.redisops.recovery.plugins.module_utils.core.changes import Change
-from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
+from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem, Refusal
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.apply import (
     keep_unloaded,
     torn_changes,
@@ -46,6 +46,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.apply im
     write_drop_in,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
+    aof_damage,
     disk_of,
     exposure_of,
     process_of,
@@ -206,6 +207,21 @@ def _require_safe(state: State, info: Info) -> None:
         _require_start(state, stated, scan(disk_of(stated)), _LOAD_SECONDS)
 
 
+def _require_whole_aof(state: State, timeout: float) -> None:
+    """The AOF that the restart reads is whole from end to end: the process that goes may hold the only good copy. Raises Refusal."""
+    instance = state.instance
+    if instance.live["appendonly"] != "yes" or not instance.info.keys or state.pending.repairs_data:
+        return
+    damage = aof_damage(instance, disk_of(instance.live), timeout)
+    if damage:
+        raise Refusal(
+            "aof_not_verified",
+            f"AOF is on, and a restart would fail or lose data: {damage}",
+            "a verified AOF",
+            "have the running server write it anew: redis_repair with method: memory, or redis-cli BGREWRITEAOF; then run again",
+        )
+
+
 def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
     """What is to be done, and that it may be. Raises Problem or Refusal."""
     declared, instance, fresh, in_file = state.declared, state.instance, params["fresh_install"], state.in_file
@@ -218,7 +234,10 @@ def plan_of(state: State, params: t.Mapping[str, t.Any]) -> Plan:
         require_accepted(instance, instance.text)
     if due:
         _require_safe(state, instance.info)
-        changes += torn_changes(instance.info, scan(disk_of(instance.live)))
+        torn = torn_changes(instance.info, scan(disk_of(instance.live)))
+        changes += torn
+        if not torn:  # else the AOF is written anew before the process goes
+            _require_whole_aof(state, params["timeout"])
         words = "save and wait for it to end well, pause writes, restart, wait until loaded, compare the keys"
         changes.append(Change("process", unit, "; ".join(reasons), "as file and unit say", words))
     if not instance.running or fresh:
