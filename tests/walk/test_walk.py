@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from tests.walk import laws
 from tests.walk.machine import Walk
 from tests.walk.oracle import Look, Oracle, lost, worse_start
 from tests.walk.run import walk
@@ -77,5 +78,71 @@ def test_a_run_that_destroys_is_caught(monkeypatch):
         walk_.begin(aof=False, keys=[1, 2])
         with pytest.raises(Violation, match="acknowledged writes can be reached nowhere"):
             walk_.config({"hz": "20"}, "plain")
+    finally:
+        walk_.teardown()
+
+
+def beside_its_data(walk_: Walk) -> None:
+    """appendonly yes next to no AOF: it starts without the RDB file, which the next save replaces."""
+    walk_.begin(aof=False, keys=[1])
+    walk_.command(("BGSAVE",))
+    walk_.edit(("appendonly", "yes"), and_restart=True)
+    walk_.write([2, 3])
+    walk_.world.forget()
+    assert sorted(walk_.world.seen.live) == ["k2", "k3"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_save_over_what_was_never_loaded_is_caught(monkeypatch, keeps):
+    """The backup keeps the file that its save replaces; one that does not is caught."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup import create
+    from ansible_collections.redisops.recovery.plugins.module_utils.persistence import apply
+
+    from tests.walk.oracle import Violation
+
+    if not keeps:
+        for module in (create, apply):
+            monkeypatch.setattr(module, "keep_unread", lambda *_given: "")
+    walk_ = Walk()
+    try:
+        beside_its_data(walk_)
+        if keeps:
+            walk_.backup("rdb", "plain")
+            assert "V00000001X" in walk_.world.look().on_disk
+        else:
+            with pytest.raises(Violation, match="acknowledged writes can be reached nowhere: .*k1"):
+                walk_.backup("rdb", "plain")
+    finally:
+        walk_.teardown()
+
+
+@pytest.mark.parametrize(
+    ("name", "law"), [("pause", "paused"), ("hold", "still held"), ("verified", "is called verified")]
+)
+def test_what_stays_behind_or_is_claimed_is_caught(monkeypatch, name, law):
+    from tests.walk import ours
+    from tests.walk.oracle import Violation
+
+    real = ours.call_module
+
+    def leaves(module, check=False, **options):
+        done = real(module, check=check, **options)
+        if check:
+            return done
+        if name == "pause":
+            walk_.world.one.cli("CLIENT", "PAUSE", "6000", "WRITE")
+        elif name == "hold":
+            (walk_.world.base / "run" / "redisops" / "held").mkdir(parents=True)
+            (walk_.world.base / "run" / "redisops" / "held" / "redis").write_text("")
+        return done
+
+    monkeypatch.setattr(ours, "call_module", leaves)
+    if name == "verified":
+        monkeypatch.setattr(laws, "loaded", lambda *_given: {"k1": "V99999999X"})
+    walk_ = Walk()
+    try:
+        walk_.begin(aof=True, keys=[1])
+        with pytest.raises(Violation, match=law):
+            walk_.backup("rdb", "plain")
     finally:
         walk_.teardown()
