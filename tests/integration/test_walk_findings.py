@@ -119,29 +119,22 @@ def _serve(call_module, redis_server, monkeypatch):
     return run
 
 
-TORN = b"*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$4\r\ntorn\r\n$1\r\n1\r\n"
-
-
 @pytest.mark.parametrize(
     ("how", "told"),
-    [("a command", "corrupt_inside"), ("a name", "unknown_command"), ("a transaction", "truncated_tail")],
+    [("a command", "corrupt_inside"), ("a name", "unknown_command")],
 )
 def test_no_restart_on_an_aof_that_would_not_load_whole(redis_server, serve, how, told):
     """The process that would go is the only one that has the data whole. A rewrite heals it, and then the restart loses nothing."""
     redis_server.write_conf(AOF)
     redis_server.start().fill(1)
     path = aof(redis_server)
-    if how == "a transaction":
-        with path.open("ab") as handle:
-            handle.write(TORN)
     for number in range(5):
         redis_server.cli("SET", f"later:{number}", "1")
-    if how != "a transaction":
-        old, new = (b"$6\r\nSELECT", b"$7\r\nSELECT") if how == "a command" else (b"SELECT", b"SULECT")
-        with path.open("r+b") as handle:
-            raw = handle.read()
-            handle.seek(raw.index(old))
-            handle.write(new)
+    old, new = (b"$6\r\nSELECT", b"$7\r\nSELECT") if how == "a command" else (b"SELECT", b"SULECT")
+    with path.open("r+b") as handle:
+        raw = handle.read()
+        handle.seek(raw.index(old))
+        handle.write(new)
     before, process = redis_server.tree(), redis_server.process.pid
     for check in (True, False):
         done = serve(check=check)
