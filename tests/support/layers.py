@@ -47,7 +47,7 @@ KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
         "one part of the world, wrapped",
         "that part",
         (
-            "archive", "benchmarks", "certificates", "connection", "controllers", "entrypoint", "files", "handshake", "hold_script", "holder", "host", "lock", "openssl", "own_directory", "pause",
+            "archive", "benchmarks", "certificates", "connection", "controllers", "entrypoint", "files", "handshake", "hold_script", "host", "lock", "open_rollback_copy", "openssl", "own_directory", "pause",
             "permissions", "primary_guard", "program", "repositories", "restic", "rollback_copy", "shard_store", "store",
             "systemctl", "temporary_server", "test_load",
         ),

@@ -35,7 +35,11 @@ from ansible_collections.redisops.recovery.plugins.module_utils.restore.exchange
     start_again,
     swap_and_start,
 )
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder, begin, reopened
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.open_rollback_copy import (
+    OpenRollbackCopy,
+    begin,
+    reopened,
+)
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
     Staging,
     check_staged,
@@ -164,23 +168,23 @@ def bring(target: Target, backup: Backup, test_load: bool) -> Done:
             )
         came = copy.info.keys
 
-    def fill(holder: Holder) -> None:
+    def fill(opened: OpenRollbackCopy) -> None:
         data = os.path.join(backup.directory, manifest.data)
-        stage(data, Staging(holder, target.aof, target.owner, backup.label, target.timeout, release))
+        stage(data, Staging(opened, target.aof, target.owner, backup.label, target.timeout, release))
         if test_load:
-            check_staged(holder, target.aof, target.timeout, release, look)
+            check_staged(opened, target.aof, target.timeout, release, look)
 
-    with begin(target.place, time.time()) as holder:
-        _fill(holder, fill)
-        return swap_and_start(target, holder, target.aof, came)
+    with begin(target.place, time.time()) as opened:
+        _fill(opened, fill)
+        return swap_and_start(target, opened, target.aof, came)
 
 
-def _fill(holder: Holder, fill: t.Callable[[Holder], None]) -> None:
+def _fill(opened: OpenRollbackCopy, fill: t.Callable[[OpenRollbackCopy], None]) -> None:
     """Stage and verify; what failed before anything live was touched leaves nothing on the disk. Raises what ``fill`` does."""
     try:
-        fill(holder)
+        fill(opened)
     except BaseException:
-        discard(holder.path)
+        discard(opened.path)
         raise
 
 
@@ -212,11 +216,11 @@ def bring_point(target: Target, point: Point) -> Done:
     """Go back to a point of the AOF's archive; it is loaded next to the running server first. Raises Problem: then nothing was changed."""
     came: list[int] = []
 
-    def fill(holder: Holder) -> None:
-        point.make(os.path.join(holder.at, os.path.basename(target.place.aof_dir)), target.place, target.owner)
-        note(holder, True, point.label)
+    def fill(opened: OpenRollbackCopy) -> None:
+        point.make(os.path.join(opened.at, os.path.basename(target.place.aof_dir)), target.place, target.owner)
+        note(opened, True, point.label)
         check_staged(
-            holder, True, target.timeout, release_of(target.instance), lambda copy: came.append(copy.info.keys)
+            opened, True, target.timeout, release_of(target.instance), lambda copy: came.append(copy.info.keys)
         )
         if point.had and clearly_less(came[0], point.had):
             raise Refusal(
@@ -226,9 +230,9 @@ def bring_point(target: Target, point: Point) -> Done:
                 "look at the other methods, and name the one that is wanted",
             )
 
-    with begin(target.place, time.time()) as holder:
-        _fill(holder, fill)
-        return swap_and_start(target, holder, True, came[0])
+    with begin(target.place, time.time()) as opened:
+        _fill(opened, fill)
+        return swap_and_start(target, opened, True, came[0])
 
 
 def cut_off(target: Target) -> str:
@@ -240,8 +244,8 @@ def cut_off(target: Target) -> str:
 
 def resume(target: Target, rollback_copy: str) -> Done:
     """End a run that was cut off: start the server. Raises Problem."""
-    with reopened(target.place, rollback_copy) as holder:
-        return start_again(target, holder)
+    with reopened(target.place, rollback_copy) as opened:
+        return start_again(target, opened)
 
 
 def require_put_back(target: Target, rollback_copy: RollbackCopy) -> None:
@@ -262,6 +266,6 @@ def require_put_back(target: Target, rollback_copy: RollbackCopy) -> None:
 def put_back(target: Target, rollback_copy: RollbackCopy) -> Done:
     """Put back what a restore replaced. Raises Problem."""
     require_put_back(target, rollback_copy)
-    with reopened(target.place, rollback_copy.path) as holder:
-        turn(holder, rollback_copy)
-        return swap_and_start(target, holder, rollback_copy.aof, None)
+    with reopened(target.place, rollback_copy.path) as opened:
+        turn(opened, rollback_copy)
+        return swap_and_start(target, opened, rollback_copy.aof, None)

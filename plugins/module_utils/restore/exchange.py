@@ -19,7 +19,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.appl
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.collect import aof_is_in_use
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.rollback_copy import live, mark_of
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.collect import Target
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.open_rollback_copy import OpenRollbackCopy
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.plan import require_role
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import (
     finish,
@@ -142,56 +142,56 @@ def _second_layer(target: Target, server: Server) -> str:
     return "AOF and RDB"
 
 
-def _ended(target: Target, holder: Holder, away: float, info: Info) -> Done:
+def _ended(target: Target, opened: OpenRollbackCopy, away: float, info: Info) -> Done:
     """The server, which was away for ``away`` seconds, runs with what came: say so, and let the second layer follow."""
-    finish(holder)
+    finish(opened)
     server = connect(target.login)
     try:
-        return Done(holder.path, round(away, 3), info.keys, _second_layer(target, server))
+        return Done(opened.path, round(away, 3), info.keys, _second_layer(target, server))
     finally:
         server.close()
 
 
-def _take_back(target: Target, holder: Holder, hold: UnitHold, aof: bool, ran: bool) -> None:
+def _take_back(target: Target, opened: OpenRollbackCopy, hold: UnitHold, aof: bool, ran: bool) -> None:
     """Undo the switch, whatever state it is in; what clients have written since stays in the rollback copy."""
     try:
         server: t.Optional[Server] = connect(target.login, 5.0)
     except Problem:
         server = None
     if server is not None:
-        serves(holder)
+        serves(opened)
     hold.engage()
     if server is None:
         systemctl(target.host, "stop", f"{target.unit}.service", timeout=target.timeout)
     else:
         stop_server(hold, target.host, server, lambda _info: None, target.timeout)
     _require_nobody(target)
-    swap_back(holder, aof)
+    swap_back(opened, aof)
     if ran:  # one that was down before would not come up with its own data either
         _start(target, hold)
 
 
-def _undone(target: Target, holder: Holder, wrong: str) -> Problem:
+def _undone(target: Target, opened: OpenRollbackCopy, wrong: str) -> Problem:
     now = "runs on its own data again" if target.instance.running else "is stopped as it was, with its own data"
     return Problem(
         "restore_undone",
         f"the server did not come up with what was brought, and {now}: {wrong}",
         "a server that loads it",
-        f"look into its log (journalctl -u {target.unit}) and at {holder.path}",
+        f"look into its log (journalctl -u {target.unit}) and at {opened.path}",
     )
 
 
-def swap_and_start(target: Target, holder: Holder, aof: bool, keys: t.Optional[int]) -> Done:
+def swap_and_start(target: Target, opened: OpenRollbackCopy, aof: bool, keys: t.Optional[int]) -> Done:
     """Stop, swap, start, look; on any trouble swap back and start. ``keys``: how many were brought, None where not known. Raises Problem."""
     began, ran = time.monotonic(), target.instance.running
-    inside = os.path.join(holder.at, os.path.basename(live(holder.place, aof)))
+    inside = os.path.join(opened.at, os.path.basename(live(opened.place, aof)))
     with UnitHold(target.host, target.unit, target.place.dir, ran) as hold:
         _stop(target, hold, target.instance.server)
         try:
-            say_now(holder, aof)
+            say_now(opened, aof)
             came = mark_of(inside)
             _require_nobody(target)
-            swap(holder, aof)
+            swap(opened, aof)
             _require_nobody(target)
             info = _start(target, hold)
             away = time.monotonic() - began
@@ -200,10 +200,10 @@ def swap_and_start(target: Target, holder: Holder, aof: bool, keys: t.Optional[i
         except Problem as problem:
             wrong = problem.detected
         if wrong:
-            _take_back(target, holder, hold, aof, ran)
+            _take_back(target, opened, hold, aof, ran)
     if wrong:
-        raise _undone(target, holder, wrong)
-    return _ended(target, holder, away, info)
+        raise _undone(target, opened, wrong)
+    return _ended(target, opened, away, info)
 
 
 def _role_after(target: Target) -> str:
@@ -214,8 +214,8 @@ def _role_after(target: Target) -> str:
         server.close()
 
 
-def start_again(target: Target, holder: Holder) -> Done:
+def start_again(target: Target, opened: OpenRollbackCopy) -> Done:
     """End a run that was cut off behind its swap: start the server. Raises Problem."""
     began = time.monotonic()
     info = _start(target, UnitHold(target.host, target.unit, target.place.dir, True))
-    return _ended(target, holder, time.monotonic() - began, info)
+    return _ended(target, opened, time.monotonic() - began, info)

@@ -38,7 +38,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.roll
     rollback_copies,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.test_load import Loaded, loaded
-from ansible_collections.redisops.recovery.plugins.module_utils.restore.holder import Holder
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.open_rollback_copy import OpenRollbackCopy
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import Release
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir, read_text
 from ansible_collections.redisops.recovery.plugins.module_utils.system.permissions import Access
@@ -94,9 +94,9 @@ def require_exchange(directory: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _journal(holder: Holder, content: t.Mapping[str, t.Any]) -> None:
+def _journal(opened: OpenRollbackCopy, content: t.Mapping[str, t.Any]) -> None:
     text = json.dumps(content, sort_keys=True) + "\n"
-    StagedFile(os.path.join(holder.at, JOURNAL), text, 0o600, follow=False).commit()
+    StagedFile(os.path.join(opened.at, JOURNAL), text, 0o600, follow=False).commit()
 
 
 def _may_hold_live_data(rollback_copy: RollbackCopy) -> bool:
@@ -137,14 +137,14 @@ def _copy(source: str, target: str) -> None:
         os.close(descriptor)
 
 
-def _inside(holder: Holder, aof: bool) -> str:
+def _inside(opened: OpenRollbackCopy, aof: bool) -> str:
     """The one name in the rollback copy that is the data."""
-    return os.path.join(holder.at, os.path.basename(live(holder.place, aof)))
+    return os.path.join(opened.at, os.path.basename(live(opened.place, aof)))
 
 
-def _stage_aof(data: str, holder: Holder) -> None:
+def _stage_aof(data: str, opened: OpenRollbackCopy) -> None:
     """An AOF directory with the server's own names, of an AOF or with an RDB as its base."""
-    folder, own = _inside(holder, True), holder.place.appendfilename
+    folder, own = _inside(opened, True), opened.place.appendfilename
     os.mkdir(folder, 0o700)
     if not data.endswith(".manifest"):
         entries = [(data, AofFile(f"{own}.1.base.rdb", 1, "b"))]
@@ -164,7 +164,7 @@ def _stage_aof(data: str, holder: Holder) -> None:
 class Staging:
     """What is staged, and as what: ``owner`` (user id, group id), ``label`` of the backup. ``timeout`` and ``release`` are the temporary server's."""
 
-    holder: Holder
+    opened: OpenRollbackCopy
     aof: bool
     owner: tuple[int, int]
     label: str
@@ -174,7 +174,7 @@ class Staging:
 
 def _stage_rdb(data: str, to: Staging) -> None:
     """An RDB file; one that a temporary server makes where the backup is an AOF."""
-    target = _inside(to.holder, False)
+    target = _inside(to.opened, False)
     if not data.endswith(".manifest"):
         _copy(data, target)
         return
@@ -205,15 +205,15 @@ def stage(data: str, to: Staging) -> None:
     """Put the backup's data into the rollback copy in the form that the server reads, owned as its own. Raises Problem; nothing live is touched."""
     try:
         if to.aof:
-            _stage_aof(data, to.holder)
+            _stage_aof(data, to.opened)
         else:
             _stage_rdb(data, to)
-        _hand_over(to.holder.at, to.owner)
-        note(to.holder, to.aof, to.label)
+        _hand_over(to.opened.at, to.owner)
+        note(to.opened, to.aof, to.label)
     except OSError as error:
         raise Problem(
             "restore_write",
-            f"{to.holder.path} could not be filled: {error.strerror or error}; nothing else was touched",
+            f"{to.opened.path} could not be filled: {error.strerror or error}; nothing else was touched",
             "a data directory with room",
             "see to that, then run again",
         ) from None
@@ -246,12 +246,12 @@ def _say_since(folder: str, appendfilename: str, ours: bool) -> None:
     StagedFile(path, text, access=Access(like.st_uid, like.st_gid, like.st_mode & 0o777), follow=False).commit()
 
 
-def say_now(holder: Holder, aof: bool) -> None:
+def say_now(opened: OpenRollbackCopy, aof: bool) -> None:
     """Between the stop and the swap: what was staged a while ago becomes the server's now. Raises Problem."""
-    folder = _inside(holder, aof)
+    folder = _inside(opened, aof)
     if not aof or not os.path.isdir(folder):
         return
-    path = os.path.join(folder, f"{holder.place.appendfilename}.manifest")
+    path = os.path.join(folder, f"{opened.place.appendfilename}.manifest")
     with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside says nothing
         increments = parse_manifest(read_text(path), path).increments
         last = os.path.join(folder, increments[-1].name) if increments else ""
@@ -263,26 +263,26 @@ def say_now(holder: Holder, aof: bool) -> None:
             StagedFile(last, since_line(time.time()).decode("ascii"), follow=False).commit()
 
 
-def note(holder: Holder, aof: bool, label: str) -> None:
+def note(opened: OpenRollbackCopy, aof: bool, label: str) -> None:
     """Say what was staged, last of all: without it, what is there counts for nothing."""
-    came = _inside(holder, aof)
+    came = _inside(opened, aof)
     if aof:
-        _say_since(came, holder.place.appendfilename, True)
-    _journal(holder, {"aof": aof, "label": label, "came": put_mark(came), "finished": False})
+        _say_since(came, opened.place.appendfilename, True)
+    _journal(opened, {"aof": aof, "label": label, "came": put_mark(came), "finished": False})
 
 
-def _read_journal(holder: Holder) -> dict[str, t.Any]:
-    return dict(json.loads(read_text(os.path.join(holder.at, JOURNAL))))
+def _read_journal(opened: OpenRollbackCopy) -> dict[str, t.Any]:
+    return dict(json.loads(read_text(os.path.join(opened.at, JOURNAL))))
 
 
-def finish(holder: Holder) -> None:
+def finish(opened: OpenRollbackCopy) -> None:
     """Say that the server runs with what came."""
-    _journal(holder, {**_read_journal(holder), "finished": True})
+    _journal(opened, {**_read_journal(opened), "finished": True})
 
 
-def serves(holder: Holder) -> None:
+def serves(opened: OpenRollbackCopy) -> None:
     """Say that what came is live, and clients may write to it: from here on it is never removed unasked, wherever it lies."""
-    _journal(holder, {**_read_journal(holder), "stays": True})
+    _journal(opened, {**_read_journal(opened), "stays": True})
 
 
 def _exchange_or_move(here: str, there: str) -> None:
@@ -295,60 +295,60 @@ def _exchange_or_move(here: str, there: str) -> None:
         os.rename(here, there)
 
 
-def swap(holder: Holder, aof: bool) -> None:
+def swap(opened: OpenRollbackCopy, aof: bool) -> None:
     """Let what is staged and what is live be switched at once; the server is stopped. What else a later start might read goes into the rollback copy.
 
     Raises Problem; also where nothing is staged: what is live is never moved away for nothing. Called again, it swaps back.
     """
-    place = holder.place
-    here, there = live(place, aof), _inside(holder, aof)
+    place = opened.place
+    here, there = live(place, aof), _inside(opened, aof)
     try:
-        if not os.path.lexists(there) and _read_journal(holder).get("came") != "":
+        if not os.path.lexists(there) and _read_journal(opened).get("came") != "":
             raise FileNotFoundError(errno.ENOENT, "nothing is staged there any more")
         if os.path.islink(here):
             raise OSError(errno.ELOOP, "it is a link")
         _exchange_or_move(here, there)
         fsync_dir(place.dir)
-        fsync_dir(holder.at)
+        fsync_dir(opened.at)
         # The form that is not read now: of the data that was, and no neighbour for the data that is.
         other = live(place, not aof)
-        _exchange_or_move(other, os.path.join(holder.at, os.path.basename(other)))
+        _exchange_or_move(other, os.path.join(opened.at, os.path.basename(other)))
         fsync_dir(place.dir)
-        fsync_dir(holder.at)
+        fsync_dir(opened.at)
     except OSError as error:
         raise Problem(
             "swap_failed",
-            f"the data and {os.path.basename(there)} in {holder.path} could not be switched at once: {error.strerror or error}",
+            f"the data and {os.path.basename(there)} in {opened.path} could not be switched at once: {error.strerror or error}",
             "a file system that can do so, and what was staged",
-            f"both are whole: see which one is the data, and look at {holder.path}",
+            f"both are whole: see which one is the data, and look at {opened.path}",
         ) from None
 
 
-def swap_back(holder: Holder, aof: bool) -> None:
+def swap_back(opened: OpenRollbackCopy, aof: bool) -> None:
     """Undo swap(). Raises Problem; a swap that failed before it did anything is not done by undoing it."""
-    if _is_swapped(holder, aof):
-        swap_again = _read_journal(holder)
+    if _is_swapped(opened, aof):
+        swap_again = _read_journal(opened)
         _journal(
-            holder, {**swap_again, "came": "" if not os.path.lexists(_inside(holder, aof)) else swap_again["came"]}
+            opened, {**swap_again, "came": "" if not os.path.lexists(_inside(opened, aof)) else swap_again["came"]}
         )
-        swap(holder, aof)
-        _journal(holder, swap_again)
+        swap(opened, aof)
+        _journal(opened, swap_again)
 
 
-def _is_swapped(holder: Holder, aof: bool) -> bool:
-    came = _read_journal(holder).get("came")
-    return bool(came) and mark_of(_inside(holder, aof)) != came
+def _is_swapped(opened: OpenRollbackCopy, aof: bool) -> bool:
+    came = _read_journal(opened).get("came")
+    return bool(came) and mark_of(_inside(opened, aof)) != came
 
 
-def turn(holder: Holder, rollback_copy: RollbackCopy) -> None:
+def turn(opened: OpenRollbackCopy, rollback_copy: RollbackCopy) -> None:
     """Before a swap back: what the rollback copy has is what is to come, and was live once. Raises Problem."""
-    inside = _inside(holder, rollback_copy.aof)
-    require_something(rollback_copy, holder.place)
+    inside = _inside(opened, rollback_copy.aof)
+    require_something(rollback_copy, opened.place)
     if rollback_copy.aof:
         with contextlib.suppress(Problem, OSError):  # what was damaged when it was put aside is no worse for that
-            _say_since(inside, holder.place.appendfilename, False)
+            _say_since(inside, opened.place.appendfilename, False)
     _journal(
-        holder,
+        opened,
         {
             "aof": rollback_copy.aof,
             "label": rollback_copy.label,
@@ -370,14 +370,16 @@ def require_something(rollback_copy: RollbackCopy, place: Place) -> None:
         )
 
 
-def check_staged(holder: Holder, aof: bool, timeout: float, release: Release, look: t.Callable[[Loaded], None]) -> None:
+def check_staged(
+    opened: OpenRollbackCopy, aof: bool, timeout: float, release: Release, look: t.Callable[[Loaded], None]
+) -> None:
     """Load what is staged in a temporary server, and let ``look`` at it. Raises Problem."""
-    folder = _inside(holder, aof)
-    data = os.path.join(folder, f"{holder.place.appendfilename}.manifest") if aof else folder
+    folder = _inside(opened, aof)
+    data = os.path.join(folder, f"{opened.place.appendfilename}.manifest") if aof else folder
     paths = [os.path.join(folder, name) for name in os.listdir(folder)] if aof else [data]
     before = {path: os.stat(path) for path in paths}
     try:
-        with loaded(data, holder.at, timeout, release, os.stat(data).st_gid) as copy:
+        with loaded(data, opened.at, timeout, release, os.stat(data).st_gid) as copy:
             look(copy)
             copy.server.close()
     finally:  # the temporary server was let in by links to these very files

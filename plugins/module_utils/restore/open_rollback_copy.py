@@ -19,11 +19,11 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.core.errors import Problem
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
 
-__all__ = ["Holder", "begin", "reopened"]
+__all__ = ["OpenRollbackCopy", "begin", "reopened"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Holder:
+class OpenRollbackCopy:
     """``path`` is for people, ``at`` leads to the rollback copy by descriptor; ``place`` is the server's, with ``dir`` by descriptor.
 
     Tools that we start as root find both as well: the way goes through this process, not through their own.
@@ -35,7 +35,7 @@ class Holder:
 
 
 @contextlib.contextmanager
-def _open(place: Place, name: str) -> t.Iterator[Holder]:
+def _open(place: Place, name: str) -> t.Iterator[OpenRollbackCopy]:
     directory = os.open(place.dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
@@ -44,7 +44,7 @@ def _open(place: Place, name: str) -> t.Iterator[Holder]:
             if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
                 raise PermissionError(1, "it is not this user's own")
             ours = dataclasses.replace(place, dir=f"/proc/{os.getpid()}/fd/{directory}")
-            yield Holder(os.path.join(place.dir, name), f"/proc/{os.getpid()}/fd/{folder}", ours)
+            yield OpenRollbackCopy(os.path.join(place.dir, name), f"/proc/{os.getpid()}/fd/{folder}", ours)
         finally:
             os.close(folder)
     finally:
@@ -68,7 +68,7 @@ def _new_name(place: Place, now: float) -> str:
 
 
 @contextlib.contextmanager
-def begin(place: Place, now: float) -> t.Iterator[Holder]:
+def begin(place: Place, now: float) -> t.Iterator[OpenRollbackCopy]:
     """An empty rollback copy. Raises Problem."""
     try:
         name = _new_name(place, now)
@@ -79,16 +79,16 @@ def begin(place: Place, now: float) -> t.Iterator[Holder]:
             "a data directory that can be written",
             "see to that, then run again",
         ) from None
-    with reopened(place, os.path.join(place.dir, name)) as holder:
-        yield holder
+    with reopened(place, os.path.join(place.dir, name)) as opened:
+        yield opened
 
 
 @contextlib.contextmanager
-def reopened(place: Place, path: str) -> t.Iterator[Holder]:
+def reopened(place: Place, path: str) -> t.Iterator[OpenRollbackCopy]:
     """A rollback copy that is there. Raises Problem where it is not ours."""
     with contextlib.ExitStack() as until:
         try:
-            holder = until.enter_context(_open(place, os.path.basename(path)))
+            opened = until.enter_context(_open(place, os.path.basename(path)))
         except OSError as error:
             raise Problem(
                 "not_our_directory",
@@ -96,4 +96,4 @@ def reopened(place: Place, path: str) -> t.Iterator[Holder]:
                 "a rollback copy that nobody else has touched",
                 "see who put it there; what is in it is not used",
             ) from None
-        yield holder
+        yield opened
