@@ -172,7 +172,10 @@ def _own(lines: t.Iterable[str]) -> list[str]:
 
 
 def ours(run: t.Sequence[dict[str, t.Any]], host: str) -> list[dict[str, t.Any]]:
-    """The results of the collection's own changing modules on one host, in order, less what hosts of the lab share."""
+    """The results of the collection's own changing modules on one host, in order, less what hosts of the lab share.
+
+    Without those of the look that a run begins with.
+    """
     return [
         {
             "task": entry["task"],
@@ -183,6 +186,7 @@ def ours(run: t.Sequence[dict[str, t.Any]], host: str) -> list[dict[str, t.Any]]
         }
         for entry in run
         if entry["host"] == host
+        and entry["check"] is run[0]["check"]
         and entry.get("action", "").startswith(OURS)
         and not entry["action"].endswith("_info")
         and "diff" in entry  # not a call that failed, and was repaired by the one behind it
