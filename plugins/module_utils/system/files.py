@@ -56,11 +56,14 @@ def _problem(error: OSError, path: str, doing: str) -> Problem:
     return Problem("file_" + doing, f"{path} cannot be {doing}: {detected}; it is unchanged", "", cure)
 
 
-def read_text(path: str) -> str:
-    """The text of ``path``, any byte kept (surrogateescape). Raises Problem, also where somebody else planted it for root to read."""
+def read_text(path: str, shown: bool = True) -> str:
+    """The text of ``path``, any byte kept (surrogateescape). Raises Problem, also where somebody else planted it for root to read.
+
+    ``shown`` False: the text is only compared with what is declared, and nobody comes to see it; then no planting gains anything.
+    """
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=_plain) as handle:
-            other = may_be_read(path, os.fstat(handle.fileno()))
+            other = may_be_read(path, os.fstat(handle.fileno())) if shown else None
             if other:
                 raise _planted(path, other)
             return handle.read()

@@ -98,7 +98,7 @@ class Choice:
 
 
 def _text_or_none(path: str) -> t.Optional[str]:
-    return read_text(path) if os.path.exists(path) else None
+    return read_text(path, shown=False) if os.path.exists(path) else None
 
 
 def read_material(paths: t.Mapping[str, str]) -> Material:
