@@ -136,7 +136,8 @@ def test_rewrites_meanwhile_do_an_aof_backup_no_harm(redis_server, call_module):
         stop.set()
         thread.join()
     assert [one.msg for one in results if one.failed] == []
-    assert [one.state for one in results] == ["verified"] * 5
+    # Where rewrites follow each other closely no moment may be exact; then it says so.
+    assert {one.state for one in results} <= {"verified", "loaded"}
     assert len({one.backup["label"] for one in results}) == 5
     assert {one.backup["digest"] for one in results} == {results[0].backup["digest"]}
     assert server.config("auto-aof-rewrite-percentage") == "100"

@@ -80,6 +80,10 @@ class Settings:
     assertions: tuple[t.Mapping[str, t.Any], ...] = ()
 
 
+#: Seconds in which, where rewrites follow each other, one of them is seen between two.
+_REWRITES_END = 15.0
+
+
 def _free(path: str) -> int:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -179,7 +183,7 @@ def _load_lines(info: Info, server: Server) -> tuple[tuple[str, ...], list[str]]
 
 def _require_aof_is_live(host: Host, info: Info, place: Place) -> None:
     """The AOF that lies there is complete, and the one that the server writes to. Raises Problem."""
-    if not aof_is_in_use(host, info.number("process_id"), place):
+    if not aof_is_in_use(host, info.number("process_id"), place, _REWRITES_END):
         raise Problem(
             "aof_unsteady",
             f"{place.manifest} does not name a complete AOF that the server writes to: it was moved, replaced or never made",

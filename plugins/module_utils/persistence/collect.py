@@ -176,9 +176,9 @@ def torn_transaction(info: Info, disk: DataFiles) -> t.Optional[OpenTransaction]
     return None
 
 
-def aof_is_in_use(host: Host, pid: int, place: Place) -> bool:
-    """As aof_in_use(), looked at anew for a moment: a rewrite that begins or ends in between puts other files in their place."""
-    return wait_for(lambda: aof_in_use(host, pid, scan(place)), _SETTLES)
+def aof_is_in_use(host: Host, pid: int, place: Place, patience: float = _SETTLES) -> bool:
+    """As aof_in_use(), looked at anew for ``patience`` seconds: a rewrite that begins or ends in between puts other files in their place."""
+    return wait_for(lambda: aof_in_use(host, pid, scan(place)), patience)
 
 
 def base_is_sound(host: Host, disk: DataFiles) -> bool:
