@@ -650,3 +650,16 @@ def test_the_backup_of_another_server_of_this_host_takes_the_operators_word(
     done = restore(allow_other_server=True)
     assert not done.failed, done.msg
     assert unit.server.keys() == 7
+
+
+def test_a_link_in_the_place_of_what_is_removed_is_not_followed(tmp_path):
+    from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import discard
+
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "shadow").write_text("root's")
+    link = tmp_path / "redisops-restore-20261125T000000Z"
+    link.symlink_to(victim)
+    with pytest.raises(OSError):
+        discard(str(link))
+    assert (victim / "shadow").read_text() == "root's"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -184,7 +185,8 @@ def _fill(opened: OpenRollbackCopy, fill: t.Callable[[OpenRollbackCopy], None]) 
     try:
         fill(opened)
     except BaseException:
-        discard(opened.path)
+        with contextlib.suppress(OSError):  # what failed is what is told
+            discard(opened.path)
         raise
 
 

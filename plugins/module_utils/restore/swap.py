@@ -118,15 +118,27 @@ def discard_unfinished(place: Place) -> list[str]:
 
 
 def discard(path: str) -> None:
-    """Remove a rollback copy: its data first, the journal last, so that one that is half gone never looks like another thing."""
-    names = sorted(os.listdir(path), key=lambda name: name == JOURNAL)
-    for name in names:
-        inside = os.path.join(path, name)
-        if os.path.isdir(inside) and not os.path.islink(inside):
-            shutil.rmtree(inside)
-        else:
-            os.unlink(inside)
-    os.rmdir(path)
+    """Remove a rollback copy: its data first, the journal last, so that one that is half gone never looks like another thing.
+
+    By its descriptor: what the server's user may put in its place meanwhile is neither entered nor removed. Raises OSError.
+    """
+    above = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        own = os.open(os.path.basename(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            if os.fstat(own).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "it is not this user's own", path)
+            for name in sorted(os.listdir(own), key=lambda name: name == JOURNAL):
+                inside = f"/proc/{os.getpid()}/fd/{own}/{name}"
+                if os.path.isdir(inside) and not os.path.islink(inside):
+                    shutil.rmtree(inside)
+                else:
+                    os.unlink(inside)
+        finally:
+            os.close(own)
+        os.rmdir(os.path.basename(path), dir_fd=above)
+    finally:
+        os.close(above)
 
 
 def _copy(source: str, target: str) -> None:
