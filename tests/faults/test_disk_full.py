@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_read(call_module, redis_server, module, options):
     redis_server.conf.unlink()
     redis_server.conf.mkdir()
     result = refused(redis_server, lambda: call_module(module, **redis_server.params(**options)), "file_read")
-    assert "it is a directory" in result.msg
+    assert "it is no plain file" in result.msg
 
 
 @pytest.mark.needs_root

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.faults.test_disk_full import MIB, small_disk
-from tests.integration.test_redis_restore import Unit
+from tests.support.unit import PretendedUnit
 
 CONF = 'save ""\nappendonly yes\nrdbcompression no\nenable-debug-command local\n'
 #: What is left free, from nothing to nearly enough: the directory, the data, what lies next to it, the manifest, the proof.
@@ -123,7 +123,7 @@ def test_where_the_data_goes_back(redis_server, call_module, tmp_path, unseen, m
         assert call_module("redis_backup", **wanted, sentinel_file="").state == "verified"
         redis_server.cli("SET", "written", "after")
         digest = redis_server.cli("DEBUG", "DIGEST")
-        unit, real = Unit(redis_server), redis_restore.Host
+        unit, real = PretendedUnit(redis_server), redis_restore.Host
         monkeypatch.setattr(redis_restore, "Host", lambda: real("/", unit.run))
         ended = set()
         for left in LEFT[:6]:
