@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: redis_service
-short_description: Keep a Redis service running, restarting it only when due and only after a verified save
+short_description: Keep a Redis service running, or stop it, never without a verified save
 version_added: 0.1.0
 author:
   - redisops.recovery contributors (@redisops)
@@ -93,6 +93,14 @@ options:
         check mode, the unit may be missing.
     type: bool
     default: false
+  state:
+    description:
+      - V(started) keeps the service running.
+      - V(stopped) ends it after a verified save, by the server's own shutdown, which refuses to end without its data on disk. The drop-in
+        stays as it is; O(enabled) says whether the next boot starts it.
+    type: str
+    choices: [started, stopped]
+    default: started
   timeout:
     description: Longest wait, in seconds, for a save and for loading, each.
     type: int
@@ -123,6 +131,12 @@ EXAMPLES = r"""
     unit: redis
     restart: never
   check_mode: true
+
+- name: Stop it for good, with all of its data on disk
+  redisops.recovery.redis_service:
+    unit: redis
+    state: stopped
+    enabled: false
 """
 
 RETURN = r"""
@@ -191,6 +205,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.module.argspec i
 from ansible_collections.redisops.recovery.plugins.module_utils.module.runner import result_of, run_module
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import find_unit
 from ansible_collections.redisops.recovery.plugins.module_utils.service.plan import DeclaredUnit
+from ansible_collections.redisops.recovery.plugins.module_utils.service.stopped_apply import apply_stopped, plan_stopped
 from ansible_collections.redisops.recovery.plugins.module_utils.service.unit_apply import apply, plan_of, read_state
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import parse_mode, with_umask
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
@@ -210,6 +225,7 @@ SPEC = {
     "pending_paths": {"type": "dict", "default": {}},
     "restart": {"type": "str", "choices": ["if_needed", "never", "always"], "default": "if_needed"},
     "fresh_install": {"type": "bool", "default": False},
+    "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
     "timeout": {"type": "int", "default": 3600},
 }
 SYSTEM_UNITS = "/etc/systemd/system"
@@ -228,6 +244,11 @@ def declared_of(params: t.Mapping[str, t.Any], host: Host) -> DeclaredUnit:
 def body(module: AnsibleModule) -> dict:
     params, host, login = module.params, Host(), login_of(module.params)
     state = read_state(declared_of(params, host), host, params, login, module.check_mode)
+    if params["state"] == "stopped":
+        changes = plan_stopped(state)
+        if changes and not module.check_mode:
+            apply_stopped(state, changes, params["timeout"])
+        return result_of(changes, restart_required=[], restarted=False)
     plan = plan_of(state, params)
     result = result_of(plan.changes, restart_required=plan.reasons, restarted=False)
     if plan.rewrites:

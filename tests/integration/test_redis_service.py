@@ -13,6 +13,7 @@ import time
 import pytest
 import redis
 
+from tests.support.topology import free_port
 from tests.support.unit import PretendedUnit
 
 RDB_ONLY = "save 900 1\nappendonly no\n"
@@ -222,13 +223,13 @@ def test_another_spelling_of_the_directory_is_the_same_place(serve, unit, spelle
 def test_a_file_that_changes_behind_the_first_proof(serve, unit, monkeypatch):
     from ansible_collections.redisops.recovery.plugins.module_utils.service import unit_apply
 
-    save = unit_apply.save_before_restart
+    save = unit_apply.save_before_stop
 
     def meanwhile(*arguments):
         save(*arguments)
         due(unit.server, "appendonly no\n")
 
-    monkeypatch.setattr(unit_apply, "save_before_restart", meanwhile)
+    monkeypatch.setattr(unit_apply, "save_before_stop", meanwhile)
     unit.server.write_conf(AOF)
     unit.server.start().fill(10)
     due(unit.server)
@@ -379,7 +380,7 @@ def test_a_server_that_cannot_save_is_not_stopped_and_loses_nothing(serve, unit)
         due(server)
         from ansible_collections.redisops.recovery.plugins.module_utils.service import unit_apply
 
-        save = unit_apply.save_before_restart
+        save = unit_apply.save_before_stop
 
         def then_full(*arguments):
             save(*arguments)
@@ -389,7 +390,7 @@ def test_a_server_that_cannot_save_is_not_stopped_and_loses_nothing(serve, unit)
                     pass
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(unit_apply, "save_before_restart", then_full)
+            patch.setattr(unit_apply, "save_before_stop", then_full)
             pid = server.process.pid
             done = serve()
         assert (done.failed, done.code) == (True, "stop_refused"), done.msg
@@ -526,3 +527,53 @@ def test_a_client_that_sentinel_closes_asks_once_more(redis_server):
     redis_server.restart()
     with pytest.raises(ServerDown):
         server.info()
+
+
+STOPPED = {"state": "stopped", "enabled": False}
+
+
+@pytest.mark.parametrize("persistence", [AOF, RDB_ONLY, 'save ""\nappendonly no\n'])
+def test_a_server_that_is_stopped_for_good_has_all_of_its_data_on_disk(serve, unit, persistence):
+    server = unit.server
+    server.write_conf(persistence)
+    server.start().fill(100)
+    before = server.tree()
+    predicted = serve(check=True, **STOPPED)
+    assert (predicted.failed, server.tree(), unit.did) == (False, before, []), predicted.msg
+    done = serve(**STOPPED)
+    assert not done.failed, done.msg
+    assert (done.actions, done.diff) == (predicted.actions, predicted.diff)
+    assert (unit.pid(), unit.enabled, unit.held) == (0, False, False)
+    assert not serve(**STOPPED).changed
+    server.start()
+    assert server.keys() == 100
+
+
+def test_a_file_that_the_process_never_loaded_is_kept_when_it_is_stopped(serve, unit):
+    """Its shutdown would save over it."""
+    server = unit.server
+    server.write_conf(RDB_ONLY)
+    server.start().fill(100)
+    server.stop()
+    saved = (server.data / "dump.rdb").read_bytes()
+    (server.data / "dump.rdb").rename(server.home / "aside.rdb")
+    server.start().fill(60, "new")
+    (server.home / "aside.rdb").rename(server.data / "dump.rdb")
+    done = serve(**STOPPED)
+    assert not done.failed, done.msg
+    (kept,) = server.data.glob("redisops-kept-*/dump.rdb")
+    assert kept.read_bytes() == saved
+    server.start()
+    assert server.keys() == 60
+
+
+def test_a_server_whose_address_is_not_known_is_not_stopped(serve, unit):
+    server = unit.server
+    server.write_conf(AOF)
+    server.start().fill(10)
+    pid = server.process.pid
+    for check in (True, False):
+        done = serve(check=check, **STOPPED, login_port=free_port())
+        assert done.failed, done.actions
+        assert done.code in ("server_elsewhere", "not_the_units_process", "data_in_use"), (done.code, done.msg)
+    assert (server.process.pid, server.keys(), unit.did) == (pid, 10, [])

@@ -17,6 +17,7 @@ class PretendedUnit:
         self.conf = server.conf
         self.did: list[str] = []
         self.broken = False
+        self.enabled = True
         self.timers: list[str] = []
         self.scripts: list[str] = []
         self.no_timers = False
@@ -38,7 +39,8 @@ class PretendedUnit:
     def _show(self) -> Completed:
         command = f"{{ path=/usr/bin/redis-server ; argv[]=/usr/bin/redis-server {self.conf} ; }}"
         return Completed(
-            0, f"Id=redis.service\nLoadState=loaded\nUnitFileState=enabled\nMainPID={self.pid()}\nExecStart={command}\nDropInPaths=\n"
+            0, f"Id=redis.service\nLoadState=loaded\nUnitFileState={'enabled' if self.enabled else 'disabled'}\nMainPID={self.pid()}\n"
+            f"ActiveState={'active' if self.pid() else 'inactive'}\nExecStart={command}\nDropInPaths=\n"
         )  # fmt: skip
 
     def run(self, *args: str, **more: t.Any) -> Completed:
@@ -55,6 +57,8 @@ class PretendedUnit:
         if args[-1].endswith(".timer") or (args[1] == "daemon-reload" and self.timers):
             return Completed(0, "")
         self.did.append(args[1])
+        if args[1] in ("enable", "disable"):
+            self.enabled = args[1] == "enable"
         if args[1] in ("stop", "restart"):
             self.stop()
         if args[1] in ("start", "restart"):

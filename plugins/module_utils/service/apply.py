@@ -17,7 +17,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.service.stop imp
 from ansible_collections.redisops.recovery.plugins.module_utils.system.files import StagedFile, fsync_dir
 from ansible_collections.redisops.recovery.plugins.module_utils.system.host import Host
 
-__all__ = ["restart_server", "save_before_restart", "write_drop_in"]
+__all__ = ["restart_server", "save_before_stop", "write_drop_in"]
 
 
 def write_drop_in(path: str, text: str) -> None:
@@ -29,7 +29,7 @@ def write_drop_in(path: str, text: str) -> None:
     StagedFile(path, text, 0o644).commit()
 
 
-def save_before_restart(server: Server, host: Host, require_safe: t.Callable[[Info], None], timeout: float) -> None:
+def save_before_stop(server: Server, host: Host, require_safe: t.Callable[[Info], None], timeout: float) -> None:
     """A verified save, between two proofs that a start would find it. Nothing has been touched yet. Raises Problem."""
     require_safe(server.info())  # before the save: it replaces a file
     require_safe(verified_save(server, host, timeout))
@@ -40,7 +40,7 @@ def restart_server(
 ) -> tuple[Info, Info]:
     """Stop and start again. Gives INFO before and after. Raises Problem; then the server runs, or has been told to start.
 
-    Comes after save_before_restart(). Between the pause and the end of the process no write is acknowledged.
+    Comes after save_before_stop(). Between the pause and the end of the process no write is acknowledged.
     """
     with hold:
         before = stop_server(hold, host, server, require_safe, timeout)

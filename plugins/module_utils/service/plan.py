@@ -29,6 +29,7 @@ __all__ = [
     "Process",
     "directive_reasons",
     "missing_keys",
+    "plan_boot",
     "plan_unit",
     "process_reasons",
     "require_is_the_units",
@@ -113,17 +114,22 @@ def plan_unit(declared: DeclaredUnit, state: t.Mapping[str, str], drop_in: str, 
 
     ``fresh``: reported against a host without Redis.
     """
-    path, unit, changes = declared.path, declared.unit, []
+    path, changes = declared.path, []
     if drop_in != declared.text or fresh:
         before = ("\n" + drop_in.rstrip("\n")) if drop_in else None
         after = "\n" + declared.text.rstrip("\n")
         changes.append(Change("unit", path, before, after, f"write {path} and reload systemd"))
-    enabled = not fresh and state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
-    if declared.enabled != enabled:
-        words = {True: "enabled yes", False: "enabled no"}
-        verb = "enable" if declared.enabled else "disable"
-        changes.append(Change("boot", unit, words[enabled], words[declared.enabled], f"{verb} {unit}"))
-    return changes
+    return changes + plan_boot(declared, {} if fresh else state)
+
+
+def plan_boot(declared: DeclaredUnit, state: t.Mapping[str, str]) -> list[Change]:
+    """Whether it starts at boot, where that differs."""
+    enabled = state.get("UnitFileState", "") in ("enabled", "enabled-runtime", "alias")
+    if declared.enabled == enabled:
+        return []
+    words = {True: "enabled yes", False: "enabled no"}
+    verb = "enable" if declared.enabled else "disable"
+    return [Change("boot", declared.unit, words[enabled], words[declared.enabled], f"{verb} {declared.unit}")]
 
 
 def directive_reasons(

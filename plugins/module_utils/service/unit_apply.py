@@ -42,7 +42,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.server.instance 
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.apply import (
     restart_server,
-    save_before_restart,
+    save_before_stop,
     write_drop_in,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.service.collect import (
@@ -78,7 +78,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.permissio
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemctl import systemctl
 from ansible_collections.redisops.recovery.plugins.module_utils.system.systemd_unit import command_line_overrides
 
-__all__ = ["Done", "Plan", "State", "apply", "plan_of", "read_state"]
+__all__ = ["Done", "Plan", "State", "apply", "plan_of", "read_state", "require_ends_well"]
 
 #: For the load of an AOF that is looked at before a restart of an empty server.
 _LOAD_SECONDS = 600.0
@@ -191,15 +191,21 @@ def _require_start(state: State, stated: t.Mapping[str, str], disk: DataFiles, t
         require_aof_is_the_data(state.host, disk, release_of(state.instance), timeout)
 
 
-def _require_safe(state: State, info: Info) -> None:
-    """What the process holds is what the next one loads, looked at anew. Raises Refusal."""
-    instance, host = state.instance, state.host
-    now = refreshed(instance)
-    disk = scan(disk_of(now.live))
-    require_rdb_is_known(host, info, disk)
+def require_ends_well(state: State, info: Info) -> None:
+    """The process may end: its files take what it holds, and nobody takes its place before it is back. Raises Refusal."""
+    instance = state.instance
+    require_rdb_is_known(state.host, info, scan(disk_of(refreshed(instance).live)))
     if info.flag("aof_enabled"):
         require_aof_replays(instance.server, info)
     require_primary(info, sentinel_listens(instance.server))
+
+
+def _require_safe(state: State, info: Info) -> None:
+    """What the process holds is what the next one loads, looked at anew. Raises Refusal."""
+    instance, host = state.instance, state.host
+    require_ends_well(state, info)
+    now = refreshed(instance)
+    disk = scan(disk_of(now.live))
     stated = _file_values(now)
     in_use = now.live["appendonly"] != "yes" or aof_is_in_use(host, instance.pid, disk.place)
     require_restart(stated, now.live, info, in_use, state.pending.repairs_data)
@@ -301,7 +307,7 @@ def apply(state: State, plan: Plan, login: Login, timeout: float) -> Done:
     host, unit, instance, keys = state.host, state.declared.unit, state.instance, None
     began = time.time()
     if plan.due:
-        save_before_restart(instance.server, host, functools.partial(_require_safe, state), timeout)
+        save_before_stop(instance.server, host, functools.partial(_require_safe, state), timeout)
     _apply_unit(state, plan.unit_changes)
     exposure = exposure_of(host, unit) if plan.rewrites else None
     if plan.due:
