@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves all of it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules molecule fuzz walk test demo demo-down clean bench
+.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules server molecule fuzz walk test demo demo-down clean bench
 
 # Byte code makes each start of Ansible three times faster; some environments forbid it by this variable.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,8 +52,12 @@ generated: setup ## what in the documentation is written from the sources
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: this mounts small file systems and builds images, so it has to run as root: sudo make test" >&2; exit 1; }
 
-modules: setup-redis ## every module against a real redis-server on loopback, what happens when it is cut off, and the report in a browser
-	$(PYTEST) -q -n $(WORKERS) --dist worksteal tests/faults tests/integration tests/walk tests/fuzz tests/browser
+modules: setup-redis $(if $(SERVER),server) ## every module against a real redis-server on loopback, what happens when it is cut off, and the report in a browser; SERVER=redis-8.2 picks another
+	REDISOPS_TEST_SERVER=$(SERVER) $(PYTEST) -q -n $(WORKERS) --dist worksteal tests/faults tests/integration tests/walk tests/fuzz tests/browser
+
+server: setup ## SERVER=valkey-8.1 puts that server where `make modules SERVER=valkey-8.1` finds it
+	@tests/tools/setup.sh servers
+	@python tests/tools/servers.py $(SERVER)
 
 fuzz: setup-redis ## changed files, read by our readers and by a real Redis; SECONDS=600 says how long, SEED=7 makes the same files again
 	@python tests/fuzz/run.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

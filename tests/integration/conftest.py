@@ -23,7 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session", autouse=True)
 def _tools_on_path() -> t.Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{ROOT / '.cache' / 'bin'}:{os.environ['PATH']}")
+        server = os.environ.get("REDISOPS_TEST_SERVER", "")
+        places = [*([ROOT / ".cache" / "servers" / server] if server else []), ROOT / ".cache" / "bin"]
+        patch.setenv("PATH", ":".join([*map(str, places), os.environ["PATH"]]))
         if shutil.which("redis-server") is None:
             raise pytest.UsageError("redis-server is not installed: run `make setup`")
         yield

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sets this checkout up for work: virtual environment, collection path, redis-server, nft and restic for the tests, Docker.
-# Usage: setup.sh venv | redis | docker
+# Usage: setup.sh venv | redis | servers | docker
 # What can be installed is installed, and said; what cannot is one sentence with the command to run.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -115,6 +115,15 @@ setup_promtool() {
     rm -rf .cache/promtool
 }
 
+setup_patchelf() {
+    # Programs of Debian's newer suites are made to use the libraries that they were linked to.
+    if command -v patchelf >/dev/null; then
+        return
+    fi
+    can_apt || stop "another server than the installed one needs patchelf in the PATH; on Debian or Ubuntu run: apt-get install patchelf"
+    apt_install patchelf
+}
+
 setup_chromium() {
     # The report's page is tested in a real browser.
     if command -v chromedriver >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null; then
@@ -156,6 +165,7 @@ mkdir -p .cache
 case "${1:-}" in
     venv) setup_venv ;;
     redis) setup_redis; setup_nft; setup_restic; setup_promtool; setup_chromium ;;
+    servers) setup_patchelf ;;
     docker) setup_docker; setup_promtool ;;
-    *) stop "usage: setup.sh venv | redis | docker" ;;
+    *) stop "usage: setup.sh venv | redis | servers | docker" ;;
 esac

@@ -283,7 +283,9 @@ def _relink(server: Server, dependent: Dependent, after: Acl, table: CommandTabl
     replica takes up a new masteruser only when it connects.
     """
     users = {name: user_of(words, table) for name, words in after.items()}
-    known = {entry.id for entry in read_dependents(server)}
+    there = {entry.id for entry in read_dependents(server)}
+    # A link that has ended by itself, as the second one of a full synchronisation does, may be back by now.
+    known = there if dependent.id in there else set()
     last: list[float] = []
     came_as: set[str] = set()
 

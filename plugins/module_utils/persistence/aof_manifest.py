@@ -1,7 +1,10 @@
 # Copyright: redisops.recovery contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifest of a multi-part AOF. Format: ``file NAME seq N type b|h|i`` a line, read as aofLoadManifestFromFile of Redis' aof.c does."""
+"""The manifest of a multi-part AOF, read as aofLoadManifestFromFile of Redis' aof.c does.
+
+Format: ``file NAME seq N type b|h|i`` a line; since Redis 8 an increment's may go on with ``startoffset N`` and ``endoffset N``.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,22 @@ class ManifestError(Problem):
 
 @dataclasses.dataclass(frozen=True)
 class AofFile:
-    """One line: file name (no path), sequence number, type b (base), i (increment) or h (history)."""
+    """One line: file name (no path), sequence number, type b (base), i (increment) or h (history).
+
+    ``start`` and ``end``: the replication offsets at which an increment begins and ends (-1: not said).
+    """
 
     name: str
     seq: int
     type: str
+    start: int = -1
+    end: int = -1
+
+    def render(self) -> str:
+        offsets = "".join(
+            f" {key} {value}" for key, value in (("startoffset", self.start), ("endoffset", self.end)) if value != -1
+        )
+        return f"file {quote(self.name)} seq {self.seq} type {self.type}{offsets if self.type == 'i' else ''}\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +65,7 @@ class AofManifest:
         return (*((self.base,) if self.base else ()), *self.increments)
 
     def render(self) -> str:
-        return "".join(f"file {quote(entry.name)} seq {entry.seq} type {entry.type}\n" for entry in self.files)
+        return "".join(entry.render() for entry in self.files)
 
 
 def _lines(raw: bytes) -> t.Iterator[bytes]:
@@ -72,19 +86,14 @@ def _entry(text: str) -> AofFile:
     words = split_args(text)
     if len(words) < 6 or len(words) % 2:
         raise ValueError("file, seq and type are needed, each with a value")
-    name, seq, kind = "", 0, ""
-    for key, value in zip(words[::2], words[1::2]):
-        if key.lower() == "file":
-            name = value
-            if "/" in name or "\\" in name:
-                raise ValueError("a file's name is no path, and has no backslash")
-        elif key.lower() == "seq":
-            seq = _number(value)
-        elif key.lower() == "type":
-            kind = value[:1]
+    pairs = list(zip(map(str.lower, words[::2]), words[1::2]))
+    values = dict(pairs)  # of a word that is there twice Redis takes the last
+    name, seq, kind = values.get("file", ""), _number(values.get("seq", "")), values.get("type", "")[:1]
+    if any("/" in value or "\\" in value for key, value in pairs if key == "file"):
+        raise ValueError("a file's name is no path, and has no backslash")
     if not name or not seq or kind not in ("b", "h", "i"):
         raise ValueError("file, seq (not 0) and type b, h or i are needed")
-    return AofFile(name, seq, kind)
+    return AofFile(name, seq, kind, *(_number(values.get(key, "-1")) for key in ("startoffset", "endoffset")))
 
 
 def _fault(files: t.Sequence[AofFile], new: AofFile) -> str:

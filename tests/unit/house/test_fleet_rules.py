@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pathlib
+import re
 
 import jinja2
 import pytest
@@ -398,3 +399,23 @@ def test_lookups_are_documented_and_used(name):
     assert yaml.safe_load(module.EXAMPLES)
     assert yaml.safe_load(module.RETURN)["_raw"]["description"]
     assert any(f"redisops.recovery.{name}'" in path.read_text() for path in WITH_PLAYS)
+
+
+# --- check mode -------------------------------------------------------------------------------------------------------
+
+CHECK = re.compile(r"\bansible_check_mode\b(?! or redisops_only_look\b)")
+
+
+@pytest.mark.parametrize("path", names_of(ROLE_FILES))
+def test_a_role_in_check_mode_knows_it(path):
+    """ansible_check_mode says --check alone; a play or an include that has ``check_mode: true`` says redisops_only_look."""
+    assert not CHECK.search((ROOT / path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "book", [path for path in WITH_PLAYS if "\n  check_mode: true\n" in path.read_text(encoding="utf-8")], ids=str
+)
+def test_a_play_in_check_mode_says_so(book):
+    plays = [play for play in load(book) if play.get("check_mode")]
+    assert plays
+    assert all(play.get("vars", {}).get("redisops_only_look") is True for play in plays)

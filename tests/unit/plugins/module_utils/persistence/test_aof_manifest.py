@@ -26,6 +26,12 @@ def test_a_manifest_as_redis_writes_it():
     assert manifest.render() == BASE + INCREMENT
 
 
+def test_the_offsets_of_redis_8_are_kept():
+    text = BASE + "file a seq 1 type i startoffset 10 endoffset 20\nfile b seq 2 type i startoffset 20\n"
+    assert [(entry.start, entry.end) for entry in parse_manifest(text).increments] == [(10, 20), (20, -1)]
+    assert parse_manifest(text).render() == text
+
+
 def test_history_is_not_needed():
     manifest = parse_manifest("file old seq 1 type h\n" + BASE + INCREMENT + "file two seq 2 type i\n")
     assert [entry.name for entry in manifest.needed] == [
@@ -62,7 +68,7 @@ def test_lines_that_redis_reads(line, name):
         ("file a seq 1 type i", 1), ("file a seq 0 type i\n", 1), ("file a\\b seq 1 type i\n", 1), ("file a seq 1 type I\n", 1),
         (BASE + INCREMENT + INCREMENT, 3), ("file b seq 2 type i\nfile a seq 1 type i\n", 2), ("file a seq -1 type i\n", 1),
         ("#" + "x" * 1100 + "\n" + BASE, 2), (BASE + "file a seq 1 type i " + "x y " * 300 + "\n", 2), ("file a seq 1 type i\0\n", 1),
-        (BASE + BASE, 2), ('file "a seq 1 type i\n', 1), ("seq 1 type i\n", 1), ('file "" seq 1 type i\n', 1),
+        ("file a/b file a seq 1 type i\n", 1), (BASE + BASE, 2), ('file "a seq 1 type i\n', 1), ("seq 1 type i\n", 1), ('file "" seq 1 type i\n', 1),
     ],
 )  # fmt: skip
 def test_what_redis_would_not_start_on(text, line):
@@ -76,11 +82,14 @@ NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\\
 
 
 @given(
-    st.lists(st.tuples(NAME, st.sampled_from("hi")), min_size=1),
+    st.lists(st.tuples(NAME, st.sampled_from("hi"), st.integers(-1, 2**40), st.integers(-1, 2**40)), min_size=1),
     st.none() | st.builds(AofFile, NAME, st.just(1), st.just("b")),
 )
 def test_what_is_written_is_read_back(rows, base):
-    files = [AofFile(name, number, kind) for number, (name, kind) in enumerate(rows, 1)]
+    files = [
+        AofFile(name, number, kind, *(offsets if kind == "i" else ()))
+        for number, (name, kind, *offsets) in enumerate(rows, 1)
+    ]
     manifest = AofManifest(tuple([base, *files] if base else files))
     assert parse_manifest(manifest.render()) == manifest
 
