@@ -619,7 +619,11 @@ def test_keys_that_have_run_out_since_are_told_and_no_difference(restore, back_u
     )
     done = restore()
     assert not done.failed, done.msg
-    assert (done.plan["backup"], done.plan["keys_expired"], unit.server.keys()) == (label, 100, 25)
+    assert (done.plan["backup"], done.plan["keys_expired"]) == (label, 100)
+    deadline = time.monotonic() + 10
+    while unit.server.keys() != 25:  # Redis takes them away as it comes to them
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_backup_of_another_server_of_this_host_takes_the_operators_word(

@@ -577,3 +577,16 @@ def test_a_server_whose_address_is_not_known_is_not_stopped(serve, unit):
         assert done.failed, done.actions
         assert done.code in ("server_elsewhere", "not_the_units_process", "data_in_use"), (done.code, done.msg)
     assert (server.process.pid, server.keys(), unit.did) == (pid, 10, [])
+
+
+def test_the_rdb_that_an_aof_was_made_of_is_loaded_with_it(serve, unit, call_module):
+    server = unit.server
+    server.write_conf(RDB_ONLY)
+    server.start().fill(100)
+    server.stop()
+    made = call_module("redis_persistence", **server.params(appendonly=True))
+    assert not made.failed, made.msg
+    predicted, done = serve(check=True), serve()
+    assert not done.failed, done.msg
+    assert predicted.actions == done.actions
+    assert (server.keys(), list(server.data.glob("redisops-kept-*"))) == (100, [])

@@ -102,7 +102,7 @@ def _last_bytes(place: Place, info: Info, method: str) -> int:
     try:
         return max(os.stat(place.rdb).st_size, 1)
     except OSError:
-        return info.number("used_memory_dataset", info.number("used_memory"))
+        return info.dataset_bytes or info.number("used_memory")
 
 
 class Ready(t.NamedTuple):
@@ -153,7 +153,7 @@ def ready(server: Server, store: Store, settings: Settings, host: Host) -> Ready
     require_room(
         info,
         method,
-        _last_bytes(place, info, method) if local else info.number("used_memory_dataset"),
+        _last_bytes(place, info, method) if local else info.dataset_bytes,
         room,
         settings.fork_headroom_percent,
     )

@@ -234,7 +234,7 @@ def _room(facts: Facts) -> Findings:
         return
     free, copy = disk.free_bytes, max(disk.rdb_bytes or 0, facts.base_bytes or 0)
     if not copy:
-        copy = facts.info.number("used_memory_dataset")
+        copy = facts.info.dataset_bytes
     seen = f"{size_text(free)} are free in {disk.place.dir}; a save writes about {size_text(copy)} first"
     if facts.free_inodes == 0:
         yield found(

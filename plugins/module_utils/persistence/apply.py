@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import time
@@ -82,8 +83,12 @@ def place_of(server: Server) -> Place:
 
 def _unloaded(values: t.Mapping[str, str], disk: DataFiles) -> list[str]:
     """What a start from these values passes over, and the first save after it would replace."""
-    loads_aof = start_loads(values, disk) == "aof" and disk.rdb_bytes is not None
-    return [path for path in ([disk.place.rdb] if loads_aof else []) if not is_kept(disk.place, path)]
+    rdb, base = disk.place.rdb, disk.manifest and disk.manifest.base
+    if start_loads(values, disk) != "aof" or disk.rdb_bytes is None or is_kept(disk.place, rdb):
+        return []
+    # An AOF that was made of this very file loads it.
+    loaded = base is not None and filecmp.cmp(rdb, os.path.join(disk.place.aof_dir, base.name), shallow=False)
+    return [] if loaded else [rdb]
 
 
 def unloaded_changes(values: t.Mapping[str, str], disk: DataFiles) -> list[Change]:

@@ -256,7 +256,7 @@ def _followers(setup: t.Mapping[str, t.Any]) -> tuple[list[_Follower], list[str]
             found.append(
                 _Follower(
                     int(info.get("slave_repl_offset", 0)), f"{member['host']}:{member['port']}", keys,
-                    int(info.get("used_memory_dataset", 0)), (str(info.get("master_replid", "")),),
+                    min(int(info.get("used_memory_dataset", 0)), int(info.get("used_memory", 0))), (str(info.get("master_replid", "")),),
                 )
             )  # fmt: skip
     return found, silent

@@ -234,7 +234,9 @@ def _connection(login: Login, timeout: float) -> t.Any:
     if int(redis.__version__.split(".", 1)[0]) >= 5:
         options["protocol"] = 2
         # Without CLIENT SETINFO: a user who may not say it would stand in ACL LOG with each connection.
-        options.update({"driver_info": None} if hasattr(redis, "driver_info") else {"lib_name": None, "lib_version": None})
+        options.update(
+            {"driver_info": None} if hasattr(redis, "driver_info") else {"lib_name": None, "lib_version": None}
+        )
     if login.unix_socket:
         return redis.UnixDomainSocketConnection(path=login.unix_socket, **options)
     options.update(host=login.host, port=login.port, socket_connect_timeout=min(timeout, 5.0))

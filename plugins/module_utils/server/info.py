@@ -53,6 +53,12 @@ class Info:
         return "Redis " + self.text("redis_version", "of unknown version")
 
     @property
+    def dataset_bytes(self) -> int:
+        """Memory of the data set. An empty server of Redis 8 may count more overhead than memory, and tells what is below zero as nearly 2^64."""
+        count = self.number("used_memory_dataset")
+        return count if count <= self.number("used_memory", count) else 0
+
+    @property
     def keys(self) -> int:
         return sum(space.keys for space in self.keyspace.values())
 

@@ -45,6 +45,12 @@ def test_keys_of_all_databases():
     assert recorded("redis-7.0.15-empty").keys == 0
 
 
+@pytest.mark.parametrize(("dataset", "expected"), [(1000, 1000), (18446744073709543424, 0), (0, 0)])
+def test_a_data_set_below_nothing_is_nothing(dataset, expected):
+    """What an empty Redis 8.0 tells: memory less overhead, below zero."""
+    assert parse_info(f"used_memory:1500\r\nused_memory_dataset:{dataset}\r\n").dataset_bytes == expected
+
+
 def test_aof_on_and_off():
     assert not recorded("redis-7.0.15-rdb").flag("aof_enabled")
     aof = recorded("redis-7.0.15-aof")
