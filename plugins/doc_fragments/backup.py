@@ -22,7 +22,7 @@ options:
   method:
     description:
       - V(rdb) is BGSAVE and a copy of its file. Its numbers are exact, and its file carries a checksum.
-      - V(aof) copies base and increments of the AOF, without a fork. Writes are paused for some milliseconds.
+      - V(aof) copies base and increments of the AOF, without a fork, up to where the server says that they are.
       - V(stream) is C(redis-cli --rdb), which works from another host too. What only the server's own host has (O(config_file), the ACL file
         of a remote server) is not in it.
       - V(auto) is V(rdb).

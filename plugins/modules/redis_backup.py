@@ -16,7 +16,7 @@ description:
   - Copies the data of a live server with what it says of itself at that very moment (keys for each database, replication offset, a sample of
     keys with their values and expiry), hashes every file, seals a manifest last, then loads the copy into a temporary server and compares. A
     backup that went all the way is V(verified); RV(backup) lists in C(compared) what that rests on.
-  - Nothing of the server is changed. Method V(aof) pauses writes for some milliseconds; the other methods pause nothing. Files
+  - Nothing of the server is changed. Nothing is paused, but for writes with method V(aof), for some milliseconds, on a server whose keys expire all the time. Files
     are read through descriptors that were opened once, so a rewrite of the AOF meanwhile does no harm, and a run that was cut off leaves nothing but a directory without a label, which the next run removes.
   - In check mode it does the checks, and says what it would do.
 extends_documentation_fragment:

@@ -14,7 +14,7 @@ author:
   - redisops.recovery contributors (@redisops)
 description:
   - Verifies the backup's hashes, copies it next to the data in the form that the server reads (AOF or RDB, whatever the backup is), loads that
-    copy with the server's own program and compares it, and only then stops the server, lets the copy and the data are switched at once in one step
+    copy with the server's own program and compares it, and only then stops the server, switches the copy and the data in one step
     of the file system, starts the server and looks at its keys. If it does not come up as it should, the data goes back.
   - What was there before is kept next to the data in a directory C(redisops-restore-TIME) until O(state=cleaned).
   - A run that was cut off leaves the old data or the new, never a mixture and never nothing.

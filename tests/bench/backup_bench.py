@@ -40,6 +40,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.store import Store, verify_files
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.aof_parser import scan_aof
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.location import Place
+from ansible_collections.redisops.recovery.plugins.module_utils.restore.open_rollback_copy import begin
 from ansible_collections.redisops.recovery.plugins.module_utils.restore.swap import Staging, stage
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Login, connect
 from ansible_collections.redisops.recovery.plugins.module_utils.server.release import INSTALLED
@@ -49,6 +50,8 @@ from ansible_collections.redisops.recovery.plugins.module_utils.system.host impo
 from tests.support.unit import PretendedUnit
 
 MB = 1024 * 1024
+#: Of each way, by turns; what is told is their median.
+ROUNDS = 5
 CONF = 'save ""\nappendonly yes\nauto-aof-rewrite-percentage 0\nenable-debug-command local\n'
 #: As the unit of the timer runs it.
 MEEK = ["nice", "-n", "10"]
@@ -132,7 +135,7 @@ def throughput(bench: Bench) -> dict[str, t.Any]:
     found: dict[str, t.Any] = {}
     for method in ("aof", "rdb"):
         rows = []
-        for _round in range(3):
+        for _round in range(ROUNDS):
             seconds, backup = bench.taken(method)
             files = data_of(backup)
             size = sum(path.stat().st_size for path in files)
@@ -211,13 +214,13 @@ def latency(bench: Bench, seconds: float) -> dict[str, t.Any]:
     """A client of 1000 commands a second (SET and GET by turns, 100 bytes), alone and under backups; by turns, medians of each."""
     rows: dict[str, list[list[float]]] = {"alone": [], "aof": [], "rdb": []}
     counts = {"aof": 0, "rdb": 0}
-    for _round in range(3):
+    for _round in range(ROUNDS):
         rows["alone"].append(percentiles(client(bench.server.port, seconds)))
         for method in ("aof", "rdb"):
             predicted, count = under_backups(bench, method, seconds)
             rows[method].append(predicted)
             counts[method] += count
-    medians = {name: [sorted(column)[1] for column in zip(*found)] for name, found in rows.items()}
+    medians = {name: [sorted(column)[ROUNDS // 2] for column in zip(*found)] for name, found in rows.items()}
     result: dict[str, t.Any] = {}
     for name, (half, most, nearly) in medians.items():
         ratio = most / medians["alone"][1]
@@ -227,7 +230,9 @@ def latency(bench: Bench, seconds: float) -> dict[str, t.Any]:
             "p99.9_ms": round(nearly, 3),
             "p99_by_alone": round(ratio, 2),
         }
-        meanwhile = f" ({counts[name]} backups in {3 * seconds:g} s), p99 ratio {ratio:.1f}" if name in counts else ""
+        meanwhile = (
+            f" ({counts[name]} backups in {ROUNDS * seconds:g} s), p99 ratio {ratio:.1f}" if name in counts else ""
+        )
         lowest, highest = min(row[1] for row in rows[name]), max(row[1] for row in rows[name])
         say(
             f"latency, {name}: p50 {half:.2f} ms, p99 {most:.2f} ms ({lowest:.2f} to {highest:.2f}), p99.9 {nearly:.2f} ms{meanwhile}"
@@ -322,13 +327,9 @@ def through(home: pathlib.Path, size: int) -> None:
     with source.open("rb") as handle:
         assert scan_aof(handle).ends == "clean"
     os.unlink(source)
-    rollback_copy, owner = home / "rollback_copy", (os.geteuid(), os.getegid())
-    rollback_copy.mkdir()
-    place = Place(str(home), "dump.rdb", "appendonlydir", "appendonly.aof")
-    stage(
-        str(home / "backup" / "data" / "huge"),
-        Staging(str(rollback_copy), place, False, owner, "bench", 3600.0, INSTALLED),
-    )
+    owner = (os.geteuid(), os.getegid())
+    with begin(Place(str(home), "dump.rdb", "appendonlydir", "appendonly.aof"), time.time()) as opened:
+        stage(str(home / "backup" / "data" / "huge"), Staging(opened, False, owner, "bench", 3600.0, INSTALLED))
 
 
 def memory(home: pathlib.Path, gigabytes: int) -> dict[str, t.Any]:
@@ -376,7 +377,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, default=500, help="data of the server")
     parser.add_argument("--gigabytes", type=int, default=5, help="the file for the measure of memory")
-    parser.add_argument("--seconds", type=float, default=10, help="each measure of latency; there are nine")
+    parser.add_argument("--seconds", type=float, default=10, help="each measure of latency; there are fifteen")
     parser.add_argument("--only", default="memory,throughput,latency,restore")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON as well")
     for name in ("--take", "--home"):

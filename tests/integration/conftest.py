@@ -108,6 +108,12 @@ class RedisUnderTest:
             line.split(":", 1)[1] for line in self.cli("INFO", "everything").splitlines() if line.startswith(name + ":")
         )
 
+    def product(self) -> str:
+        """Name and version as the program itself tells them, such as ``Redis 7.0.15``."""
+        told = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+        name, version = re.match(r"(\w+) server v=(\S+)", told).groups()
+        return f"{name} {version}"
+
     def keys(self) -> int:
         return int(self.cli("DBSIZE"))
 

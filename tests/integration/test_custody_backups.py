@@ -82,8 +82,22 @@ def test_a_rewrite_between_the_look_and_the_moment_is_found(redis_server, call_m
         assert copy.server.command("GET", "string:1") == "written-after-the-rewrite"
 
 
-def test_what_was_compared_at_no_exact_moment_is_only_loaded(redis_server, call_module):
+def test_a_moment_is_exact_without_a_pause_of_writes(redis_server, call_module):
     """A user that may not pause writes, on a server that is never quiet."""
+    server = filled(redis_server, AOF)
+    server.cli("ACL", "SETUSER", "backup", "on", ">secret", "+@all", "~*", "&*", "-client|pause")
+    with writing(server):
+        done = call_module("redis_backup", **params(server, method="aof", login_user="backup", login_password="secret"))
+    assert (done.failed, done.state) == (False, "verified"), done.msg
+    assert manifest_of(done.directory)["slack"] == 0
+    assert "cmdstat_client|pause" not in server.cli("INFO", "commandstats")
+
+
+def test_what_was_compared_at_no_exact_moment_is_only_loaded(redis_server, call_module, monkeypatch):
+    """A user that may not pause writes, and files of which it is not certain which part of them is the moment's."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.backup import copy
+
+    monkeypatch.setattr(copy._Held, "lengths_at", lambda *_arguments: {})
     server = filled(redis_server, AOF)
     server.cli("ACL", "SETUSER", "backup", "on", ">secret", "+@all", "~*", "&*", "-client|pause")
     with writing(server):
@@ -98,7 +112,7 @@ def test_what_was_compared_at_no_exact_moment_is_only_loaded(redis_server, call_
     assert (none.failed, none.code) == (True, "unknown_backup")
 
 
-def test_writes_are_paused_for_milliseconds_and_few_times(redis_server, call_module):
+def test_writes_are_not_held_up(redis_server, call_module):
     server = filled(redis_server, AOF)
     waits: list[float] = []
     stop = threading.Event()
@@ -121,11 +135,10 @@ def test_writes_are_paused_for_milliseconds_and_few_times(redis_server, call_mod
         thread.join()
     assert (done.failed, done.state) == (False, "verified"), done.msg
     stats = server.cli("INFO", "commandstats")
-    calls = int(stats.split("cmdstat_client|pause:calls=")[1].split(",")[0])
-    assert 1 <= calls <= 3
+    assert "client|pause" not in stats
     assert "client|unpause" not in stats
     assert len(waits) > 50
-    assert max(waits) < 0.4  # the longest pause is 0.12 s; the rest is two cores that others use
+    assert max(waits) < 0.4  # of two cores that others use
 
 
 def test_the_pause_of_another_run_goes_on(redis_server, call_module):

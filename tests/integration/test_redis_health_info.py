@@ -114,14 +114,12 @@ def test_a_default_server_is_ok_and_stays_as_it_is(redis_server, ask):
     assert [row["code"] for row in predicted.findings] == [row["code"] for row in done.findings]
     assert (redis_server.tree(), redis_server.live_config(), redis_server.keys()) == before
     assert done.facts["keys_total"] == int(redis_server.cli("DBSIZE")) == 100
-    assert done.facts["version"] == "Redis " + redis_server.info("redis_version")
+    assert done.facts["version"] == redis_server.product()
     assert done.facts["configured_durability"] == "RDB (3600 1 300 100 60 10000)"
     assert (done.facts["role"], done.facts["primary"]) == ("primary", f"127.0.0.1:{redis_server.port}")
     assert done.crash_loss["seconds"] == 0
     assert done.reached == {"critical": False, "warning": False, "unknown": False, "info": True}
-    assert done.text.startswith(
-        f"redis at 127.0.0.1:{redis_server.port} (Redis {redis_server.info('redis_version')}, primary): OK"
-    )
+    assert done.text.startswith(f"redis at 127.0.0.1:{redis_server.port} ({redis_server.product()}, primary): OK")
 
 
 def test_every_finding_has_its_page(redis_server, ask):
@@ -924,7 +922,7 @@ def test_the_playbook(redis_server, tmp_path):
 
     done = play()
     assert done.returncode == 2, done.stdout + done.stderr
-    assert f"redis at 127.0.0.1:{redis_server.port} (Redis" in done.stdout
+    assert f"redis at 127.0.0.1:{redis_server.port} ({redis_server.product()}" in done.stdout
     assert "CRITICAL server_down: nothing listens" in done.stdout
     assert "two: critical; see above" in done.stdout
     assert "one: " not in done.stdout.split("End with an error")[1].split("PLAY RECAP")[0].replace("[one]", "")

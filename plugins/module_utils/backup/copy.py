@@ -13,13 +13,14 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import time
 import typing as t
 
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.fingerprint import (
     Chosen,
     Moment,
     choose_sample,
+    moment_of,
+    questions_of,
     read_moment,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.backup.manifest import BackupFile
@@ -45,8 +46,11 @@ __all__ = ["Taken", "copy_file", "take_aof", "take_rdb", "take_stream", "write_f
 _STEP = 1024 * 1024
 #: How often the AOF's set of files, or a save of others, may change under our hands before we give up.
 _TRIES = 50
-#: Seconds that writes are paused for the moment of an AOF backup, the next longer than the one before: a busy host may take us the CPU.
-_PAUSES = (0.03, 0.06, 0.12)
+#: Seconds that writes are paused for the moment of an AOF backup, if at all, the next longer than the one before: a busy host may take us the CPU.
+#: Redis sees that a pause has ended ten times a second only.
+_PAUSES = (0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.06, 0.12)
+#: Seconds for which a write to the AOF may wait while its disk is synced.
+_WRITTEN_SECONDS = 3.0
 #: How many saves are made for numbers that are exact.
 _EXACT_TRIES = 3
 
@@ -261,12 +265,38 @@ class _Held:
     def last(self) -> str:
         return self.manifest.needed[-1].name
 
-    def says(self, current: int) -> bool:
-        """Whether ``current``, the server's own count (aof_current_size), is of these files. A base that it began with itself is not in it."""
-        sizes = {name: os.fstat(descriptor).st_size for name, descriptor in self.opened.items()}
-        base = self.manifest.base
-        uncounted = sizes.get(base.name, 0) if base else 0
-        return current in (sum(sizes.values()), sum(sizes.values()) - uncounted)
+    def reaches(self, length: int) -> bool:
+        """Whether the last file comes to that many bytes; what waits in the buffer is written within moments, but where the disk is slow to sync."""
+        return wait_for(lambda: self.sizes()[self.last] >= length, _WRITTEN_SECONDS)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name, now."""
+        return {name: os.fstat(descriptor).st_size for name, descriptor in self.opened.items()}
+
+    def lengths_at(self, info: Info, before: t.Mapping[str, int], after: t.Mapping[str, int]) -> dict[bool, int]:
+        """Bytes of the last file that ``info`` is of, by whether the server counts the base; ``before`` and ``after`` are the sizes around it.
+
+        What was carried out by then is in the file or waits in the buffer, in this order. The server's count (aof_current_size) is of all
+        files, but for a base that it began with itself.
+        """
+        waits = info.number("aof_buffer_length")
+        counted = info.number("aof_current_size") + waits
+        base = before.get(self.manifest.base.name, 0) if self.manifest.base else 0
+        others = sum(size for name, size in before.items() if name != self.last)
+        lengths = {True: counted - others, **({False: counted - others + base} if base else {})}
+        return {
+            way: length for way, length in lengths.items() if before[self.last] <= length <= after[self.last] + waits
+        }
+
+
+def _counts_base(server: Server, held: _Held) -> t.Optional[bool]:
+    """Whether the server's count has the base in it; None where that is not seen. A small base is told from what clients write meanwhile."""
+    for _try in range(_TRIES):
+        before, info = held.sizes(), server.info("persistence")
+        lengths = held.lengths_at(info, before, held.sizes())
+        if len(lengths) == 1:
+            return next(iter(lengths))
+    return None
 
 
 def take_aof(server: Server, place: Place, root: str, sample: int) -> Taken:
@@ -293,7 +323,7 @@ def _aof_moment(server: Server, place: Place, sample: int) -> tuple[_Held, Momen
         if held is not None:
             held.close()
         held = _Held(*_held(place))
-        moment, length, wrong = _paused_moment(server, place, held, chosen, seconds)
+        moment, length, wrong = _moment_of_files(server, place, held, chosen, seconds)
         if not wrong:
             return held, moment, length, ""
     # What was written may not be in the file yet: a value that was read is no measure for the copy.
@@ -301,41 +331,43 @@ def _aof_moment(server: Server, place: Place, sample: int) -> tuple[_Held, Momen
     return held, moment, length, f"numbers and files are of no exact moment ({wrong}), so no values were compared"
 
 
-def _paused_moment(
-    server: Server, place: Place, held: _Held, chosen: t.Sequence[Chosen], seconds: float
-) -> tuple[Moment, int, str]:
-    """One moment under a pause of writes, how long the last file was, and why it is none; the last is empty where it is one.
-
-    The pause is left to run out: to end it by hand would end that of another run as well.
-    """
+def _paused(server: Server, seconds: float) -> t.Optional[WritePause]:
+    """A pause of writes; it is left to run out, since to end it by hand would end that of another run as well. None where there is to be none."""
     pause = WritePause(server.command, seconds)
     try:
-        pause.renew()
-        paused = True
+        if seconds:
+            pause.renew()
+            return pause
     except CommandError:
-        paused = False  # a user that may not; the moment can be one all the same, if nothing else ran in it
-    began = time.monotonic()
-    before = server.info()
-    while before.number("aof_buffer_length") and time.monotonic() < began + seconds / 2:
-        before = server.info()
-    before_length = os.fstat(held.opened[held.last]).st_size
-    moment = read_moment(server, chosen)
-    length = os.fstat(held.opened[held.last]).st_size
-    after = server.info()
-    same_files = _read_if_there(place.manifest) == held.text
-    in_time = paused and pause.lasted < seconds
-    states = [_written(info) for info in (before, moment.info, after)]
+        pass  # a user that may not; the moment can be one all the same, if nothing else ran in it
+    return None
+
+
+def _moment_of_files(
+    server: Server, place: Place, held: _Held, chosen: t.Sequence[Chosen], seconds: float
+) -> tuple[Moment, int, str]:
+    """One moment, how long the last file was in it, and why it is none; the last is empty where it is one.
+
+    Redis carries out one packet before it turns to anybody else, so the packet is a moment by itself; with ``seconds`` writes are paused, for a
+    server whose keys go all the time or which does not take a packet as a whole.
+    """
+    questions, way = questions_of(server, chosen), _counts_base(server, held)
+    pause = _paused(server, seconds)
+    before = held.sizes()
+    answers = server.commands(questions.rows)
+    after, same_files = held.sizes(), _read_if_there(place.manifest) == held.text
+    in_time = pause is not None and pause.lasted < seconds
+    moment = moment_of(questions, answers)
+    length = None if way is None else held.lengths_at(moment.info, before, after).get(way)
     reasons = {
         "a rewrite went on to other files": not same_files,
-        "not all that the AOF has was on disk": any(
-            info.number("aof_buffer_length") for info in (before, moment.info, after)
-        ),
-        "the server's AOF has another size than its files": not held.says(after.number("aof_current_size")),
-        "writes went on meanwhile": length != before_length or any(state != states[0] for state in states),
+        "the server's AOF has another size than its files": length is None,
+        "not all that the AOF has was on disk": length is not None and not held.reaches(length),
+        "keys expired or were evicted meanwhile": bool(moment.went),
         f"{moment.slack} commands ran in it": bool(moment.slack) and not in_time,
     }
     wrong = next((words for words, holds in reasons.items() if holds), "")
-    return (moment if wrong else dataclasses.replace(moment, slack=0)), length, wrong
+    return (moment if wrong else dataclasses.replace(moment, slack=0)), length or after[held.last], wrong
 
 
 #: What moves with every write, of clients or of a primary's stream, and with every key that goes by itself; a save sets the first back, and

@@ -18,7 +18,18 @@ import typing as t
 from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import CommandError, Server
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info, parse_info
 
-__all__ = ["LENGTHS", "Chosen", "Moment", "SampleKey", "choose_sample", "code_digest", "encode", "read_moment"]
+__all__ = [
+    "LENGTHS",
+    "Chosen",
+    "Moment",
+    "SampleKey",
+    "choose_sample",
+    "code_digest",
+    "encode",
+    "moment_of",
+    "questions_of",
+    "read_moment",
+]
 
 #: Type → what tells its length. Each is answered at once, however large the key is.
 LENGTHS = {"string": "STRLEN", "list": "LLEN", "set": "SCARD", "zset": "ZCARD", "hash": "HLEN", "stream": "XLEN"}
@@ -55,7 +66,8 @@ class SampleKey:
 class Moment:
     """``slack``: commands of others that ran between the first and the last of ours; 0 means one moment.
 
-    ``functions`` counts libraries, -1 where this user may not list them; ``code`` is their code_digest().
+    ``functions`` counts libraries, -1 where this user may not list them; ``code`` is their code_digest(). ``went``: keys that expired or
+    were evicted between the first and the last.
     """
 
     info: Info
@@ -63,6 +75,7 @@ class Moment:
     sample: tuple[SampleKey, ...] = ()
     functions: int = -1
     code: str = ""
+    went: int = 0
 
 
 class Chosen(t.NamedTuple):
@@ -174,20 +187,40 @@ def _sampled(one: Chosen, expires: t.Any, answer: t.Any) -> t.Optional[SampleKey
     return SampleKey(one.database, encode(one.key), int(expires), dump, one.kind, length)
 
 
-def read_moment(server: Server, sample: t.Sequence[Chosen] = (), then: t.Sequence[_Row] = ()) -> Moment:
-    """Numbers, sample and functions of one moment; ``then`` (BGSAVE, say) is carried out in it. Raises CommandError."""
+class Questions(t.NamedTuple):
+    """What one packet asks: ``rows``, of which those of the sample stand at ``places``, and FUNCTION LIST at ``functions`` (0: this user may not)."""
+
+    sample: tuple[Chosen, ...]
+    rows: list[_Row]
+    places: list[int]
+    functions: int
+
+
+def questions_of(server: Server, sample: t.Sequence[Chosen], then: t.Sequence[_Row] = ()) -> Questions:
+    """What read_moment() asks; only whether the functions may be listed is asked here."""
     functions = [("FUNCTION", "LIST", "WITHCODE")] if _may_list_functions(server) else []
     asked, places = _ask(sample)
     rows = [("INFO", "everything"), *asked, *functions, *then, ("INFO", "stats")]
-    answers = server.commands(rows)
+    return Questions(tuple(sample), rows, places, 1 + len(asked) if functions else 0)
+
+
+def moment_of(questions: Questions, answers: t.Sequence[t.Any]) -> Moment:
+    """The moment that ``answers``, one for each row, are of."""
     begun, ended = parse_info(answers[0]), parse_info(answers[-1])
-    slack = ended.number("total_commands_processed") - begun.number("total_commands_processed") - len(rows) + 1
-    found = [_sampled(one, *answers[1 + place : 3 + place]) for one, place in zip(sample, places)]
-    libraries = answers[1 + len(asked)] if functions else None
+    ran = ended.number("total_commands_processed") - begun.number("total_commands_processed")
+    found = [_sampled(one, *answers[1 + place : 3 + place]) for one, place in zip(questions.sample, questions.places)]
+    libraries = answers[questions.functions] if questions.functions else None
     return Moment(
         begun,
-        max(slack, 0),
+        max(ran - len(questions.rows) + 1, 0),
         tuple(one for one in found if one),
         -1 if libraries is None else len(libraries),
         "" if libraries is None else code_digest(libraries),
+        sum(ended.number(name) - begun.number(name) for name in ("expired_keys", "evicted_keys")),
     )
+
+
+def read_moment(server: Server, sample: t.Sequence[Chosen] = (), then: t.Sequence[_Row] = ()) -> Moment:
+    """Numbers, sample and functions of one moment; ``then`` (BGSAVE, say) is carried out in it. Raises CommandError."""
+    questions = questions_of(server, sample, then)
+    return moment_of(questions, server.commands(questions.rows))

@@ -65,7 +65,7 @@ _EXCHANGE, _AT_FDCWD = 2, -100
 
 
 def exchange(one: str, other: str) -> None:
-    """Let two names of one file system are switched at once, at once. Raises OSError."""
+    """Switch two names of one file system, in one step. Raises OSError."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

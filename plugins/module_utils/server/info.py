@@ -69,6 +69,10 @@ def version_tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
+#: What Valkey calls otherwise, by its name there.
+_SAME = {"server_mode": "redis_mode"}
+
+
 def parse_info(text: str) -> Info:
     """Parse the answer of INFO, of one section or of all."""
     fields: dict[str, str] = {}
@@ -82,5 +86,5 @@ def parse_info(text: str) -> Info:
             counts = dict(part.split("=", 1) for part in value.split(",") if "=" in part)
             keyspace[int(database.group(1))] = Keyspace(int(counts.get("keys", 0)), int(counts.get("expires", 0)))
         else:
-            fields[name] = value
+            fields[_SAME.get(name, name)] = value
     return Info(fields, keyspace)
