@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` shows the main job, `make test` proves all of it.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules server molecule fuzz walk test demo demo-down clean bench
+.PHONY: help generated need-root setup setup-redis setup-docker images fast lint lint-changed unit modules server others molecule fuzz walk test demo demo-down clean bench
 
 # Byte code makes each start of Ansible three times faster; some environments forbid it by this variable.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,6 +13,8 @@ export MOLECULE_COMMAND_BORDERS := false
 PYTEST := python -m pytest
 # The longest first, so that none of them is alone at the end.
 SCENARIOS ?= sentinel backup cluster hardened health brownfield interrupted refusals default airgapped drift
+OTHERS ?= redis-8.0 redis-8.2 valkey-8.1 valkey-9
+CORE ?= redis_persistence redis_config redis_backup redis_restore redis_acl redis_replication redis_sentinel redis_health_info
 PART ?= lint unit modules molecule
 # Tests of modules wait more than they compute: several for each core. Scenarios compute while others wait.
 CORES := $(shell nproc 2>/dev/null || echo 2)
@@ -58,6 +60,10 @@ modules: setup-redis $(if $(SERVER),server) ## every module against a real redis
 server: setup ## SERVER=valkey-8.1 puts that server where `make modules SERVER=valkey-8.1` finds it
 	@tests/tools/setup.sh servers
 	@python tests/tools/servers.py $(SERVER)
+
+others: setup-redis ## the core of the tests of modules against each of OTHERS, the servers that people run besides
+	@set -e; for name in $(OTHERS); do $(MAKE) --no-print-directory server SERVER=$$name; \
+	    REDISOPS_TEST_SERVER=$$name $(PYTEST) -q -n $(WORKERS) --dist worksteal $(CORE:%=tests/integration/test_%.py); done
 
 fuzz: setup-redis ## changed files, read by our readers and by a real Redis; SECONDS=600 says how long, SEED=7 makes the same files again
 	@python tests/fuzz/run.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))
