@@ -98,8 +98,8 @@ class Bench:
               for j = 1, 25 do random = redis.sha1hex(random .. i) parts[j] = random end
               redis.call('SET', 'key:' .. i, table.concat(parts))
             end"""
-        for begin in range(0, megabytes * 1024, 10240):
-            self.server.cli("EVAL", script, "0", str(begin), str(begin + 10239))
+        for first in range(0, megabytes * 1024, 10240):
+            self.server.cli("EVAL", script, "0", str(first), str(first + 10239))
         self.server.cli("BGREWRITEAOF")
         while "aof_rewrite_in_progress:1" in self.server.cli("INFO", "persistence"):
             time.sleep(0.1)

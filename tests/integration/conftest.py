@@ -120,7 +120,7 @@ class RedisUnderTest:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> RedisUnderTest:
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait(20)
+            self.process.wait(60)
         return self
 
     def restart(self, how: signal.Signals = signal.SIGTERM) -> RedisUnderTest:

@@ -135,7 +135,7 @@ def test_rewrites_meanwhile_do_an_aof_backup_no_harm(redis_server, call_module):
     finally:
         stop.set()
         thread.join()
-    assert [one.msg for one in results if one.failed] == []
+    assert [one.msg for one in results if one.failed] == [], "\n".join(one.msg for one in results if one.failed)
     # Where rewrites follow each other closely no moment may be exact; then it says so.
     assert {one.state for one in results} <= {"verified", "loaded"}
     assert len({one.backup["label"] for one in results}) == 5

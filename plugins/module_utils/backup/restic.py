@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import re
 import typing as t
 
@@ -48,6 +49,8 @@ _PROBLEMS = {
     "slow": ("restic_timeout", "more time, or less to do", "set a longer timeout; the lock that is left goes with `restic unlock`"),
     "other": ("restic_failed", "", "act on restic's words"),
 }  # fmt: skip
+#: What restic writes at once (its pack size, 16 MiB, and what goes around it).
+_PACK_BYTES = 20 * 1024**2
 #: The exit code of a backup that left something out, and what is stated with it.
 _INCOMPLETE = 3
 _UNREAD = "Warning: at least one source file could not be read"
@@ -213,12 +216,26 @@ class Restic:
         if done.code != TIMED_OUT:
             reported = error_of(done.code, done.output)
             return self._problem(reported.kind, f"restic {command}: {reported.line}")
-        reported = error_of(1, done.partial)
+        reported, room = error_of(1, done.partial), self._room()
+        if reported.kind in ("other", "damaged") and room is not None and room < _PACK_BYTES:
+            # restic 0.14 may stand still, without a word, where a pack of it does not fit.
+            return self._problem(
+                "full",
+                f"no space left: restic {command} was ended after {timeout:g} seconds, with {room} bytes free there",
+            )
         if reported.kind in ("other", "damaged"):
             return self._problem("slow", f"restic {command} was ended after {timeout:g} seconds")
         return self._problem(
             reported.kind, f"restic {command} was still trying after {timeout:g} seconds: {reported.line}"
         )
+
+    def _room(self) -> t.Optional[int]:
+        """Bytes that are free where the repository is; None where that is not a directory of this host."""
+        try:
+            space = os.statvfs(self._repository.location.removeprefix("local:"))
+        except OSError:
+            return None
+        return space.f_bavail * space.f_frsize
 
     def _problem(self, kind: str, detected: str) -> Problem:
         code, needs, do = _PROBLEMS[kind]

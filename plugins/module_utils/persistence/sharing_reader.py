@@ -48,6 +48,17 @@ def _is_apart(host: Host, pid: int, other: int) -> bool:
     return parent is not None and pid not in (other, parent) and not temporary
 
 
+def _have_in_common(host: Host, place: Place, files: set[tuple[int, int]], other: int) -> bool:
+    """Whether ``other`` has one of ``files`` open. Seen twice: what a rewrite has deleted meanwhile may be a file of the other's by now."""
+    common = files.intersection(host.open_inodes(other))
+    return bool(common) and bool(common & _files_of(place) & set(host.open_inodes(other)))
+
+
+def _named(host: Host, pid: int) -> str:
+    words = " ".join((host.read(f"/proc/{pid}/cmdline") or "").replace("\0", " ").split())
+    return f" ({words[:120]})" if words else ""
+
+
 def _process(host: Host, place: Place, pid: int) -> str:
     """Another process that works there, in words."""
     working = set(host.servers_in(place.dir))
@@ -56,9 +67,9 @@ def _process(host: Host, place: Place, pid: int) -> str:
         if not _is_apart(host, pid, other):
             continue
         if other in working:
-            return f"process {other} works in {place.dir} as well"
-        if files and any(one in files for one in host.open_inodes(other)):
-            return f"process {other} has a file in {place.aof_dir} open as well"
+            return f"process {other} works in {place.dir} as well{_named(host, other)}"
+        if _have_in_common(host, place, files, other):
+            return f"process {other} has a file in {place.aof_dir} open as well{_named(host, other)}"
     return ""
 
 

@@ -22,7 +22,7 @@ from ansible_collections.redisops.recovery.plugins.module_utils.persistence.appl
     place_of,
 )
 from ansible_collections.redisops.recovery.plugins.module_utils.persistence.files import scan
-from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, connect
+from ansible_collections.redisops.recovery.plugins.module_utils.server.connection import Server, connect, wait_for
 from ansible_collections.redisops.recovery.plugins.module_utils.server.info import Info
 from ansible_collections.redisops.recovery.plugins.module_utils.server.pause import WritePause
 from ansible_collections.redisops.recovery.plugins.module_utils.service.hold import UnitHold
@@ -118,6 +118,8 @@ def stop_server(
     ``hold`` is engaged and stays so. ``require_safe`` looks once more, under the pause. Raises Problem; then the server goes on, writes too.
     """
     heal_torn(server, host, place_of(server), timeout)
+    # While Redis makes an AOF for the first time, as a replica does after each full synchronisation, it does not end.
+    wait_for(lambda: not server.info("persistence").flag("aof_rewrite_in_progress"), timeout)
     pause = WritePause(server.command, _PAUSE_SECONDS)
     pause.renew()
     before: t.Optional[str] = None
