@@ -592,18 +592,24 @@ def test_the_rdb_that_an_aof_was_made_of_is_loaded_with_it(serve, unit, call_mod
     assert (server.keys(), list(server.data.glob("redisops-kept-*"))) == (100, [])
 
 
-def test_a_server_that_makes_its_first_aof_is_stopped_when_it_is_made(serve, unit):
-    """Until then Redis does not end on SIGTERM; so it is with each replica after a full synchronisation."""
+def test_a_server_that_makes_its_first_aof_is_stopped_when_it_is_made(serve, unit, monkeypatch):
+    """It begins right after our save. Until it is made Redis does not end on SIGTERM; so it is with each replica after a full synchronisation."""
+    from ansible_collections.redisops.recovery.plugins.module_utils.service import stopped_apply
+
     server = unit.server
     server.write_conf("save 900 1\nappendonly no\n")
     server.start().fill(100)
-    server.cli("CONFIG", "SET", "rdb-key-save-delay", "40000")
-    server.cli("CONFIG", "SET", "appendonly", "yes")
-    server.cli("CONFIG", "REWRITE")
-    server.cli("CONFIG", "SET", "rdb-key-save-delay", "0")
-    assert server.info("aof_rewrite_in_progress") == "1"
+    save = stopped_apply.save_before_stop
+
+    def then_begins(*arguments):
+        save(*arguments)
+        for name, value in (("rdb-key-save-delay", "70000"), ("appendonly", "yes"), ("rdb-key-save-delay", "0")):
+            server.cli("CONFIG", "SET", name, value)
+        assert server.info("aof_rewrite_in_progress") == "1"
+
+    monkeypatch.setattr(stopped_apply, "save_before_stop", then_begins)
     done = serve(**STOPPED)
     assert not done.failed, done.msg
     assert "can't exit" not in server.log()
-    server.start()
+    server.start("--appendonly", "yes")
     assert server.keys() == 100
